@@ -1,0 +1,146 @@
+"""Training with Keras' own `model.fit`, on any Keras backend, on a GPU where the backend sees one."""
+
+import time
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from mnist_minimal.batches import epoch_batches
+from mnist_minimal.data import Splits
+from mnist_minimal.errors import UserError
+from mnist_minimal.optimizers import AdamW
+from mnist_minimal.recipes import Recipe
+from mnist_minimal.training import Fit
+
+EVALUATION_BATCH_SIZE = 1000
+
+
+class EpochBatches(keras.utils.PyDataset):
+    """The training images in the order of `mnist_minimal.batches`, a new one each epoch."""
+
+    def __init__(self, splits: Splits, recipe: Recipe, seed: int) -> None:
+        super().__init__()
+        self.splits, self.recipe, self.seed = splits, recipe, seed
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Lays out the batches of one epoch, counted from 0."""
+        self.batches = epoch_batches(
+            self.seed, epoch, len(self.splits.x_train), self.recipe.batch_size, self.recipe.drop_remainder
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        chosen = self.batches[step]
+        return self.splits.x_train[chosen].astype(np.float32), self.splits.y_train[chosen]
+
+
+class EpochRandomness(keras.callbacks.Callback):
+    """Makes batches and dropout functions of (seed, epoch), and notes the learning rate each epoch trained with."""
+
+    def __init__(self, batches: EpochBatches, seed: int) -> None:
+        super().__init__()
+        self.batches, self.seed = batches, seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.batches.start_epoch(epoch)
+        for position, layer in enumerate(self.model.layers):
+            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+                state = layer.seed_generator.state
+                words = np.random.SeedSequence([self.seed, epoch, position]).generate_state(2)
+                state.assign(words.astype(state.dtype))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+def recipe_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    """New callbacks for the recipe's schedule and stopping, in the order in which the sources hand them to Keras."""
+    return [
+        keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss",
+            mode="min",
+            factor=recipe.plateau.factor,
+            patience=recipe.plateau.patience,
+            min_delta=recipe.plateau.min_delta,
+            min_lr=recipe.plateau.min_learning_rate,
+        ),
+        keras.callbacks.EarlyStopping(
+            monitor="val_accuracy",
+            mode="max",
+            patience=recipe.early_stopping.patience,
+            restore_best_weights=True,
+        ),
+    ]
+
+
+def compile_model(model: keras.Model, recipe: Recipe) -> None:
+    """Compiles the model with a new optimizer of the recipe, cross-entropy over integer labels, and accuracy."""
+    model.compile(
+        optimizer=AdamW(recipe.optimizer.learning_rate, recipe.optimizer.weight_decay),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        # TensorFlow's XLA on a CPU needs eight times as long for an epoch of separable convolutions as no XLA;
+        # the other backends are only fast when compiled.
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+
+
+def fit(
+    model: keras.Model,
+    recipe: Recipe,
+    splits: Splits,
+    seed: int,
+    *,
+    max_epochs: int | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Fit:
+    """Trains a model from the weights it has, and leaves in it those of the best epoch.
+
+    The order of the images and the dropout follow from the seed and the epoch: the same model, recipe, splits and seed
+    give the same bits again on the same machine's CPU.
+
+    Args:
+        model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
+        recipe: How to train it.
+        splits: The images; those of `x_val` are monitored.
+        seed: The trial's seed, 0 <= seed < 2**64.
+        max_epochs: A cap on the recipe's number of epochs, at least 1.
+        callbacks: More Keras callbacks, called after the recipe's own.
+
+    Returns:
+        The history and what follows from it.
+
+    Raises:
+        UserError: if `max_epochs` is less than 1.
+    """
+    epochs = recipe.max_epochs if max_epochs is None else min(max_epochs, recipe.max_epochs)
+    if epochs < 1:
+        raise UserError(f"expected at least 1 epoch, found {epochs}; give --epochs a positive number")
+    compile_model(model, recipe)
+    batches = EpochBatches(splits, recipe, seed)
+    wall, cpu = time.perf_counter(), time.process_time()
+    history = model.fit(
+        batches,
+        epochs=epochs,
+        validation_data=(splits.x_val.astype(np.float32), splits.y_val),
+        validation_batch_size=EVALUATION_BATCH_SIZE,
+        callbacks=[EpochRandomness(batches, seed), *recipe_callbacks(recipe), *callbacks],
+        verbose=0,
+    ).history
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    # An accuracy is a count of images; Keras hands it on as a float32 that is a little beside the ratio.
+    images = len(splits.y_val)
+    correct = [round(accuracy * images) for accuracy in history["val_accuracy"]]
+    return Fit(
+        history={name: [float(value) for value in values] for name, values in history.items()},
+        best_epoch=1 + int(np.argmax(correct)),
+        saved_accuracy=correct[-1] / images,
+        best_accuracy=max(correct) / images,
+        train_seconds=wall,
+        cpu_seconds=cpu,
+    )
