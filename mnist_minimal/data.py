@@ -4,7 +4,6 @@ A data set is four arrays. The images of `Dataset` and `Splits` are uint8 of sha
 background; the labels are int64 of shape (n,) in 0 .. 9.
 """
 
-import argparse
 import gzip
 import hashlib
 import os
@@ -18,9 +17,8 @@ from typing import IO
 
 import numpy as np
 
+from mnist_minimal.data_choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
 from mnist_minimal.errors import UserError
-
-ENVIRONMENT_VARIABLE = "MNIST_MINIMAL_DATA"
 
 # The idx file of each array, and its MD5 sum when it is MNIST's; http://yann.lecun.com/exdb/mnist names the files.
 IDX_FILES = {
@@ -34,8 +32,6 @@ IDX_FILES = {
 MAX_ARRAY_BYTES = 500_000_000
 
 DOWNLOAD_TIMEOUT_SECONDS = 20
-
-DATASETS = ("auto", "mnist", "digits")
 
 # Names that a file of other images may not take: they have a meaning of their own in `--dataset` or in a study's name.
 RESERVED_NAMES = {*DATASETS, "holdout"}
@@ -83,58 +79,16 @@ class Splits:
     y_test: np.ndarray
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The user's choice of data set: the options `--dataset`, `--data` and `--dataset-name`.
-
-    Attributes:
-        dataset: "auto", "mnist" or "digits".
-        path: An .npz in the layout of `keras.datasets.mnist`, or a folder of the four idx files, gzipped or not. Where it
-            is None, the environment variable MNIST_MINIMAL_DATA takes its place.
-        name: A name for images that are not MNIST, or None.
-    """
-
-    dataset: str = "auto"
-    path: str | None = None
-    name: str | None = None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `Choice` to a command."""
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--dataset",
-        choices=DATASETS,
-        default="auto",
-        help="auto: MNIST where it can be had, else scikit-learn's digits (default: %(default)s)",
-    )
-    group.add_argument(
-        "--data",
-        metavar="PATH",
-        help=f"an .npz in Keras' layout or a folder of the four idx files (default: ${ENVIRONMENT_VARIABLE})",
-    )
-    group.add_argument(
-        "--dataset-name",
-        metavar="NAME",
-        help="use images that are not MNIST (Fashion-MNIST, say) under this name, which the results then carry",
-    )
-
-
-def from_arguments(arguments: argparse.Namespace) -> Choice:
-    """The choice that the parsed options of `add_arguments` make."""
-    return Choice(arguments.dataset, arguments.data, arguments.dataset_name)
-
-
-def load(choice: Choice = Choice()) -> Dataset:
+def load(choice: Choice) -> Dataset:
     """Finds, reads and checks a data set.
 
-    "mnist" comes from the path, else from Keras' cache or download. "auto" is the same, but takes the digits where there
-    is no path and Keras has no MNIST and can fetch none. "digits" are scikit-learn's 1,797 scans of 8x8 pixels resized to
-    28x28, of which the last 297 are the test set.
+    "mnist" comes from the path, else from Keras' cache or download. "auto" is the same, but takes the digits where
+    there is no path and Keras has no MNIST and can fetch none. "digits" are scikit-learn's 1,797 scans of 8x8 pixels
+    resized to 28x28, of which the last 297 are the test set.
 
     Raises:
-        UserError: if the file is absent, damaged, of another shape or type, or not MNIST (and no name was given for it);
-            if "mnist" was asked for and can't be had; if the options contradict each other.
+        UserError: if the file is absent, damaged, of another shape or type, or not MNIST (and no name was given for
+            it); if "mnist" was asked for and can't be had; if the options contradict each other.
     """
     path = choice.path
     if path is None and choice.dataset != "digits":
@@ -201,8 +155,8 @@ class MnistUnavailableError(Exception):
 
 
 HOW_TO_GET_MNIST = (
-    f"To use MNIST, give --data PATH (or set {ENVIRONMENT_VARIABLE}) to an mnist.npz in Keras' layout or to a folder of the "
-    "four idx files."
+    f"To use MNIST, give --data PATH (or set {ENVIRONMENT_VARIABLE}) to an mnist.npz in Keras' layout or to a folder "
+    "of the four idx files."
 )
 
 
@@ -277,13 +231,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if len(images) != len(labels) or not len(images):
             raise UserError(
-                f"{path}: expected as many labels as images and at least one, found {len(images)} images in x_{part} and "
-                f"{len(labels)} labels in y_{part}"
+                f"{path}: expected as many labels as images and at least one, found {len(images)} images in x_{part} "
+                f"and {len(labels)} labels in y_{part}"
             )
         if labels.min() < 0 or labels.max() > 9:
             raise UserError(
-                f"{path}: expected labels 0 .. 9, found {labels.min()} .. {labels.max()} in y_{part}; the data must have "
-                "ten classes"
+                f"{path}: expected labels 0 .. 9, found {labels.min()} .. {labels.max()} in y_{part}; the data must "
+                "have ten classes"
             )
     return arrays
 
@@ -338,7 +292,9 @@ def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 def _read_idx(folder: Path, key: str) -> np.ndarray:
     """One idx file: two zero bytes, the type 8 (unsigned byte), the number of axes, their lengths, the bytes."""
     name = IDX_FILES[key][0]
-    candidates = [folder / f"{variant}{ending}" for variant in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")]
+    candidates = [
+        folder / f"{variant}{ending}" for variant in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")
+    ]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         raise UserError(f"{folder}: expected the four idx files of MNIST, found no {name} or {name}.gz")
@@ -356,10 +312,14 @@ def _read_idx(folder: Path, key: str) -> np.ndarray:
             size = int(np.prod(shape))
             body = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: expected a complete gzip file, found one that can't be read ({_one_line(error)})") from error
+        raise UserError(
+            f"{path}: expected a complete gzip file, found one that can't be read ({_one_line(error)})"
+        ) from error
     if len(body) != size:
         found = "more" if len(body) > size else f"{len(body):,}"
-        raise UserError(f"{path}: expected {size:,} bytes after the header for shape {shape}, found {found}; is it complete?")
+        raise UserError(
+            f"{path}: expected {size:,} bytes after the header for shape {shape}, found {found}; is it complete?"
+        )
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
@@ -379,8 +339,8 @@ def _check_is_mnist(arrays: dict[str, np.ndarray], where: str) -> None:
     wrong = _parts_beside_mnist(arrays)
     if wrong:
         raise UserError(
-            f"{where}: expected MNIST, found other data in {', '.join(wrong)} (its checksum is not MNIST's); to train on "
-            "these images all the same, name them with --dataset-name"
+            f"{where}: expected MNIST, found other data in {', '.join(wrong)} (its checksum is not MNIST's); to train "
+            "on these images all the same, name them with --dataset-name"
         )
 
 
