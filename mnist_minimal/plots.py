@@ -6,7 +6,7 @@ model diagram, which is Keras' own.
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
-# Blue and orange of the Okabe-Ito palette, told apart by the colour-blind; the line styles differ too, for print in grey.
+# Blue and orange of the Okabe-Ito palette, which the colour-blind tell apart; for print in grey the lines differ too.
 STYLES = {"saved accuracy": ("#0072B2", "-"), "best accuracy": ("#D55E00", "--")}
 
 MAX_BINS = 40
 
 
-def histogram(accuracies: dict[str, Sequence[float]], test_size: int, ax: "Axes | None" = None) -> "Axes":
+def histogram(accuracies: Mapping[str, Sequence[float]], test_size: int, ax: "Axes | None" = None) -> "Axes":
     """Draws how often each accuracy occurred.
 
-    An accuracy on `test_size` images is a whole multiple of 1/test_size. Each bin holds the same number of these values,
-    with its edges halfway between two of them, so that no bin is fuller only because it covers more possible values.
+    An accuracy on `test_size` images is a whole multiple of 1/test_size. Each bin holds the same number of these
+    values, its edges halfway between two of them, so that no bin is fuller only because it covers more values.
 
     Args:
         accuracies: Samples by name (the names of STYLES), each in [0, 1].
@@ -51,7 +51,7 @@ def histogram(accuracies: dict[str, Sequence[float]], test_size: int, ax: "Axes 
     return ax
 
 
-def ecdf(accuracies: dict[str, Sequence[float]], target: float, ax: "Axes | None" = None) -> "Axes":
+def ecdf(accuracies: Mapping[str, Sequence[float]], target: float, ax: "Axes | None" = None) -> "Axes":
     """Draws the share of trials at or below each accuracy.
 
     Args:
@@ -137,8 +137,8 @@ def model_diagram(model_name: str, path: Path) -> None:
         )
     except ImportError as error:
         raise UserError(
-            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install pydot` and "
-            "your system's package graphviz"
+            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install pydot` "
+            "and your system's package graphviz"
         ) from error
 
 
