@@ -140,6 +140,8 @@ def fit(
         validation_data=(splits.x_val.astype(np.float32), splits.y_val),
         validation_batch_size=EVALUATION_BATCH_SIZE,
         callbacks=[EpochRandomness(batches, seed), *recipe_callbacks(recipe), *callbacks],
+        # Keras would visit the batches themselves in an order of its own.
+        shuffle=False,
         verbose=0,
     ).history
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
