@@ -119,19 +119,21 @@ def append(path: Path, trial: Trial) -> bool:
         False, with nothing written, where the seed is already there as finished: another runner was faster.
 
     Raises:
-        UserError: if the file has other columns or can't be written; it is then as it was before.
+        UserError: if the file has other columns or can't be written, or the trial has a figure out of its range; the
+            file is then as it was before.
     """
     with FileLock(f"{path}.lock"):
         _repair(path)
         text = _read_text(path)
         if any(row.seed == trial.seed for row in finished(_parse(path, *row) for row in _rows(path, text))):
             return False
-        line_end = "\r\n" if "\r\n" in text else "\n"
+        fields = [_written(value) for value in astuple(trial)]
+        _parse(path, 0, fields)  # A row that could not be read again would spoil the file.
         row = io.StringIO(newline="")
-        writer = csv.writer(row, lineterminator=line_end)
+        writer = csv.writer(row, lineterminator="\r\n" if "\r\n" in text else "\n")
         if not text:
             writer.writerow(COLUMNS)
-        writer.writerow([_written(value) for value in astuple(trial)])
+        writer.writerow(fields)
         _write_at_end(path, row.getvalue().encode())
     return True
 

@@ -223,6 +223,14 @@ def test_a_full_disk_leaves_the_csv_as_it_was(path):
     assert path.read_bytes() == before
 
 
+def test_a_trial_that_could_not_be_read_again_is_not_written(path):
+    append(path, 0)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"saved_accuracy '1\.5'"):
+        ledger.append(path, replace(TRIAL, seed=1, saved_accuracy=1.5))
+    assert path.read_bytes() == before
+
+
 def test_a_row_is_on_disk_when_append_returns(path, monkeypatch):
     synced = []
     really_sync = os.fsync
