@@ -13,25 +13,28 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from mnist_minimal.data_choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
 from mnist_minimal.errors import UserError
-
-ENVIRONMENT_VARIABLE = "MNIST_MINIMAL_DATA"
 
 # The idx file of each array, and its MD5 sum when it is MNIST's; http://yann.lecun.com/exdb/mnist names the files.
 IDX_FILES = {
     "x_train": ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
     "y_train": ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
     "x_test": ("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea"),
-    "y_test": ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c629615203637"),
+    "y_test": ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
 }
 
 # A file may not make us take more memory than this for one array; MNIST's largest has 47,040,000 bytes.
 MAX_ARRAY_BYTES = 500_000_000
 
 DOWNLOAD_TIMEOUT_SECONDS = 20
+
+# Names that a file of other images may not take: they have a meaning of their own in `--dataset` or in a study's name.
+RESERVED_NAMES = {*DATASETS, "holdout"}
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class Dataset:
     Attributes:
         name: "mnist", "digits" or the name the user gave a file of other images; the column `dataset` of the results.
         origin: Where the arrays came from, in words.
+        notice: What the user must know about the choice of data, a paragraph, or "".
         x_train, x_test: uint8 (n, 28, 28, 1) in [0, 255].
         y_train, y_test: int64 (n,) in 0 .. 9.
     """
 
     name: str
     origin: str
+    notice: str
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
@@ -72,6 +77,42 @@ class Splits:
     y_val: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+
+
+def load(choice: Choice) -> Dataset:
+    """Finds, reads and checks a data set.
+
+    "mnist" comes from the path, else from Keras' cache or download. "auto" is the same, but takes the digits where
+    there is no path and Keras has no MNIST and can fetch none. "digits" are scikit-learn's 1,797 scans of 8x8 pixels
+    resized to 28x28, of which the last 297 are the test set.
+
+    Raises:
+        UserError: if the file is absent, damaged, of another shape or type, or not MNIST (and no name was given for
+            it); if "mnist" was asked for and can't be had; if the options contradict each other.
+    """
+    path = choice.path
+    if path is None and choice.dataset != "digits":
+        path = os.environ.get(ENVIRONMENT_VARIABLE) or None
+    if choice.name is not None:
+        return _load_named(choice, path)
+    if choice.dataset == "digits":
+        if path is not None:
+            raise UserError(f"--dataset digits comes with scikit-learn and reads no file; leave out --data {path}")
+        return _load_digits(notice="")
+    if path is not None:
+        arrays = _read(Path(path))
+        _check_is_mnist(arrays, path)
+        return _dataset("mnist", path, arrays)
+    try:
+        return _load_from_keras()
+    except MnistUnavailableError as unavailable:
+        if choice.dataset == "mnist":
+            raise UserError(f"MNIST was found nowhere: {unavailable}. {HOW_TO_GET_MNIST}") from unavailable
+        return _load_digits(
+            notice="Training on scikit-learn's small digits, not on MNIST, which could not be had: "
+            f"{unavailable}. The rows say dataset=digits and go to a CSV of their own; these accuracies can't be "
+            f"compared with any on MNIST. {HOW_TO_GET_MNIST}"
+        )
 
 
 def split(dataset: Dataset, protocol: str) -> Splits:
@@ -107,3 +148,201 @@ def split(dataset: Dataset, protocol: str) -> Splits:
             dataset.y_test,
         )
     raise ValueError(f"expected the protocol 'source' or 'holdout', found {protocol!r}")
+
+
+class MnistUnavailableError(Exception):
+    """Keras has no MNIST in its cache and can't download it."""
+
+
+HOW_TO_GET_MNIST = (
+    f"To use MNIST, give --data PATH (or set {ENVIRONMENT_VARIABLE}) to an mnist.npz in Keras' layout or to a folder "
+    "of the four idx files."
+)
+
+
+def _dataset(name: str, origin: str, arrays: dict[str, np.ndarray], notice: str = "") -> Dataset:
+    return Dataset(
+        name=name,
+        origin=origin,
+        notice=notice,
+        x_train=np.ascontiguousarray(arrays["x_train"])[..., np.newaxis],
+        y_train=arrays["y_train"].astype(np.int64),
+        x_test=np.ascontiguousarray(arrays["x_test"])[..., np.newaxis],
+        y_test=arrays["y_test"].astype(np.int64),
+    )
+
+
+def _load_named(choice: Choice, path: str | None) -> Dataset:
+    name = choice.name or ""
+    if choice.dataset != "auto":
+        raise UserError(f"--dataset-name {name} names the images of --data; leave out --dataset {choice.dataset}")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name) or name in RESERVED_NAMES:
+        raise UserError(
+            f"expected a --dataset-name of lower-case letters, digits and _ that is none of "
+            f"{', '.join(sorted(RESERVED_NAMES))}, found {name!r}"
+        )
+    if path is None:
+        raise UserError(f"--dataset-name {name} needs the file of its images; add --data PATH")
+    arrays = _read(Path(path))
+    if not _parts_beside_mnist(arrays):
+        raise UserError(f"{path}: these images are MNIST; leave out --dataset-name {name}")
+    return _dataset(name, path, arrays)
+
+
+def _load_digits(notice: str) -> Dataset:
+    # Imported here: both take longer to import than a command has time for its --help.
+    from scipy.ndimage import zoom
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = zoom(digits.images * (255 / 16), (1, 3.5, 3.5), order=1, mode="nearest", grid_mode=True)
+    images, labels = np.rint(pixels).astype(np.uint8), digits.target
+    arrays = {"x_train": images[:-297], "y_train": labels[:-297], "x_test": images[-297:], "y_test": labels[-297:]}
+    return _dataset("digits", "scikit-learn's load_digits()", arrays, notice)
+
+
+def _load_from_keras() -> Dataset:
+    import keras
+
+    before = socket.getdefaulttimeout()
+    # Keras' download has no time limit of its own and would wait for minutes where a firewall swallows it.
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
+    try:
+        (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
+    # Keras passes on whatever urllib, the file system or a damaged cache raised.
+    except Exception as error:
+        raise MnistUnavailableError(f"Keras has no usable copy and its download failed ({_one_line(error)})") from error
+    finally:
+        socket.setdefaulttimeout(before)
+    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+    _check_is_mnist(arrays, "Keras' mnist.npz")
+    return _dataset("mnist", "keras.datasets.mnist", arrays)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The four arrays of an .npz or of a folder of idx files, checked for shape, type and labels."""
+    if path.is_dir():
+        arrays = {key: _read_idx(path, key) for key in IDX_FILES}
+    elif path.is_file():
+        arrays = _read_npz(path)
+    else:
+        raise UserError(f"{path}: expected an .npz file or a folder of idx files, found nothing there; check --data")
+    for part in ("train", "test"):
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if len(images) != len(labels) or not len(images):
+            raise UserError(
+                f"{path}: expected as many labels as images and at least one, found {len(images)} images in x_{part} "
+                f"and {len(labels)} labels in y_{part}"
+            )
+        if labels.min() < 0 or labels.max() > 9:
+            raise UserError(
+                f"{path}: expected labels 0 .. 9, found {labels.min()} .. {labels.max()} in y_{part}; the data must "
+                "have ten classes"
+            )
+    return arrays
+
+
+def _check_layout(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuses an array by its shape and type, before it is read."""
+    if key.startswith("x"):
+        right = len(shape) == 3 and shape[1:] == (28, 28) and dtype == np.uint8
+        expected = "uint8 images of shape (n, 28, 28)"
+    else:
+        right = len(shape) == 1 and dtype.kind in "iu"
+        expected = "integer labels of shape (n,)"
+    if not right:
+        raise UserError(f"{where}: expected {key} to be {expected}, found {dtype} of shape {shape}")
+    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size > MAX_ARRAY_BYTES:
+        raise UserError(f"{where}: expected {key} to have at most {MAX_ARRAY_BYTES:,} bytes, found {size:,}")
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            missing = [key for key in IDX_FILES if f"{key}.npy" not in archive.namelist()]
+            if missing:
+                raise UserError(
+                    f"{path}: expected the arrays {', '.join(IDX_FILES)} as in keras.datasets.mnist, found no "
+                    f"{', '.join(missing)}"
+                )
+            arrays = {}
+            for key in IDX_FILES:
+                with archive.open(f"{key}.npy") as member:
+                    _check_layout(str(path), key, *_npy_header(member))
+                with archive.open(f"{key}.npy") as member:
+                    arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+            return arrays
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError) as error:
+        raise UserError(
+            f"{path}: expected an .npz in the layout of keras.datasets.mnist, found a file that can't be read as one "
+            f"({_one_line(error)}); is it complete?"
+        ) from error
+
+
+def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(member)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+    return shape, dtype
+
+
+def _read_idx(folder: Path, key: str) -> np.ndarray:
+    """One idx file: two zero bytes, the type 8 (unsigned byte), the number of axes, their lengths, the bytes."""
+    name = IDX_FILES[key][0]
+    candidates = [
+        folder / f"{variant}{ending}" for variant in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")
+    ]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder}: expected the four idx files of MNIST, found no {name} or {name}.gz")
+    axes = 3 if key.startswith("x") else 1
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 + 4 * axes)
+            if len(header) < 4 + 4 * axes or header[:4] != bytes([0, 0, 8, axes]):
+                raise UserError(
+                    f"{path}: expected an idx file of unsigned bytes with {axes} axes (it starts with "
+                    f"{bytes([0, 0, 8, axes]).hex()}), found a start of {header[:4].hex() or 'no bytes at all'}"
+                )
+            shape = tuple(int.from_bytes(header[start : start + 4], "big") for start in range(4, len(header), 4))
+            _check_layout(str(path), key, shape, np.dtype(np.uint8))
+            size = int(np.prod(shape))
+            body = file.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path}: expected a complete gzip file, found one that can't be read ({_one_line(error)})"
+        ) from error
+    if len(body) != size:
+        found = "more" if len(body) > size else f"{len(body):,}"
+        raise UserError(
+            f"{path}: expected {size:,} bytes after the header for shape {shape}, found {found}; is it complete?"
+        )
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _parts_beside_mnist(arrays: dict[str, np.ndarray]) -> list[str]:
+    """The arrays whose bytes, laid out as an idx file, do not have the MD5 sum of MNIST's."""
+    wrong = []
+    for key, (_, expected) in IDX_FILES.items():
+        lengths = b"".join(length.to_bytes(4, "big") for length in arrays[key].shape)
+        digest = hashlib.md5(bytes([0, 0, 8, arrays[key].ndim]) + lengths, usedforsecurity=False)
+        digest.update(arrays[key].astype(np.uint8).tobytes())
+        if digest.hexdigest() != expected:
+            wrong.append(key)
+    return wrong
+
+
+def _check_is_mnist(arrays: dict[str, np.ndarray], where: str) -> None:
+    wrong = _parts_beside_mnist(arrays)
+    if wrong:
+        raise UserError(
+            f"{where}: expected MNIST, found other data in {', '.join(wrong)} (its checksum is not MNIST's); to train "
+            "on these images all the same, name them with --dataset-name"
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,7 +1,7 @@
 """The published training recipes, as data.
 
-A recipe says how a model is trained: optimizer, schedule, stopping, batches. It holds no Keras object, so that it can be
-written beside the results as JSON and read without Keras; `mnist_minimal.training` turns it into what it describes.
+A recipe says how a model is trained: optimizer, schedule, stopping, batches. It holds no Keras object, so that it can
+be written beside the results as JSON and read without Keras; `mnist_minimal.training` turns it into what it describes.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class AdamW:
-    """`mnist_minimal.optimizers.AdamW`: `weight_decay` is taken at every step and not multiplied by the learning rate."""
+    """`mnist_minimal.optimizers.AdamW`, whose `weight_decay` is not multiplied by the learning rate."""
 
     learning_rate: float
     weight_decay: float

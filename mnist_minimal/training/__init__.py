@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 
+class DivergedError(Exception):
+    """The training loss is no longer a finite number: nothing more can be learned from these weights."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """What one training run gave; the trained weights are in the model that was handed to `fit`.

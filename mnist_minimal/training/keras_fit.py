@@ -1,5 +1,6 @@
 """Training with Keras' own `model.fit`, on any Keras backend, on a GPU where the backend sees one."""
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from mnist_minimal.data import Splits
 from mnist_minimal.errors import UserError
 from mnist_minimal.optimizers import AdamW
 from mnist_minimal.recipes import Recipe
-from mnist_minimal.training import Fit
+from mnist_minimal.training import DivergedError, Fit
 
 EVALUATION_BATCH_SIZE = 1000
 
@@ -39,7 +40,7 @@ class EpochBatches(keras.utils.PyDataset):
 
 
 class EpochRandomness(keras.callbacks.Callback):
-    """Makes batches and dropout functions of (seed, epoch), and notes the learning rate each epoch trained with."""
+    """Makes batches and dropout functions of (seed, epoch), notes the learning rate, and ends what diverged."""
 
     def __init__(self, batches: EpochBatches, seed: int) -> None:
         super().__init__()
@@ -55,7 +56,15 @@ class EpochRandomness(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
+            if not math.isfinite(logs["loss"]):
+                raise DivergedError(f"the training loss became {logs['loss']} in epoch {epoch + 1}")
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+def backend_description() -> str:
+    """The Keras backend, its kind of device and Keras' version, such as "tensorflow on cpu, keras 3.15.1"."""
+    device = keras.distribution.list_devices()[0].split(":")[0].lower()
+    return f"{keras.backend.backend()} on {device}, keras {keras.__version__}"
 
 
 def recipe_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
@@ -117,6 +126,7 @@ def fit(
 
     Raises:
         UserError: if `max_epochs` is less than 1.
+        DivergedError: if the training loss is no longer a finite number.
     """
     epochs = recipe.max_epochs if max_epochs is None else min(max_epochs, recipe.max_epochs)
     if epochs < 1:
@@ -130,6 +140,8 @@ def fit(
         validation_data=(splits.x_val.astype(np.float32), splits.y_val),
         validation_batch_size=EVALUATION_BATCH_SIZE,
         callbacks=[EpochRandomness(batches, seed), *recipe_callbacks(recipe), *callbacks],
+        # Keras would visit the batches themselves in an order of its own.
+        shuffle=False,
         verbose=0,
     ).history
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -1,0 +1,271 @@
+"""Draw what trials recorded: distributions of accuracies, training curves, and Keras' diagram of a model.
+
+Every drawing function takes the axes to draw on, or makes its own, and returns them. Nothing here imports Keras but the
+model diagram, which is Keras' own.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_minimal import ledger
+from mnist_minimal.command_line import run
+from mnist_minimal.errors import UserError
+from mnist_minimal.ledger import Trial
+from mnist_minimal.recipes import RECIPES
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+# Blue and orange of the Okabe-Ito palette, which the colour-blind tell apart; for print in grey the lines differ too.
+STYLES = {"saved accuracy": ("#0072B2", "-"), "best accuracy": ("#D55E00", "--")}
+
+MAX_BINS = 40
+
+
+def histogram(accuracies: Mapping[str, Sequence[float]], test_size: int, ax: "Axes | None" = None) -> "Axes":
+    """Draws how often each accuracy occurred.
+
+    An accuracy on `test_size` images is a whole multiple of 1/test_size. Each bin holds the same number of these
+    values, its edges halfway between two of them, so that no bin is fuller only because it covers more values.
+
+    Args:
+        accuracies: Samples by name (the names of STYLES), each in [0, 1].
+        test_size: Number of images the accuracies were measured on; 10,000 for MNIST's test set.
+        ax: Axes to draw on.
+    """
+    ax = ax or _new_axes()
+    counts = [round(accuracy * test_size) for sample in accuracies.values() for accuracy in sample]
+    width = max(1, math.ceil((max(counts) - min(counts) + 1) / MAX_BINS))
+    edges = [(edge - 0.5) / test_size for edge in range(min(counts) // width * width, max(counts) + width + 1, width)]
+    for name, sample in accuracies.items():
+        color, line = STYLES[name]
+        ax.hist(sample, bins=edges, histtype="stepfilled", alpha=0.35, color=color)
+        ax.hist(sample, bins=edges, histtype="step", color=color, linestyle=line, label=f"{name}, n = {len(sample)}")
+    ax.set_xlabel(f"accuracy (bins of {width}/{test_size:,})")
+    ax.set_ylabel("trials")
+    ax.legend()
+    return ax
+
+
+def ecdf(accuracies: Mapping[str, Sequence[float]], target: float, ax: "Axes | None" = None) -> "Axes":
+    """Draws the share of trials at or below each accuracy.
+
+    Args:
+        accuracies: Samples by name (the names of STYLES), each in [0, 1].
+        target: An accuracy to mark.
+        ax: Axes to draw on.
+    """
+    ax = ax or _new_axes()
+    for name, sample in accuracies.items():
+        color, line = STYLES[name]
+        ax.ecdf(sample, color=color, linestyle=line, label=f"{name}, n = {len(sample)}")
+    ax.axvline(target, color="0.4", linestyle=":", label=f"{target:.0%}")
+    ax.set_xlabel("accuracy")
+    ax.set_ylabel("share of trials at or below")
+    ax.legend()
+    return ax
+
+
+def accuracy_curves(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "Axes":
+    """Draws training and validation accuracy by epoch, with a line where the learning rate steps down.
+
+    Args:
+        history: A trial's history as `read_history` gives it.
+        ax: Axes to draw on.
+    """
+    ax = ax or _new_axes()
+    ax.plot(history["epoch"], history["accuracy"], color="#0072B2", label="training (with dropout)")
+    ax.plot(history["epoch"], history["val_accuracy"], color="#D55E00", linestyle="--", label="validation")
+    best = history["val_accuracy"].idxmax()
+    ax.plot(history["epoch"][best], history["val_accuracy"][best], "o", color="#D55E00", markerfacecolor="none")
+    ax.annotate(
+        f"{history['val_accuracy'][best]:.4f}",
+        (history["epoch"][best], history["val_accuracy"][best]),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="center",
+    )
+    _mark_learning_rate_steps(history, ax)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("accuracy")
+    # The first epochs are far below all others and would flatten what matters.
+    low = history[["accuracy", "val_accuracy"]].min(axis=1)
+    ax.set_ylim(bottom=float(low.iloc[min(2, len(low) - 1)]) - 0.002, top=1.001 if low.max() > 0.9 else None)
+    ax.legend(loc="lower right")
+    return ax
+
+
+def learning_rate(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "Axes":
+    """Draws the learning rate of each epoch, on a logarithmic axis."""
+    ax = ax or _new_axes()
+    ax.step(history["epoch"], history["learning_rate"], where="mid", color="0.2")
+    ax.set_yscale("log")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("learning rate")
+    return ax
+
+
+def _mark_learning_rate_steps(history: "pandas.DataFrame", ax: "Axes") -> None:
+    rates = history["learning_rate"]
+    steps = history["epoch"][rates < rates.shift()]
+    for number, epoch in enumerate(steps):
+        ax.axvline(epoch - 0.5, color="0.6", linestyle=":", label="learning rate steps down" if number == 0 else None)
+
+
+def model_diagram(model_name: str, path: Path) -> None:
+    """Writes Keras' diagram of a model as a PNG.
+
+    Raises:
+        UserError: if the program `dot` of Graphviz or the package pydot is missing.
+    """
+    import keras
+
+    from mnist_minimal.models import MODELS
+
+    try:
+        keras.utils.plot_model(
+            MODELS[model_name](),
+            str(path),
+            show_shapes=True,
+            show_layer_names=True,
+            show_layer_activations=True,
+            dpi=96,
+        )
+    except ImportError as error:
+        raise UserError(
+            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install pydot` "
+            "and your system's package graphviz"
+        ) from error
+
+
+def read_history(path: Path) -> "pandas.DataFrame":
+    """A trial's figures by epoch.
+
+    Returns:
+        The columns epoch (counted from 1), loss, accuracy, val_loss, val_accuracy and learning_rate.
+
+    Raises:
+        UserError: if the file can't be read as that.
+    """
+    import pandas
+
+    expected = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
+    try:
+        history = pandas.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected the history of a trial, found none ({error})") from error
+    if not expected <= set(history.columns) or not len(history):
+        raise UserError(
+            f"{path}: expected the columns {', '.join(sorted(expected))}, found {', '.join(history.columns)}"
+        )
+    history["epoch"] += 1
+    return history
+
+
+def median_trial(trials: Sequence[Trial]) -> Trial:
+    """The trial whose best accuracy is the median one, of two the lower."""
+    return sorted(trials, key=lambda trial: (trial.best_accuracy or 0, -trial.seed))[(len(trials) - 1) // 2]
+
+
+def draw_study(csv: Path, out: Path) -> list[Path]:
+    """Draws one study's distribution, and the training curves of its best and its median trial.
+
+    Args:
+        csv: The study's CSV.
+        out: Folder for the pictures.
+
+    Returns:
+        The pictures written: `<study>-distribution.png` and `<study>-curves.png`.
+
+    Raises:
+        UserError: if the CSV has no finished trial.
+    """
+    from matplotlib.figure import Figure
+
+    from mnist_minimal.statistics import TARGET
+
+    trials = ledger.finished(ledger.read(csv))
+    if not trials:
+        raise UserError(f"{csv}: expected a CSV with at least one finished trial, found none")
+    first = trials[0]
+    accuracies = {
+        "saved accuracy": [trial.saved_accuracy or 0.0 for trial in trials],
+        "best accuracy": [trial.best_accuracy or 0.0 for trial in trials],
+    }
+    title = f"{first.model} ({first.params} parameters) on {first.dataset}, protocol {first.protocol}"
+    if first.max_epochs < RECIPES[first.model].max_epochs:
+        title += f", cut at {first.max_epochs} epochs"
+
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    histogram(accuracies, first.test_size, upper)
+    ecdf(accuracies, TARGET, lower)
+    figure.suptitle(title)
+    pictures = [_save(figure, out / f"{csv.stem}-distribution.png")]
+
+    best = max(trials, key=lambda trial: (trial.best_accuracy or 0, -trial.seed))
+    shown = [best] if best == median_trial(trials) else [best, median_trial(trials)]
+    figure = Figure(figsize=(6 * len(shown), 6), layout="constrained")
+    for column, (name, trial) in enumerate(zip(("best", "median"), shown, strict=False)):
+        history = read_history(csv.with_suffix("") / f"{trial.seed}.csv")
+        upper = figure.add_subplot(3, len(shown), (column + 1, column + 1 + len(shown)))
+        accuracy_curves(history, upper).set_title(f"{name} of {len(trials)} trials: seed {trial.seed}")
+        learning_rate(history, figure.add_subplot(3, len(shown), column + 1 + 2 * len(shown), sharex=upper))
+    figure.suptitle(title)
+    return [*pictures, _save(figure, out / f"{csv.stem}-curves.png")]
+
+
+def _new_axes() -> "Axes":
+    from matplotlib import pyplot
+
+    return pyplot.subplots()[1]
+
+
+def _save(figure, path: Path) -> Path:  # type: ignore[no-untyped-def]
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mnist_minimal.plots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "csv", nargs="*", type=Path, metavar="STUDY.csv", help="CSVs of studies (default: all of results/)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: beside each CSV)")
+    parser.add_argument(
+        "--diagram",
+        action="append",
+        default=[],
+        choices=RECIPES,
+        metavar="MODEL",
+        help="also draw Keras' diagram of this model (imports Keras, needs Graphviz); alone, draw nothing else",
+    )
+    options = parser.parse_args(arguments)
+    studies = options.csv
+    if not studies and not options.diagram:
+        studies = sorted(Path("results").glob("*.csv"))
+        if not studies:
+            raise UserError(
+                "expected CSVs of trials in results/, found none; name one, or run mnist_minimal.trials first"
+            )
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+    for csv in studies:
+        for picture in draw_study(csv, options.out or csv.parent):
+            print(picture)
+    for model in options.diagram:
+        picture = (options.out or Path()) / f"{model}-diagram.png"
+        model_diagram(model, picture)
+        print(picture)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,128 @@
+"""A study: all trials of one model on one data set under one protocol, and where they lie on disk."""
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mnist_minimal import __version__
+from mnist_minimal.errors import UserError
+from mnist_minimal.recipes import Recipe
+
+PACKAGES = ("tensorflow", "keras", "numpy")
+
+
+@dataclass(frozen=True)
+class Study:
+    """The names of a study's files.
+
+    Attributes:
+        out: The folder of all results.
+        model: Name of the model.
+        dataset: Name of the data set.
+        protocol: "source" or "holdout".
+    """
+
+    out: Path
+    model: str
+    dataset: str
+    protocol: str
+
+    @property
+    def name(self) -> str:
+        """The model's name, then the data set unless it is MNIST, then `holdout` if that is the protocol."""
+        dataset = "" if self.dataset == "mnist" else f"-{self.dataset}"
+        return f"{self.model}{dataset}{'-holdout' if self.protocol == 'holdout' else ''}"
+
+    @property
+    def csv(self) -> Path:
+        """The table of trials."""
+        return self.out / f"{self.name}.csv"
+
+    @property
+    def json(self) -> Path:
+        """The recipe and the versions that the study was begun with."""
+        return self.out / f"{self.name}.json"
+
+    @property
+    def folder(self) -> Path:
+        """What belongs to single trials."""
+        return self.out / self.name
+
+    def weights(self, seed: int) -> Path:
+        """A trial's saved model."""
+        return self.folder / f"{seed}.h5"
+
+    def history(self, seed: int) -> Path:
+        """A trial's figures by epoch."""
+        return self.folder / f"{seed}.csv"
+
+    def claim(self, seed: int) -> Path:
+        """The lock that a runner holds while it trains this seed."""
+        return self.folder / f"{seed}.lock"
+
+
+def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
+    """Makes the study's folder and writes its JSON, or checks that the study there was begun with the same recipe.
+
+    Raises:
+        UserError: if the folder can't be written to, or holds trials of another recipe or cap on the epochs: their
+            accuracies would not belong to one distribution.
+    """
+    wanted = {"recipe": recipe.as_dict(), "max_epochs": max_epochs}
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+        if not study.json.exists():
+            write_atomically(
+                study.json, json.dumps({"study": study.name, **wanted, "versions": _versions()}, indent=2) + "\n"
+            )
+            return
+        begun = json.loads(study.json.read_text(encoding="utf-8"))
+        if not isinstance(begun, dict):
+            raise ValueError(f"it holds a {type(begun).__name__}")
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: can't be written or read ({error.strerror}); choose another folder with --out"
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{study.json}: expected the study's recipe as JSON ({error}); restore the file or use another --out"
+        ) from error
+    for key, value in wanted.items():
+        if begun.get(key) != value:
+            raise UserError(
+                f"{study.json}: this study was begun with {_difference(key, begun.get(key), value)}; "
+                "give the same options, or another folder with --out"
+            )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all, whatever happens meanwhile."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _difference(key: str, begun: Any, wanted: Any) -> str:
+    """In words, the first value in which what the study was begun with differs from what is wanted now."""
+    if isinstance(begun, dict) and isinstance(wanted, dict):
+        for name in wanted:
+            if begun.get(name) != wanted[name]:
+                return _difference(f"{key}.{name}", begun.get(name), wanted[name])
+    return f"{key} {begun}, and now it would be {wanted}"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"mnist_minimal": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

@@ -1,0 +1,145 @@
+"""One trial: a new model, trained, saved, tested, and what is known of it as a row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mnist_minimal import __version__
+from mnist_minimal.data_choice import Choice
+from mnist_minimal.ledger import FAILED, Trial
+from mnist_minimal.progress import EpochReport
+from mnist_minimal.recipes import RECIPES
+from mnist_minimal.study import Study
+
+if TYPE_CHECKING:
+    from mnist_minimal.data import Dataset, Splits
+
+Train = Callable[[int, Callable[[EpochReport], None]], Trial]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a job have in common; it can be sent to another process.
+
+    Attributes:
+        study: The study; it names the model, which names the recipe.
+        choice: The data set.
+        trainer: "keras" or "native".
+        max_epochs: The cap on the epochs.
+        params: Number of trainable parameters of the model.
+        test_size: Number of test images.
+    """
+
+    study: Study
+    choice: Choice
+    trainer: str
+    max_epochs: int
+    params: int
+    test_size: int
+
+
+def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
+    """The function that trains one seed of the job; reads the data set where it is not given."""
+    from mnist_minimal import data
+
+    splits = data.split(dataset or data.load(job.choice), job.study.protocol)
+    return partial(train_trial, job, splits)
+
+
+def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochReport], None]) -> Trial:
+    """Trains a new model from a seed, saves it and its history, and counts the test images it gets right.
+
+    Args:
+        job: What to train.
+        splits: The images.
+        seed: Seed of the first weights, the order of the images and the dropout; 0 <= seed < 2**32.
+        report: Called after each epoch.
+
+    Returns:
+        The finished trial.
+    """
+    import keras
+
+    from mnist_minimal.evaluate import evaluate
+    from mnist_minimal.models import MODELS
+    from mnist_minimal.saving import save
+    from mnist_minimal.training.keras_fit import backend_description, fit
+
+    # Keras keeps what earlier models of the process used; without this a long job grows.
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = MODELS[job.study.model]()
+    best = 0.0
+
+    def report_epoch(epoch: int, logs: dict[str, float]) -> None:
+        nonlocal best
+        best = max(best, logs["val_accuracy"])
+        report(EpochReport(seed, epoch + 1, job.max_epochs, logs["val_accuracy"], best))
+
+    fitted = fit(
+        model,
+        RECIPES[job.study.model],
+        splits,
+        seed,
+        max_epochs=job.max_epochs,
+        callbacks=[
+            keras.callbacks.CSVLogger(str(job.study.history(seed))),
+            keras.callbacks.LambdaCallback(on_epoch_end=report_epoch),
+        ],
+    )
+    weights = job.study.weights(seed)
+    save(model, weights)
+    return Trial(
+        model=job.study.model,
+        params=job.params,
+        dataset=job.study.dataset,
+        protocol=job.study.protocol,
+        trainer=job.trainer,
+        seed=seed,
+        epochs=fitted.epochs,
+        best_epoch=fitted.best_epoch,
+        saved_accuracy=fitted.saved_accuracy,
+        best_accuracy=fitted.best_accuracy,
+        test_correct=evaluate(model, splits.x_test, splits.y_test).correct,
+        test_size=job.test_size,
+        train_seconds=round(fitted.train_seconds, 2),
+        cpu_seconds=round(fitted.cpu_seconds, 2),
+        finished_at=_now(),
+        version=__version__,
+        weights=weights.relative_to(job.study.out).as_posix(),
+        max_epochs=job.max_epochs,
+        backend=backend_description(),
+    )
+
+
+def failed_trial(job: Job, seed: int, reason: str) -> Trial:
+    """The row of a trial that did not come to its end."""
+    return Trial(
+        model=job.study.model,
+        params=job.params,
+        dataset=job.study.dataset,
+        protocol=job.study.protocol,
+        trainer=job.trainer,
+        seed=seed,
+        epochs=None,
+        best_epoch=None,
+        saved_accuracy=None,
+        best_accuracy=None,
+        test_correct=None,
+        test_size=job.test_size,
+        train_seconds=None,
+        cpu_seconds=None,
+        finished_at=_now(),
+        version=__version__,
+        weights="",
+        max_epochs=job.max_epochs,
+        backend="",
+        reason=reason,
+        status=FAILED,
+    )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

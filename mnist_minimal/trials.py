@@ -1,0 +1,325 @@
+"""Train a model again and again and record every trial: saved and best accuracies in a CSV, models, histories.
+
+A job goes on where it was stopped: the same command skips the seeds that are finished.
+"""
+
+import argparse
+import contextlib
+import itertools
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from mnist_minimal import data_choice, ledger
+from mnist_minimal.command_line import run
+from mnist_minimal.errors import UserError
+from mnist_minimal.ledger import FAILED, Trial
+from mnist_minimal.progress import Display, EpochReport, display
+from mnist_minimal.recipes import RECIPES
+from mnist_minimal.study import Study, open_study
+from mnist_minimal.trial import Job, Train, failed_trial, make_train
+from mnist_minimal.workers import WorkerProcesses, reason
+
+if TYPE_CHECKING:
+    from mnist_minimal.data import Dataset
+
+# So many failures one after the other are no accident of training, and a job without end would go on failing.
+MAX_FAILURES_IN_A_ROW = 3
+
+
+class StoppedError(Exception):
+    """A trial noticed that its job was stopped."""
+
+
+def run_trials(
+    train: Train,
+    failed: Callable[[int, str], Trial],
+    study: Study,
+    seeds: Iterable[int],
+    shown: Display,
+    *,
+    jobs: int = 1,
+    until: float | None = None,
+    stop_training: Callable[[], None] = lambda: None,
+) -> list[int]:
+    """Trains every seed that is not finished yet and appends each trial to the study's CSV when it ends.
+
+    A seed that another runner on the same study is training is left to it. A trial that fails is recorded with its
+    reason, and the next one starts.
+
+    Args:
+        train: Trains one seed; called from `jobs` threads, from the calling thread where `jobs` is 1.
+        failed: The row of a failed trial, from its seed and the reason.
+        study: Where the trials belong.
+        seeds: The seeds, in order; may have no end.
+        shown: Shows what happens.
+        jobs: Trials that run side by side.
+        until: Stop as soon as a trial's best accuracy is at least this.
+        stop_training: Ends `train` in the other threads when the job is stopped.
+
+    Returns:
+        The seeds that were left to other runners.
+
+    Raises:
+        UserError: if three trials in a row failed, or the CSV can't be used.
+        KeyboardInterrupt: on Ctrl-C; what was finished is recorded.
+    """
+    source, stop, guard = iter(seeds), threading.Event(), threading.RLock()
+    held: list[int] = []
+    errors: list[BaseException] = []
+    failures_in_a_row = 0
+
+    def report(epoch: EpochReport) -> None:
+        if stop.is_set():
+            raise StoppedError
+        with guard:
+            shown.epoch_ended(epoch)
+
+    def record(trial: Trial) -> None:
+        nonlocal failures_in_a_row
+        ledger.append(study.csv, trial)
+        shown.trial_ended(trial, len(ledger.finished(ledger.read(study.csv))))
+        failures_in_a_row = failures_in_a_row + 1 if trial.status == FAILED else 0
+        if failures_in_a_row == MAX_FAILURES_IN_A_ROW:
+            raise UserError(f"{failures_in_a_row} trials in a row failed, the last one with: {trial.reason}")
+        if reaches(trial, until):
+            stop.set()
+
+    def train_seed(seed: int) -> None:
+        if any(trial.seed == seed for trial in ledger.finished(ledger.read(study.csv))):
+            return
+        with guard:
+            shown.trial_started(seed)
+        try:
+            trial = train(seed, report)
+        except UserError:
+            raise
+        except Exception as error:
+            if stop.is_set():
+                return
+            trial = failed(seed, reason(error))
+        with guard:
+            record(trial)
+
+    def work() -> None:
+        while not stop.is_set():
+            with guard:
+                seed = next(source, None)
+            if seed is None:
+                return
+            try:
+                with FileLock(study.claim(seed), timeout=0):
+                    train_seed(seed)
+                    # A runner that opened the file before it goes finds the seed finished, or may well try it again.
+                    with contextlib.suppress(OSError):
+                        study.claim(seed).unlink()
+            except Timeout:
+                held.append(seed)
+
+    def work_in_thread() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+
+    if jobs == 1:
+        work()
+        return held
+    threads = [threading.Thread(target=work_in_thread, daemon=True) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    try:
+        while not stop.is_set() and any(thread.is_alive() for thread in threads):
+            stop.wait(0.2)
+    finally:
+        # Reached, failed, interrupted: the other trials end here; they are trained anew when the job goes on.
+        stop.set()
+        stop_training()
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return held
+
+
+def reaches(trial: Trial, target: float | None) -> bool:
+    """Whether the trial's best accuracy is at least the target."""
+    return target is not None and trial.best_accuracy is not None and trial.best_accuracy >= target
+
+
+def print_summary(study: Study) -> None:
+    """Prints n, mean, sd, 95 % interval, best and how many reached 99 % of a study's finished trials."""
+    from mnist_minimal.statistics import TARGET, summarize
+
+    trials = ledger.read(study.csv)
+    done = ledger.finished(trials)
+    failures = len({trial.seed for trial in trials} - {trial.seed for trial in done})
+    title = f"{study.model} on {study.dataset}, protocol {study.protocol}: {len(done)} finished trials"
+    print(f"\n{title}, {failures} failed ({study.csv})")
+    caps = sorted({trial.max_epochs for trial in done})
+    if caps and caps[0] < RECIPES[study.model].max_epochs:
+        print(f"The epochs were capped at {caps[0]}; the recipe has up to {RECIPES[study.model].max_epochs}.")
+    if not done:
+        return
+    columns: dict[str, list[float | None]] = {
+        "saved accuracy": [trial.saved_accuracy for trial in done],
+        "best accuracy": [trial.best_accuracy for trial in done],
+        "test accuracy": [trial.test_correct / trial.test_size for trial in done if trial.test_correct is not None],
+    }
+    print(f"{'':16}{'n':>4}  {'mean':>8}  {'sd':>8}  {'95 % interval':>18}  {'best':>7}  at least {TARGET:.0%}")
+    for name, accuracies in columns.items():
+        summary = summarize([accuracy for accuracy in accuracies if accuracy is not None])
+        interval = f"{summary.low:.5f} .. {summary.high:.5f}" if summary.n > 1 else "-"
+        sd = f"{summary.sd:.5f}" if summary.n > 1 else "-"
+        print(
+            f"{name:16}{summary.n:>4}  {summary.mean:.6f}  {sd:>8}  {interval:>18}  {summary.best:>7.4f}  "
+            f"{summary.reached} of {summary.n} (95 %: {summary.reached_low:.0%} to {summary.reached_high:.0%})"
+        )
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mnist_minimal.trials",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", required=True, choices=RECIPES, help="the model, trained by its published recipe")
+    parser.add_argument(
+        "--runs", type=_positive, metavar="N", help="how many trials (default: go on until Ctrl-C, or --until)"
+    )
+    parser.add_argument("--seed", type=_seed, default=0, metavar="BASE", help="the first trial's seed (default: 0)")
+    parser.add_argument("--epochs", type=_positive, metavar="N", help="a cap on the epochs of each trial")
+    parser.add_argument(
+        "--until",
+        type=_accuracy,
+        metavar="ACCURACY",
+        help="stop at the first trial whose best accuracy reaches this; --runs is then the cap",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("source", "holdout"),
+        default="source",
+        help="what is monitored: the test set, as in the sources, or images held out of the training set "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--trainer", choices=("auto", "native", "keras"), default="auto", help="what trains (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="trials side by side (default: 1)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR", help="the folder of results (default: %(default)s)"
+    )
+    data_choice.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, 1 where a trial failed, 130 after Ctrl-C."""
+    options = parse(arguments)
+    from mnist_minimal import data
+
+    # A batch system asks with SIGTERM; it gets what Ctrl-C gets.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    dataset = data.load(data_choice.from_arguments(options))
+    if dataset.notice:
+        print(dataset.notice)
+    study = Study(options.out, options.model, dataset.name, options.protocol)
+    recipe = RECIPES[options.model]
+    open_study(study, recipe, min(options.epochs or recipe.max_epochs, recipe.max_epochs))
+    status = 0
+    try:
+        status = run_job(options, study, dataset)
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on from here.")
+        status = 130
+    print_summary(study)
+    return status
+
+
+def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> int:
+    """Runs what of the job is not finished; returns 0, or 1 where a seed of it failed and has not finished since."""
+    seeds: range | itertools.count[int]
+    seeds = itertools.count(options.seed) if options.runs is None else range(options.seed, options.seed + options.runs)
+
+    def of_this_job(trial: Trial) -> bool:
+        return options.seed <= trial.seed and (options.runs is None or trial.seed < options.seed + options.runs)
+
+    done = [trial for trial in ledger.finished(ledger.read(study.csv)) if of_this_job(trial)]
+    for trial in done:
+        if reaches(trial, options.until):
+            print(f"Seed {trial.seed} has reached {options.until} before, with {trial.best_accuracy}.")
+            return 0
+    if len(done) == options.runs:
+        return 0
+    job = make_job(options, study, dataset)
+    workers = WorkerProcesses(partial(make_train, job), options.jobs) if options.jobs > 1 else None
+    shown = display(options.runs, len(done), options.jobs)
+    try:
+        held = run_trials(
+            workers or make_train(job, dataset),
+            partial(failed_trial, job),
+            study,
+            seeds,
+            shown,
+            jobs=options.jobs,
+            until=options.until,
+            stop_training=workers.stop if workers else lambda: None,
+        )
+    finally:
+        shown.close()
+    if held:
+        print(f"Left to other runners that are training them: seed {', '.join(map(str, held))}.")
+    trials = [trial for trial in ledger.read(study.csv) if of_this_job(trial)]
+    return 1 if {trial.seed for trial in trials} > {trial.seed for trial in ledger.finished(trials)} else 0
+
+
+def make_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> Job:
+    """The job of these options, with what has to be known of the model."""
+    import keras
+
+    from mnist_minimal.models import MODELS
+
+    recipe = RECIPES[study.model]
+    weights = MODELS[study.model]().trainable_weights
+    return Job(
+        study=study,
+        # Where the digits took MNIST's place, the workers need not look for it again.
+        choice=data_choice.Choice("digits") if dataset.name == "digits" else data_choice.from_arguments(options),
+        trainer="keras",
+        max_epochs=min(options.epochs or recipe.max_epochs, recipe.max_epochs),
+        params=sum(int(keras.ops.size(weight)) for weight in weights),
+        test_size=len(dataset.x_test),
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 4294967295, found {text!r}")
+    return int(text)
+
+
+def _accuracy(text: str) -> float:
+    try:
+        accuracy = float(text)
+    except ValueError:
+        accuracy = float("nan")
+    if not 0 < accuracy <= 1:
+        raise argparse.ArgumentTypeError(f"expected an accuracy above 0 and at most 1, such as 0.99, found {text!r}")
+    return accuracy
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

@@ -1,0 +1,51 @@
+"""What several tests need: a place in the shell to run commands, and MNIST where the user's environment names it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mnist_minimal.data_choice import ENVIRONMENT_VARIABLE
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+MNIST_PATH = os.environ.get(ENVIRONMENT_VARIABLE)
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def mnist_path() -> str:
+    """The user's MNIST; the test is skipped where there is none."""
+    if MNIST_PATH is None:
+        pytest.skip(f"needs MNIST: set {ENVIRONMENT_VARIABLE} to an mnist.npz or a folder of idx files")
+    return MNIST_PATH
+
+
+@pytest.fixture(autouse=True)
+def _no_inherited_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test uses MNIST only where it says so."""
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Run:
+    """Runs `python ARGUMENTS` in an empty folder and gives its status, output and errors."""
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    return run
