@@ -97,7 +97,7 @@ int checked_threads(int threads) {
   return threads;
 }
 
-py::tuple as_tuple(const Totals& totals) { return py::make_tuple(totals.loss, totals.correct, totals.cpu_seconds); }
+py::tuple as_tuple(const Totals& totals) { return py::make_tuple(totals.loss, totals.correct, totals.helper_seconds); }
 
 Shape as_shape(const py::tuple& shape) {
   if (shape.size() != 3) throw py::value_error("expected a shape (height, width, channels)");
@@ -271,12 +271,12 @@ PYBIND11_MODULE(_core, module) {
            py::arg("parameters"), py::arg("statistics"), py::arg("optimizer"))
       .def("train", &train, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
            py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rate"), py::arg("threads") = 1,
-           "One epoch; returns the summed loss, the number of correct answers and the CPU seconds.")
+           "One epoch; returns the summed loss, the number of correct answers and the helper threads' CPU seconds.")
       .def("differentiate", &differentiate, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
            py::arg("seed") = 0, py::arg("epoch") = 0, py::arg("step") = 0, py::arg("threads") = 1,
            "Leaves in `gradients` those of the mean loss of one batch; returns what `train` does.")
       .def("evaluate", &evaluate, py::arg("images"), py::arg("labels"), py::kw_only(), py::arg("threads") = 1,
-           "Returns the summed loss, the number of correct answers and the CPU seconds.")
+           "Returns the summed loss, the number of correct answers and the helper threads' CPU seconds.")
       .def("predict", &predict, py::arg("images"), py::kw_only(), py::arg("threads") = 1,
            "Class probabilities, float32 (n, classes).")
       .def_property(

@@ -228,7 +228,7 @@ const Kernels& choose_kernels() {
 // Threads that work together for the length of one call.
 class Network::Team {
  public:
-  explicit Team(int threads) : started_(thread_seconds()), threads_(threads) {
+  explicit Team(int threads) : threads_(threads) {
     for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
   }
 
@@ -250,7 +250,7 @@ class Network::Team {
     done_.wait(lock, [this] { return busy_ == 0; });
   }
 
-  // Ends the helpers; the CPU time of all threads since the start.
+  // Ends the helpers; their CPU time.
   double stop() {
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -259,7 +259,7 @@ class Network::Team {
     wake_.notify_all();
     for (std::thread& helper : helpers_) helper.join();
     helpers_.clear();
-    return thread_seconds() - started_ + helper_seconds_;
+    return helper_seconds_;
   }
 
   size_t threads() const { return threads_; }
@@ -284,7 +284,6 @@ class Network::Team {
     }
   }
 
-  const double started_;
   const size_t threads_;
   std::vector<std::thread> helpers_;
   std::mutex mutex_;
@@ -593,7 +592,7 @@ Totals Network::train(Images images, const uint8_t* labels, const int64_t* order
     ++steps;
     optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps, learning_rate);
   }
-  totals.cpu_seconds = team.stop();
+  totals.helper_seconds = team.stop();
   return totals;
 }
 
@@ -605,7 +604,7 @@ Totals Network::differentiate(Images images, const uint8_t* labels, const int64_
   std::vector<uint8_t> batch_labels(batch_size);
   for (int i = 0; i < batch_size; ++i) batch_labels[i] = labels[order[i]];
   Totals totals = run_batch({images, batch_labels.data(), order, batch_size, true, false, seed, epoch, step}, team);
-  totals.cpu_seconds = team.stop();
+  totals.helper_seconds = team.stop();
   return totals;
 }
 
@@ -641,7 +640,7 @@ Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* or
     totals.loss += group_losses_[group].loss;
     totals.correct += group_losses_[group].correct;
   }
-  totals.cpu_seconds = team.stop();
+  totals.helper_seconds = team.stop();
   return totals;
 }
 

@@ -21,7 +21,7 @@ struct Images {
 struct Totals {
   double loss = 0;         // sum over samples of the cross-entropy
   int64_t correct = 0;     // samples whose largest logit is the label's
-  double cpu_seconds = 0;  // of the calling thread and its helpers
+  double helper_seconds = 0;  // CPU time of the threads beside the calling one
 };
 
 class Network {
