@@ -121,7 +121,11 @@ std::vector<Layer> fuse(const std::vector<Layer>& layers) {
 
 void check_shapes(Shape input, const std::vector<Layer>& layers) {
   const auto size = [](Shape shape) { return int64_t(shape.height) * shape.width * shape.channels; };
-  int64_t last = size(input);
+  const auto equal = [](Shape a, Shape b) {
+    return a.height == b.height && a.width == b.width && a.channels == b.channels;
+  };
+  Shape last = input;
+  Kind last_kind = Kind::kElementwise;
   for (const Layer& layer : layers) {
     const Shape shapes[] = {layer.in, layer.out};
     for (const Shape& shape : shapes) {
@@ -129,8 +133,15 @@ void check_shapes(Shape input, const std::vector<Layer>& layers) {
         throw std::invalid_argument("expected shapes of 1 to 2**20 numbers in a layer");
       }
     }
-    if (size(layer.in) != last) throw std::invalid_argument("expected each layer to take what the one before it gives");
-    last = size(layer.out);
+    // Rows with a border around them can't be read as one row, but those of an elementwise layer have none.
+    const bool flattened = last_kind == Kind::kElementwise && &layer != &layers.front() && layer.in.height == 1 &&
+                           layer.in.width == 1 && size(layer.in) == size(last) && layer.kernel_rows == 1 &&
+                           layer.kernel_columns == 1;
+    if (!equal(layer.in, last) && !flattened) {
+      throw std::invalid_argument("expected each layer to take what the one before it gives");
+    }
+    last = layer.out;
+    last_kind = layer.kind;
     const int rows = layer.in.height + layer.pad_top + layer.pad_bottom;
     const int columns = layer.in.width + layer.pad_left + layer.pad_right;
     if (layer.kernel_rows < 1 || layer.kernel_columns < 1 || rows < layer.kernel_rows ||
@@ -152,8 +163,7 @@ void check_shapes(Shape input, const std::vector<Layer>& layers) {
                layer.out.width == layer.in.width / layer.kernel_columns && layer.out.channels == layer.in.channels;
         break;
       default:
-        fits = layer.out.height == layer.in.height && layer.out.width == layer.in.width &&
-               layer.out.channels == layer.in.channels;
+        fits = equal(layer.out, layer.in);
     }
     if (!fits) throw std::invalid_argument("expected a result of the shape that the layer's kind and input give");
   }
@@ -369,7 +379,7 @@ void Network::reserve(size_t slots, size_t groups, size_t threads) {
     std::vector<size_t> floats(count + 1), choices(count);
     size_t total = 0, most_gradient = 0;
     for (size_t i = 0; i <= count; ++i) {
-      const Shape shape = i < count ? layers_[i].in : layers_.back().out;
+      const Shape shape = i > 0 ? layers_[i - 1].out : input_;
       floats[i] = padded_floats(shape, i < count ? input_border(layers_[i]) : Border());
       total += floats[i];
       if (i == count) break;
@@ -382,12 +392,11 @@ void Network::reserve(size_t slots, size_t groups, size_t threads) {
     float* next = slot->memory.get();
     float* gradients = next + total;
     for (size_t i = 0; i <= count; ++i) {
-      const Shape shape = i < count ? layers_[i].in : layers_.back().out;
+      const Shape shape = i > 0 ? layers_[i - 1].out : input_;
       slot->activations.push_back(padded_view(next, shape, i < count ? input_border(layers_[i]) : Border()));
       next += floats[i];
-      const Shape given = i > 0 ? layers_[i - 1].out : shape;
       slot->gradients.push_back(
-          padded_view(gradients + i % 2 * most_gradient, given, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
+          padded_view(gradients + i % 2 * most_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
       if (i == count) break;
       slot->choices.push_back(reinterpret_cast<int32_t*>(next));
       slot->saved.push_back(next + choices[i]);
