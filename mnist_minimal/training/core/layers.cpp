@@ -47,29 +47,6 @@ inline void for_blocks(int count, Work work) {
 // ---------------------------------------------------------------------------------------- The end of a layer: activation
 // and dropout, done to a result while it is in a register
 
-// Random 32-bit words of a counter: the two multiplications of C. Wellons' hash "lowbias32"
-// (https://github.com/skeeto/hash-prospector), with one half of the key before each. A row of 16 lanes takes eight words:
-// lane i < 8 the lower half of word i, lane i >= 8 the upper half of word i - 8. So a probability is a multiple of 2**-16.
-inline WordVec random_words(DropoutKey key, uint32_t row, int part) {
-  WordVec x;
-  for (int i = 0; i < kWidth; ++i) x[i] = (part * kWidth + i) % 8;
-  x += row * 8 + key.first;
-  x ^= x >> 16;
-  x *= 0x21f0aaadu;
-  x ^= x >> 15;
-  x ^= key.second;
-  x *= 0x735a2d97u;
-  x ^= x >> 15;
-  return x;
-}
-
-inline IntVec random_halves(DropoutKey key, uint32_t row, int part) {
-  const WordVec words = random_words(key, row, part);
-  WordVec shift;
-  for (int i = 0; i < kWidth; ++i) shift[i] = (part * kWidth + i) < 8 ? 0 : 16;
-  return (IntVec)((words >> shift) & 0xffffu);
-}
-
 // What is dropped becomes -0.0, and nothing else does, as adding +0.0 turns -0.0 into +0.0: so the backward pass can read
 // in the result what was dropped, and no mask is kept.
 constexpr int32_t kDropped = INT32_MIN;
@@ -78,26 +55,43 @@ struct Plain {
   Vec operator()(Vec value, int, int) const { return value; }
 };
 
+// x > 0 ? x : slope * x for a slope in [0, 1], then dropout.
+//
+// The random numbers are those of a counter, one for each lane: the two multiplications of C. Wellons' hash "lowbias32"
+// (https://github.com/skeeto/hash-prospector), one half of the key before each. A row of 16 lanes takes eight words: lane
+// i < 8 the lower half of word i, lane i >= 8 the upper half of word i - 8. So a probability is a multiple of 2**-16.
 template <bool Drops>
 struct Finish {
-  float slope, scale;
-  int32_t drop;
-  DropoutKey key;
-  uint32_t first_row;
+  Vec slope, scale;
+  IntVec threshold;
+  WordVec first, second;
 
   Finish(const Layer& layer, const Group& group)
-      : slope(layer.slope),
-        scale(65536.0f / (65536.0f - layer.drop)),
-        drop(layer.drop),
-        key(group.key),
-        first_row(group.index * uint32_t(layer.out.height * layer.out.width * layer.out.channels)) {}
+      : slope(broadcast(layer.slope)),
+        scale(broadcast(65536.0f / (65536.0f - layer.drop))),
+        // As the hash's words are compared as signed numbers, the smallest of which is -2**31.
+        threshold(broadcast(int32_t((layer.drop << 16) ^ 0x80000000u))),
+        second(group.key.second - WordVec{}) {
+    const uint32_t elements = layer.out.height * layer.out.width * layer.out.channels;
+    first = group.key.first + group.index * elements * 8 - WordVec{};
+  }
 
   // `element` is the place in the layer's result, [height][width][channels].
   Vec operator()(Vec value, int element, int part) const {
     value = larger(value, slope * value);
     if constexpr (Drops) {
-      const IntVec keep = random_halves(key, first_row + element, part) >= drop;
-      value = select(keep, value * scale + 0.0f, broadcast(-0.0f));
+      WordVec lanes;
+      for (int i = 0; i < kWidth; ++i) lanes[i] = (part * kWidth + i) % 8;
+      WordVec x = first + (uint32_t(element) * 8 + lanes);
+      x ^= x >> 16;
+      x *= 0x21f0aaadu;
+      x ^= x >> 15;
+      x ^= second;
+      x *= 0x735a2d97u;
+      x ^= x >> 15;
+      for (int i = 0; i < kWidth; ++i) lanes[i] = part * kWidth + i < 8 ? 16 : 0;
+      const IntVec random = (IntVec)(x << lanes);
+      value = select(random >= threshold, value * scale + 0.0f, broadcast(-0.0f));
     }
     return value;
   }
@@ -117,23 +111,51 @@ inline void with_finish(const Layer& layer, const Group& group, Work work) {
   }
 }
 
-// Gradient of a layer's result -> gradient before activation and dropout, in place, from the result itself.
-void finish_backward(const Layer& layer, const Group& group) {
-  const bool dropping = drops(layer, group);
-  if (!dropping && layer.slope == 1) return;
+// Gradient of a layer's result -> gradient before activation and dropout, in place, from the result itself; and its sums
+// [channels], added to `sums` unless that is null: the gradient of a bias.
+void finish_backward(const Layer& layer, const Group& group, float* channel_sums) {
+  const bool dropping = drops(layer, group), finishes = dropping || layer.slope != 1;
+  if (!finishes && !channel_sums) return;
   const float scale = dropping ? 65536.0f / (65536.0f - layer.drop) : 1.0f;
   const Vec above = broadcast(scale), below = broadcast(scale * layer.slope);
   const Vec dropped = dropping ? zeros() : below;
-  const int floats = layer.out.width * layer.out.channels * kLanes;
-  for (int row = 0; row < layer.out.height; ++row) {
-    const float* out = group.out.data + row * group.out.row;
-    float* grad = group.grad_out.data + row * group.grad_out.row;
-    for (int i = 0; i < floats; i += kWidth) {
-      const Vec value = load(out + i);
-      const Vec factor = select(value > 0.0f, above, select(bits(value) == kDropped, dropped, below));
-      store(grad + i, load(grad + i) * factor);
+  for_blocks<6>(layer.out.channels, [&](int c, auto size) {
+    constexpr int C = decltype(size)::value;
+    Vec sums[C] = {};
+    for (int row = 0; row < layer.out.height; ++row) {
+      const float* out = group.out.data + row * group.out.row + c * kLanes;
+      float* grad = group.grad_out.data + row * group.grad_out.row + c * kLanes;
+      for (int column = 0; column < layer.out.width; ++column) {
+        if (finishes) {
+#pragma GCC unroll 8
+          for (int i = 0; i < C; ++i) {
+#pragma GCC unroll 4
+            for (int part = 0; part < kParts; ++part) {
+              const int place = i * kLanes + part * kWidth;
+              const Vec value = load(out + place);
+              const Vec factor = select(value > 0.0f, above, select(bits(value) == kDropped, dropped, below));
+              const Vec g = load(grad + place) * factor;
+              store(grad + place, g);
+              sums[i] += g;
+            }
+          }
+        } else {
+#pragma GCC unroll 8
+          for (int i = 0; i < C; ++i) {
+#pragma GCC unroll 4
+            for (int part = 0; part < kParts; ++part) sums[i] += load(grad + i * kLanes + part * kWidth);
+          }
+        }
+        out += layer.out.channels * kLanes;
+        grad += layer.out.channels * kLanes;
+      }
     }
-  }
+    for (int i = 0; channel_sums && i < C; ++i) channel_sums[c + i] += sum_of_lanes(sums[i]);
+  });
+}
+
+float* bias_gradients(const Layer& layer, const Group& group) {
+  return layer.bias == kNone ? nullptr : group.gradients + layer.bias;
 }
 
 // ---------------------------------------------------------------------------------------------------- Sums over lanes
@@ -141,25 +163,6 @@ void finish_backward(const Layer& layer, const Group& group) {
 // wide [n][kWidth] -> gradients [n], added to.
 void add_sums_of_lanes(const float* wide, int n, float* gradients) {
   for (int i = 0; i < n; ++i) gradients[i] += sum_of_lanes(load(wide + i * kWidth));
-}
-
-// grad [rows][columns][channels][kLanes] -> bias gradients [channels], added to.
-void bias_backward(View grad, Shape shape, float* gradients) {
-  for_blocks<6>(shape.channels, [&](int c, auto size) {
-    constexpr int C = decltype(size)::value;
-    Vec sums[C] = {};
-    for (int row = 0; row < shape.height; ++row) {
-      const float* from = grad.data + row * grad.row + c * kLanes;
-      for (int column = 0; column < shape.width; ++column, from += shape.channels * kLanes) {
-#pragma GCC unroll 8
-        for (int i = 0; i < C; ++i) {
-#pragma GCC unroll 4
-          for (int part = 0; part < kParts; ++part) sums[i] += load(from + i * kLanes + part * kWidth);
-        }
-      }
-    }
-    for (int i = 0; i < C; ++i) gradients[c + i] += sum_of_lanes(sums[i]);
-  });
 }
 
 // Writes zeros around [rows][floats].
@@ -312,15 +315,23 @@ void kernel_backward(const Convolution& conv, const float* x, View grad, int row
   for (int begin = 0; begin < rows; begin += chunk) {
     const int count = rows - begin < chunk ? rows - begin : chunk;
     const View g = {grad.data + begin * grad.row, grad.row};
-    for_blocks<3>(conv.channels_out, [&](int c, auto channels) {
-      for (int row = 0; row < conv.kernel_rows; ++row) {
-        for_blocks<4>(conv.span, [&](int k, auto taps) {
-          outer_products<decltype(taps)::value, decltype(channels)::value>(
-              x + (begin + row) * conv.x_row + k * kLanes, conv.x_row, conv.x_step, g, c, conv.channels_out, count,
-              columns, wide + (row * conv.span + k) * conv.channels_out * kWidth);
-        });
-      }
-    });
+    const auto run = [&](auto most_channels, auto most_taps) {
+      for_blocks<decltype(most_channels)::value>(conv.channels_out, [&](int c, auto channels) {
+        for (int row = 0; row < conv.kernel_rows; ++row) {
+          for_blocks<decltype(most_taps)::value>(conv.span, [&](int k, auto taps) {
+            outer_products<decltype(taps)::value, decltype(channels)::value>(
+                x + (begin + row) * conv.x_row + k * kLanes, conv.x_row, conv.x_step, g, c, conv.channels_out, count,
+                columns, wide + (row * conv.span + k) * conv.channels_out * kWidth);
+          });
+        }
+      });
+    };
+    // Twelve sums either way.
+    if (conv.span <= 3) {
+      run(Size<4>(), Size<3>());
+    } else {
+      run(Size<3>(), Size<4>());
+    }
   }
 }
 
@@ -371,8 +382,7 @@ void convolution_input_backward(const Layer& layer, const Group& group) {
 }
 
 void convolution_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group);
-  if (layer.bias != kNone) bias_backward(group.grad_out, layer.out, group.gradients + layer.bias);
+  finish_backward(layer, group, bias_gradients(layer, group));
   const Convolution conv = forward_convolution(layer, group);
   const int weights = conv.kernel_rows * conv.span * conv.channels_out;
   memset(group.scratch, 0, sizeof(float) * weights * kWidth);
@@ -416,8 +426,7 @@ void pooled_convolution_forward(const Layer& layer, const Group& group) {
 }
 
 void pooled_convolution_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group);
-  if (layer.bias != kNone) bias_backward(group.grad_out, layer.out, group.gradients + layer.bias);
+  finish_backward(layer, group, bias_gradients(layer, group));
   const Convolution conv = forward_convolution(layer, group);
   const int columns = convolved_columns(layer), channels = layer.out.channels;
   const int weights = conv.kernel_rows * conv.span * channels;
@@ -470,14 +479,15 @@ inline void depthwise_block(const float* x, ptrdiff_t x_row, int step, const Vec
   for (int p = 0; p < P; ++p) store(out + p * step, end(sums[p], element + p * channels, part));
 }
 
-template <class End>
+// kernel [Rows * 3][channels]: the rows of a 3x3 kernel that meet anything but zeros.
+template <int Rows, class End>
 void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, const float* bias, int columns,
                        int channels, float* out, int element, const End& end) {
   const int step = channels * kLanes;
   for (int c = 0; c < channels; ++c) {
-    Vec taps[9];
+    Vec taps[Rows * 3];
 #pragma GCC unroll 9
-    for (int tap = 0; tap < 9; ++tap) taps[tap] = broadcast(kernel[tap * channels + c]);
+    for (int tap = 0; tap < Rows * 3; ++tap) taps[tap] = broadcast(kernel[tap * channels + c]);
     const Vec start = bias ? broadcast(bias[c]) : zeros();
 #pragma GCC unroll 4
     for (int part = 0; part < kParts; ++part) {
@@ -485,12 +495,12 @@ void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, con
       float* to = out + c * kLanes + part * kWidth;
       int column = 0;
       for (; column + 3 <= columns; column += 3) {
-        depthwise_block<3, 3, 3>(from + column * step, x_row, step, taps, start, to + column * step,
-                                 element + column * channels + c, channels, part, end);
+        depthwise_block<3, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step,
+                                    element + column * channels + c, channels, part, end);
       }
       for (; column < columns; ++column) {
-        depthwise_block<1, 3, 3>(from + column * step, x_row, step, taps, start, to + column * step,
-                                 element + column * channels + c, channels, part, end);
+        depthwise_block<1, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step,
+                                    element + column * channels + c, channels, part, end);
       }
     }
   }
@@ -516,26 +526,35 @@ void depthwise_row(const float* x, ptrdiff_t x_row, const float* kernel, int ker
   }
 }
 
-// x [rows + kernel_rows - 1][columns + kernel_columns - 1][channels], kernel [kernel_rows][kernel_columns][channels]
-// -> out [rows][columns][channels].
+// x [rows + kernel_rows - 1][columns + kernel_columns - 1][channels], of which only `x_rows` from `top` on are not zero,
+// kernel [kernel_rows][kernel_columns][channels] -> out [rows][columns][channels].
 template <class End>
-void depthwise_rows(const float* x, ptrdiff_t x_row, const float* kernel, const float* bias, const Layer& layer,
-                    int rows, int columns, View out, const End& end) {
+void depthwise_rows(const float* x, ptrdiff_t x_row, int top, int x_rows, const float* kernel, const float* bias,
+                    const Layer& layer, int rows, int columns, View out, const End& end) {
   const int channels = layer.in.channels;
   for (int row = 0; row < rows; ++row) {
-    if (layer.kernel_rows == 3 && layer.kernel_columns == 3) {
-      depthwise_row_3x3(x + row * x_row, x_row, kernel, bias, columns, channels, out.data + row * out.row,
-                        row * columns * channels, end);
-    } else {
+    float* to = out.data + row * out.row;
+    const int element = row * columns * channels;
+    if (layer.kernel_rows != 3 || layer.kernel_columns != 3) {
       depthwise_row(x + row * x_row, x_row, kernel, layer.kernel_rows, layer.kernel_columns, bias, columns, channels,
-                    out.data + row * out.row, row * columns * channels, end);
+                    to, element, end);
+      continue;
+    }
+    const int first = top > row ? top - row : 0, last = top + x_rows - row < 3 ? top + x_rows - row : 3;
+    const float* from = x + (row + first) * x_row;
+    const float* taps = kernel + first * 3 * channels;
+    switch (last - first) {
+      case 1: depthwise_row_3x3<1>(from, x_row, taps, bias, columns, channels, to, element, end); break;
+      case 2: depthwise_row_3x3<2>(from, x_row, taps, bias, columns, channels, to, element, end); break;
+      case 3: depthwise_row_3x3<3>(from, x_row, taps, bias, columns, channels, to, element, end); break;
     }
   }
 }
 
 void depthwise_forward(const Layer& layer, const Group& group) {
   with_finish(layer, group, [&](const auto& finish) {
-    depthwise_rows(padded_input(layer, group), group.in.row, group.parameters + layer.kernel,
+    depthwise_rows(padded_input(layer, group), group.in.row, layer.pad_top, layer.in.height,
+                   group.parameters + layer.kernel,
                    layer.bias == kNone ? nullptr : group.parameters + layer.bias, layer, layer.out.height,
                    layer.out.width, group.out, finish);
   });
@@ -590,8 +609,7 @@ void depthwise_kernel_backward(const Layer& layer, const Group& group, float* wi
 }
 
 void depthwise_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group);
-  if (layer.bias != kNone) bias_backward(group.grad_out, layer.out, group.gradients + layer.bias);
+  finish_backward(layer, group, bias_gradients(layer, group));
   depthwise_kernel_backward(layer, group, group.scratch);
   add_sums_of_lanes(group.scratch, layer.kernel_rows * layer.kernel_columns * layer.in.channels,
                     group.gradients + layer.kernel);
@@ -601,8 +619,8 @@ void depthwise_backward(const Layer& layer, const Group& group) {
   const int left = layer.kernel_columns - 1 - layer.pad_left, right = layer.kernel_columns - 1 - layer.pad_right;
   clear_border(group.grad_out, layer.out.height, layer.out.width * channels, top, bottom, left * channels,
                right * channels);
-  depthwise_rows(group.grad_out.data - top * group.grad_out.row - left * channels, group.grad_out.row,
-                 group.turned + layer.turned, nullptr, layer, layer.in.height, layer.in.width, group.grad_in, Plain());
+  depthwise_rows(group.grad_out.data - top * group.grad_out.row - left * channels, group.grad_out.row, top,
+                 layer.out.height, group.turned + layer.turned, nullptr, layer, layer.in.height, layer.in.width, group.grad_in, Plain());
 }
 
 // ----------------------------------------------------------------------------------------------------------- Pooling
@@ -766,7 +784,7 @@ void batch_norm_forward(const Layer& layer, const Group& group) {
 }
 
 void batch_gradients(const Layer& layer, const Group& group, double* gradient, double* product) {
-  finish_backward(layer, group);
+  finish_backward(layer, group, nullptr);
   for_blocks<3>(layer.in.channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     Vec sums[C] = {}, products[C] = {};
@@ -857,7 +875,7 @@ void instance_norm_forward(const Layer& layer, const Group& group) {
 }
 
 void instance_norm_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group);
+  finish_backward(layer, group, nullptr);
   const int floats = layer.in.width * layer.in.channels * kLanes;
   const float share = 1.0f / (layer.in.height * layer.in.width * layer.in.channels);
   const float gain = group.parameters[layer.kernel];
@@ -908,7 +926,7 @@ void elementwise_forward(const Layer& layer, const Group& group) {
 }
 
 void elementwise_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group);
+  finish_backward(layer, group, nullptr);
   if (!group.grad_in.data) return;
   const size_t bytes = sizeof(float) * layer.in.width * layer.in.channels * kLanes;
   for (int row = 0; row < layer.in.height; ++row) {
