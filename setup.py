@@ -49,7 +49,7 @@ class BuildCore(build_ext):
         flags = [*FLAGS, *(["-DMNIST_MINIMAL_X86"] if x86 else [])]
         if os.environ.get("MNIST_MINIMAL_SANITIZE") == "1":
             sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-            flags += [*sanitizers, "-g", "-fno-omit-frame-pointer"]
+            flags += [*sanitizers, "-g", "-fno-omit-frame-pointer", "-O1"]
             extension.extra_link_args += sanitizers
         extension.extra_compile_args = flags
         try:

@@ -196,7 +196,7 @@ struct Convolution {
 
 // Positions [P] and channels [C] of a row at once. Rows and Span are the kernel's, or 0 where not known in advance.
 template <int P, int C, int Rows, int Span, class End>
-inline void convolve_block(const Convolution& conv, const float* x, int c, float* out, int element, const End& end) {
+inline void convolve_block(const Convolution& conv, const float* x, int c, float* out, int element, End end) {
   constexpr int Q = kPartsAtOnce;
   const int rows = Rows ? Rows : conv.kernel_rows, span = Span ? Span : conv.span;
   for (int part = 0; part < kParts; part += Q) {
@@ -244,7 +244,7 @@ inline void convolve_block(const Convolution& conv, const float* x, int c, float
 }
 
 template <int Rows, int Span, class End>
-void convolve_row(const Convolution& conv, const float* x, int columns, float* out, int element, const End& end) {
+void convolve_row(const Convolution& conv, const float* x, int columns, float* out, int element, End end) {
   for_blocks<6>(conv.channels_out, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     constexpr int P = kAccumulators / (kPartsAtOnce * C) < 1 ? 1 : kAccumulators / (kPartsAtOnce * C);
@@ -262,7 +262,7 @@ void convolve_row(const Convolution& conv, const float* x, int columns, float* o
 }
 
 template <class End>
-void convolve_rows(const Convolution& conv, const float* x, int rows, int columns, View out, const End& end) {
+void convolve_rows(const Convolution& conv, const float* x, int rows, int columns, View out, End end) {
   for (int row = 0; row < rows; ++row) {
     const int element = row * columns * conv.channels_out;
     if (conv.kernel_rows == 3 && conv.span == 3) {
@@ -357,7 +357,7 @@ int convolved_columns(const Layer& layer) {
 
 // in [height][width][channels], out [rows][columns][channels_out].
 void convolution_forward(const Layer& layer, const Group& group) {
-  with_finish(layer, group, [&](const auto& finish) {
+  with_finish(layer, group, [&](auto finish) {
     convolve_rows(forward_convolution(layer, group), padded_input(layer, group), layer.out.height, layer.out.width,
                   group.out, finish);
   });
@@ -398,7 +398,7 @@ void pooled_convolution_forward(const Layer& layer, const Group& group) {
   const Convolution conv = forward_convolution(layer, group);
   const int columns = convolved_columns(layer), channels = layer.out.channels;
   const View tile = {group.scratch, ptrdiff_t(columns) * channels * kLanes};
-  with_finish(layer, group, [&](const auto& finish) {
+  with_finish(layer, group, [&](auto finish) {
     for (int row = 0; row < layer.out.height; ++row) {
       convolve_rows(conv, padded_input(layer, group) + 2 * row * conv.x_row, 2, columns, tile, Plain());
       float* out = group.out.data + row * group.out.row;
@@ -460,7 +460,7 @@ void pooled_convolution_backward(const Layer& layer, const Group& group) {
 // [rows * kernel_columns] of the channel, all in registers.
 template <int P, int Rows, int Columns, class End>
 inline void depthwise_block(const float* x, ptrdiff_t x_row, int step, const Vec* kernel, Vec bias, float* out,
-                            int element, int channels, int part, const End& end) {
+                            int element, int channels, int part, End end) {
   Vec sums[P];
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p) sums[p] = bias;
@@ -482,7 +482,7 @@ inline void depthwise_block(const float* x, ptrdiff_t x_row, int step, const Vec
 // kernel [Rows * 3][channels]: the rows of a 3x3 kernel that meet anything but zeros.
 template <int Rows, class End>
 void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, const float* bias, int columns,
-                       int channels, float* out, int element, const End& end) {
+                       int channels, float* out, int element, End end) {
   const int step = channels * kLanes;
   for (int c = 0; c < channels; ++c) {
     Vec taps[Rows * 3];
@@ -508,7 +508,7 @@ void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, con
 
 template <class End>
 void depthwise_row(const float* x, ptrdiff_t x_row, const float* kernel, int kernel_rows, int kernel_columns,
-                   const float* bias, int columns, int channels, float* out, int element, const End& end) {
+                   const float* bias, int columns, int channels, float* out, int element, End end) {
   for (int column = 0; column < columns; ++column) {
     for (int c = 0; c < channels; ++c) {
       const int place = column * channels + c;
@@ -530,7 +530,7 @@ void depthwise_row(const float* x, ptrdiff_t x_row, const float* kernel, int ker
 // kernel [kernel_rows][kernel_columns][channels] -> out [rows][columns][channels].
 template <class End>
 void depthwise_rows(const float* x, ptrdiff_t x_row, int top, int x_rows, const float* kernel, const float* bias,
-                    const Layer& layer, int rows, int columns, View out, const End& end) {
+                    const Layer& layer, int rows, int columns, View out, End end) {
   const int channels = layer.in.channels;
   for (int row = 0; row < rows; ++row) {
     float* to = out.data + row * out.row;
@@ -552,7 +552,7 @@ void depthwise_rows(const float* x, ptrdiff_t x_row, int top, int x_rows, const 
 }
 
 void depthwise_forward(const Layer& layer, const Group& group) {
-  with_finish(layer, group, [&](const auto& finish) {
+  with_finish(layer, group, [&](auto finish) {
     depthwise_rows(padded_input(layer, group), group.in.row, layer.pad_top, layer.in.height,
                    group.parameters + layer.kernel,
                    layer.bias == kNone ? nullptr : group.parameters + layer.bias, layer, layer.out.height,
@@ -560,18 +560,22 @@ void depthwise_forward(const Layer& layer, const Group& group) {
   });
 }
 
-// One row of the kernel's gradient: x [columns + Columns - 1], grad [columns] of one channel -> sums [Columns].
-template <int Rows, int Columns>
-inline void depthwise_products(const float* x, ptrdiff_t x_row, const float* grad, int step, int columns, Vec* sums) {
-  for (int column = 0; column < columns; ++column, x += step, grad += step) {
+// P positions of one channel: x [Rows][P + Columns - 1], grad [P] -> sums [Rows][Columns], added to.
+template <int P, int Rows, int Columns>
+inline void depthwise_products(const float* x, ptrdiff_t x_row, const float* grad, int step, Vec* sums) {
 #pragma GCC unroll 4
-    for (int part = 0; part < kParts; ++part) {
-      const Vec g = load(grad + part * kWidth);
+  for (int part = 0; part < kParts; ++part) {
+    Vec g[P];
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) g[p] = load(grad + p * step + part * kWidth);
 #pragma GCC unroll 3
-      for (int row = 0; row < Rows; ++row) {
-#pragma GCC unroll 3
-        for (int k = 0; k < Columns; ++k) {
-          sums[row * Columns + k] += g * load(x + row * x_row + k * step + part * kWidth);
+    for (int row = 0; row < Rows; ++row) {
+#pragma GCC unroll 8
+      for (int column = 0; column < P + Columns - 1; ++column) {
+        const Vec value = load(x + row * x_row + column * step + part * kWidth);
+#pragma GCC unroll 4
+        for (int p = 0; p < P; ++p) {
+          if (column >= p && column - p < Columns) sums[row * Columns + column - p] += g[p] * value;
         }
       }
     }
@@ -590,7 +594,15 @@ void depthwise_kernel_backward(const Layer& layer, const Group& group, float* wi
         Vec sums[9];
 #pragma GCC unroll 9
         for (int tap = 0; tap < 9; ++tap) sums[tap] = load(wide + (tap * channels + c) * kWidth);
-        depthwise_products<3, 3>(x + c * kLanes, group.in.row, grad + c * kLanes, step, layer.out.width, sums);
+        const float* from = x + c * kLanes;
+        const float* g = grad + c * kLanes;
+        int column = 0;
+        for (; column + 3 <= layer.out.width; column += 3) {
+          depthwise_products<3, 3, 3>(from + column * step, group.in.row, g + column * step, step, sums);
+        }
+        for (; column < layer.out.width; ++column) {
+          depthwise_products<1, 3, 3>(from + column * step, group.in.row, g + column * step, step, sums);
+        }
 #pragma GCC unroll 9
         for (int tap = 0; tap < 9; ++tap) store(wide + (tap * channels + c) * kWidth, sums[tap]);
         continue;
@@ -599,8 +611,10 @@ void depthwise_kernel_backward(const Layer& layer, const Group& group, float* wi
         for (int k = 0; k < layer.kernel_columns; ++k) {
           float* sum = wide + ((kernel_row * layer.kernel_columns + k) * channels + c) * kWidth;
           Vec sums[1] = {load(sum)};
-          depthwise_products<1, 1>(x + kernel_row * group.in.row + k * step + c * kLanes, 0, grad + c * kLanes, step,
-                                   layer.out.width, sums);
+          const float* from = x + kernel_row * group.in.row + k * step + c * kLanes;
+          for (int column = 0; column < layer.out.width; ++column) {
+            depthwise_products<1, 1, 1>(from + column * step, 0, grad + c * kLanes + column * step, step, sums);
+          }
           store(sum, sums[0]);
         }
       }
@@ -762,7 +776,7 @@ void batch_moments(const Layer& layer, const Group& group, double* mean, double*
 // in, out [height][width][channels]: kernel * (in - mean) * scale + bias.
 void batch_norm_forward(const Layer& layer, const Group& group) {
   const int channels = layer.in.channels;
-  with_finish(layer, group, [&](const auto& finish) {
+  with_finish(layer, group, [&](auto finish) {
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row;
       float* out = group.out.data + row * group.out.row;
@@ -859,7 +873,7 @@ void instance_norm_forward(const Layer& layer, const Group& group) {
     store(group.saved + part * kWidth, mean);
     store(group.saved + kLanes + part * kWidth, reciprocal_root(squares * share + layer.epsilon));
   }
-  with_finish(layer, group, [&](const auto& finish) {
+  with_finish(layer, group, [&](auto finish) {
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row;
       float* out = group.out.data + row * group.out.row;
@@ -912,7 +926,7 @@ void instance_norm_backward(const Layer& layer, const Group& group) {
 
 void elementwise_forward(const Layer& layer, const Group& group) {
   const int floats = layer.in.width * layer.in.channels * kLanes;
-  with_finish(layer, group, [&](const auto& finish) {
+  with_finish(layer, group, [&](auto finish) {
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row;
       float* out = group.out.data + row * group.out.row;
