@@ -1,11 +1,11 @@
-"""The one C++ extension: the training core. Everything else is in setup.cfg.
+r"""The one C++ extension: the training core. Everything else is in setup.cfg.
 
 The kernels are compiled once for each instruction set and chosen when the program runs, so that a build on one machine
 runs on another, and no flag asks for the machine's own processor. Flags:
 
     -O3                  the kernels rely on unrolling and on inlining
-    -ffp-contract=fast   a * b + c becomes one instruction where there is one. Results depend on the instruction set
-                         through this, but not on the number of threads or trials; -ffast-math, which would allow to
+    -ffp-contract=fast   a * b + c becomes one instruction where there is one, so that results depend on the instruction
+                         set, though never on the number of threads or trials. -ffast-math, which would allow to
                          reorder sums and to assume that there is no NaN, is not used
     -fvisibility=hidden  as pybind11 wants it
 
@@ -15,7 +15,7 @@ Environment variables, all unset as a rule:
                                   without, and the Keras trainer serves
     MNIST_MINIMAL_SANITIZE=1      builds with AddressSanitizer and UndefinedBehaviorSanitizer. To run the tests so:
                                   MNIST_MINIMAL_SANITIZE=1 python setup.py build_ext --inplace --force
-                                  LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \\
+                                  LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
                                       ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/test_core.py
 """
 
