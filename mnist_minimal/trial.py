@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_minimal import __version__
 from mnist_minimal.data_choice import Choice
+from mnist_minimal.files import written_whole
 from mnist_minimal.ledger import FAILED, Trial
 from mnist_minimal.progress import EpochReport
 from mnist_minimal.recipes import RECIPES
@@ -65,13 +67,27 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
     from mnist_minimal.evaluate import evaluate
     from mnist_minimal.models import MODELS
     from mnist_minimal.saving import save
+    from mnist_minimal.training.checkpoint import Checkpoint
     from mnist_minimal.training.keras_fit import backend_description, fit
 
     # Keras keeps what earlier models of the process used; without this a long job grows.
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     model = MODELS[job.study.model]()
-    best = 0.0
+    checkpoint = Checkpoint(
+        job.study.checkpoint(seed),
+        identity={
+            "recipe": RECIPES[job.study.model].as_dict(),
+            "dataset": job.study.dataset,
+            "protocol": job.study.protocol,
+            "seed": seed,
+            "trainer": job.trainer,
+            "backend": backend_description(),
+            "version": __version__,
+        },
+    )
+    keep_epochs(job.study.history(seed), checkpoint.epochs)
+    best = max(checkpoint.history.get("val_accuracy", [0.0]))
 
     def report_epoch(epoch: int, logs: dict[str, float]) -> None:
         nonlocal best
@@ -85,9 +101,10 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
         seed,
         max_epochs=job.max_epochs,
         callbacks=[
-            keras.callbacks.CSVLogger(str(job.study.history(seed))),
+            keras.callbacks.CSVLogger(str(job.study.history(seed)), append=checkpoint.epochs > 0),
             keras.callbacks.LambdaCallback(on_epoch_end=report_epoch),
         ],
+        checkpoint=checkpoint,
     )
     weights = job.study.weights(seed)
     save(model, weights)
@@ -112,6 +129,14 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
         max_epochs=job.max_epochs,
         backend=backend_description(),
     )
+
+
+def keep_epochs(history: Path, epochs: int) -> None:
+    """Cuts a history to the epochs that a checkpoint knows of: a kill may come between the two."""
+    if epochs and history.exists():
+        lines = history.read_text(encoding="utf-8").splitlines(keepends=True)
+        with written_whole(history) as temporary:
+            temporary.write_text("".join(lines[: 1 + epochs]), encoding="utf-8")
 
 
 def failed_trial(job: Job, seed: int, reason: str) -> Trial:

@@ -79,7 +79,9 @@ def test_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(csv, axes
 
 
 def test_median_trial_is_the_middle_one():
-    trials = [replace(TRIAL, seed=seed, best_accuracy=accuracy) for seed, accuracy in enumerate([0.99, 0.95, 0.97, 0.98])]
+    trials = [
+        replace(TRIAL, seed=seed, best_accuracy=accuracy) for seed, accuracy in enumerate([0.99, 0.95, 0.97, 0.98])
+    ]
     assert plots.median_trial(trials).best_accuracy == 0.97
     assert plots.median_trial(trials[:3]).best_accuracy == 0.97
 
