@@ -1,0 +1,43 @@
+"""The training core in C++: sixteen samples of a batch side by side, one thread or a few, no TensorFlow while it runs.
+
+`_core` is the compiled extension (binding.cpp); `chain` translates a Keras model for it. An installation without a C++
+compiler has no extension, and the Keras trainer serves.
+"""
+
+from mnist_minimal.errors import UserError
+
+try:
+    from mnist_minimal.training.core import _core
+except ImportError:
+    _core = None  # type: ignore[assignment]
+
+
+def available() -> bool:
+    """Whether the extension was built."""
+    return _core is not None
+
+
+def instruction_set() -> str:
+    """Name of the instruction set in use: "avx512", "avx2" or "baseline".
+
+    Raises:
+        UserError: if the extension was not built, or MNIST_MINIMAL_SIMD names a set that this processor has not.
+    """
+    require()
+    try:
+        return _core.instruction_set()
+    except ValueError as error:
+        raise UserError(f"{error}; unset it") from error
+
+
+def require() -> None:
+    """Does nothing where the extension was built.
+
+    Raises:
+        UserError: if it was not.
+    """
+    if not available():
+        raise UserError(
+            "expected the C++ training core, found that it was not built; install a C++17 compiler and mnist_minimal "
+            "again, or train with --trainer keras"
+        )

@@ -1,0 +1,74 @@
+"""Types of the compiled extension; binding.cpp checks every argument and raises ValueError or TypeError."""
+
+import numpy as np
+
+def instruction_set() -> str: ...
+
+class Layer:
+    def __init__(
+        self,
+        *,
+        kind: str,
+        in_shape: tuple[int, int, int],
+        out_shape: tuple[int, int, int],
+        kernel_size: tuple[int, int] = ...,
+        pad: tuple[int, int, int, int] = ...,
+        kernel: int = ...,
+        bias: int = ...,
+        statistics: int = ...,
+        epsilon: float = ...,
+        momentum: float = ...,
+        slope: float = ...,
+        rate: float = ...,
+        dropout_index: int = ...,
+    ) -> None: ...
+
+class Optimizer:
+    @staticmethod
+    def adam(*, beta_1: float, beta_2: float, epsilon: float, decay: float) -> Optimizer: ...
+    @staticmethod
+    def momentum(*, momentum: float) -> Optimizer: ...
+
+class Network:
+    parameters: np.ndarray
+    moments: np.ndarray
+    statistics: np.ndarray
+    steps: int
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int, int, int],
+        scale: float,
+        offset: float,
+        layers: list[Layer],
+        parameters: int,
+        statistics: int,
+        optimizer: Optimizer,
+    ) -> None: ...
+    @property
+    def gradients(self) -> np.ndarray: ...
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        order: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        learning_rate: float,
+        threads: int = ...,
+    ) -> tuple[float, int, float]: ...
+    def differentiate(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        order: np.ndarray,
+        *,
+        seed: int = ...,
+        epoch: int = ...,
+        step: int = ...,
+        threads: int = ...,
+    ) -> tuple[float, int, float]: ...
+    def evaluate(self, images: np.ndarray, labels: np.ndarray, *, threads: int = ...) -> tuple[float, int, float]: ...
+    def predict(self, images: np.ndarray, *, threads: int = ...) -> np.ndarray: ...

@@ -1,0 +1,293 @@
+// The Python module _core: checks every array and number that comes in, and lets go of the interpreter while it computes.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "network.h"
+
+namespace py = pybind11;
+
+namespace mnist_minimal {
+namespace {
+
+constexpr int kMaxThreads = 256;
+
+template <class Number>
+bool has_type(const py::array& array) {
+  return py::isinstance<py::array_t<Number>>(array);
+}
+
+std::string shape_text(const py::array& array) {
+  return py::str(array.attr("shape")).cast<std::string>() + " " + py::str(array.dtype()).cast<std::string>();
+}
+
+template <class Number>
+const Number* vector_data(const py::array& array, size_t size, const char* name) {
+  if (!has_type<Number>(array)) {
+    throw py::type_error(std::string("expected ") + name + " of dtype " +
+                         py::str(py::dtype::of<Number>()).cast<std::string>() + ", found " + shape_text(array));
+  }
+  if (!(array.flags() & py::array::c_style)) throw py::value_error(std::string("expected ") + name + " in C order");
+  if (size_t(array.size()) != size) {
+    throw py::value_error(std::string("expected ") + name + " with " + std::to_string(size) + " numbers, found " +
+                          shape_text(array));
+  }
+  return static_cast<const Number*>(array.data());
+}
+
+template <class Number>
+py::array_t<Number> copy(const std::vector<Number>& from) {
+  return py::array_t<Number>(py::ssize_t(from.size()), from.data());
+}
+
+Images checked_images(const Network& network, const py::array& images) {
+  const Shape shape = network.input();
+  if (images.ndim() != 4 || images.shape(1) != shape.height || images.shape(2) != shape.width ||
+      images.shape(3) != shape.channels) {
+    throw py::value_error("expected images of shape (n, " + std::to_string(shape.height) + ", " +
+                          std::to_string(shape.width) + ", " + std::to_string(shape.channels) + "), found " +
+                          shape_text(images));
+  }
+  if (has_type<uint8_t>(images)) return {vector_data<uint8_t>(images, images.size(), "images"), nullptr};
+  if (!has_type<float>(images)) {
+    throw py::type_error("expected images of dtype uint8 or float32, found " + shape_text(images));
+  }
+  const float* floats = vector_data<float>(images, images.size(), "images");
+  for (py::ssize_t i = 0; i < images.size(); ++i) {
+    if (!std::isfinite(floats[i])) throw py::value_error("expected images of finite numbers, found one that is not");
+  }
+  return {nullptr, floats};
+}
+
+const uint8_t* checked_labels(const Network& network, const py::array& images, const py::array& labels) {
+  if (labels.ndim() != 1) throw py::value_error("expected labels of shape (n,), found " + shape_text(labels));
+  const uint8_t* values = vector_data<uint8_t>(labels, images.shape(0), "labels");
+  for (py::ssize_t i = 0; i < labels.size(); ++i) {
+    if (values[i] >= network.classes()) {
+      throw py::value_error("expected labels in 0 .. " + std::to_string(network.classes() - 1) + ", found " +
+                            std::to_string(values[i]));
+    }
+  }
+  return values;
+}
+
+const int64_t* checked_order(const py::array& images, const py::array& order) {
+  if (order.ndim() != 1 || order.size() < 1 || order.size() > std::numeric_limits<int>::max() / 2) {
+    throw py::value_error("expected at least one index of shape (n,) in order, found " + shape_text(order));
+  }
+  const int64_t* values = vector_data<int64_t>(order, order.size(), "order");
+  for (py::ssize_t i = 0; i < order.size(); ++i) {
+    if (values[i] < 0 || values[i] >= images.shape(0)) {
+      throw py::value_error("expected indices in 0 .. " + std::to_string(images.shape(0) - 1) + " in order, found " +
+                            std::to_string(values[i]));
+    }
+  }
+  return values;
+}
+
+int checked_threads(int threads) {
+  if (threads < 1 || threads > kMaxThreads) {
+    throw py::value_error("expected 1 .. " + std::to_string(kMaxThreads) + " threads, found " +
+                          std::to_string(threads));
+  }
+  return threads;
+}
+
+py::tuple as_tuple(const Totals& totals) { return py::make_tuple(totals.loss, totals.correct, totals.helper_seconds); }
+
+Shape as_shape(const py::tuple& shape) {
+  if (shape.size() != 3) throw py::value_error("expected a shape (height, width, channels)");
+  return {shape[0].cast<int>(), shape[1].cast<int>(), shape[2].cast<int>()};
+}
+
+Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& out, std::pair<int, int> kernel_size,
+                 std::tuple<int, int, int, int> pad, ptrdiff_t kernel, ptrdiff_t bias, ptrdiff_t statistics,
+                 float epsilon, float momentum, float slope, float rate, int dropout_index) {
+  const std::pair<const char*, Kind> kinds[] = {
+      {"convolution", Kind::kConvolution}, {"depthwise", Kind::kDepthwise},
+      {"max_pool", Kind::kMaxPool},        {"average_pool", Kind::kAveragePool},
+      {"batch_norm", Kind::kBatchNorm},    {"instance_norm", Kind::kInstanceNorm},
+      {"elementwise", Kind::kElementwise},
+  };
+  Layer layer = {};
+  bool known = false;
+  for (const auto& [name, value] : kinds) {
+    if (kind == name) layer.kind = value, known = true;
+  }
+  if (!known) throw py::value_error("expected a kind of layer, found '" + kind + "'");
+  if (!(rate >= 0 && rate < 1)) throw py::value_error("expected a dropout rate in [0, 1)");
+  const bool windowed = layer.kind != Kind::kBatchNorm && layer.kind != Kind::kInstanceNorm &&
+                        layer.kind != Kind::kElementwise;
+  const bool padded = layer.kind == Kind::kConvolution || layer.kind == Kind::kDepthwise;
+  std::tie(layer.pad_top, layer.pad_left, layer.pad_bottom, layer.pad_right) = pad;
+  const int pads[] = {layer.pad_top, layer.pad_left, layer.pad_bottom, layer.pad_right};
+  for (int side : pads) {
+    if (side < 0 || (side > 0 && !padded)) throw py::value_error("expected no padding here, or one of at least 0");
+  }
+  if (!windowed && kernel_size != std::pair<int, int>(1, 1)) throw py::value_error("expected no kernel size here");
+  layer.in = as_shape(in);
+  layer.out = as_shape(out);
+  layer.kernel_rows = kernel_size.first;
+  layer.kernel_columns = kernel_size.second;
+  layer.kernel = kernel;
+  layer.bias = bias;
+  layer.statistics = statistics;
+  layer.epsilon = epsilon;
+  layer.momentum = momentum;
+  layer.slope = slope;
+  layer.drop = std::min(uint32_t(std::lround(rate * 65536)), 65535u);
+  layer.dropout_index = dropout_index;
+  return layer;
+}
+
+py::tuple train(Network& network, const py::array& images, const py::array& labels, const py::array& order,
+                int batch_size, uint64_t seed, uint64_t epoch, float learning_rate, int threads) {
+  const Images checked = checked_images(network, images);
+  const uint8_t* values = checked_labels(network, images, labels);
+  const int64_t* indices = checked_order(images, order);
+  if (batch_size < 1) throw py::value_error("expected a batch size of at least 1");
+  if (!std::isfinite(learning_rate)) throw py::value_error("expected a finite learning rate");
+  const int64_t count = order.size();
+  const int size = int(std::min<int64_t>(batch_size, count));
+  checked_threads(threads);
+  Totals totals;
+  {
+    py::gil_scoped_release release;
+    totals = network.train(checked, values, indices, count, size, seed, epoch, learning_rate, threads);
+  }
+  return as_tuple(totals);
+}
+
+py::tuple differentiate(Network& network, const py::array& images, const py::array& labels, const py::array& order,
+                        uint64_t seed, uint64_t epoch, uint64_t step, int threads) {
+  const Images checked = checked_images(network, images);
+  const uint8_t* values = checked_labels(network, images, labels);
+  const int64_t* indices = checked_order(images, order);
+  checked_threads(threads);
+  const int size = int(order.size());
+  Totals totals;
+  {
+    py::gil_scoped_release release;
+    totals = network.differentiate(checked, values, indices, size, seed, epoch, step, threads);
+  }
+  return as_tuple(totals);
+}
+
+Totals evaluate_all(Network& network, const py::array& images, const py::array& labels, float* probabilities,
+                    int threads) {
+  const Images checked = checked_images(network, images);
+  const uint8_t* values = checked_labels(network, images, labels);
+  if (images.shape(0) < 1 || images.shape(0) > std::numeric_limits<int>::max() / 2) {
+    throw py::value_error("expected at least one image");
+  }
+  checked_threads(threads);
+  const int64_t count = images.shape(0);
+  py::gil_scoped_release release;
+  std::vector<int64_t> order(count);
+  for (int64_t i = 0; i < count; ++i) order[i] = i;
+  return network.evaluate(checked, values, order.data(), count, probabilities, threads);
+}
+
+py::tuple evaluate(Network& network, const py::array& images, const py::array& labels, int threads) {
+  return as_tuple(evaluate_all(network, images, labels, nullptr, threads));
+}
+
+py::array_t<float> predict(Network& network, const py::array& images, int threads) {
+  checked_images(network, images);
+  py::array_t<uint8_t> labels(images.shape(0));
+  std::fill_n(labels.mutable_data(), labels.size(), 0);
+  py::array_t<float> probabilities({images.shape(0), py::ssize_t(network.classes())});
+  evaluate_all(network, images, labels, probabilities.mutable_data(), threads);
+  return probabilities;
+}
+
+// A property that is read as a copy and written as a whole.
+template <class Class, class Number>
+void define_array(Class& type, const char* name, std::vector<Number> Network::* member, const char* doc) {
+  type.def_property(
+      name, [member](const Network& network) { return copy(network.*member); },
+      [member, name](Network& network, const py::array& value) {
+        std::vector<Number>& to = network.*member;
+        const Number* from = vector_data<Number>(value, to.size(), name);
+        std::copy(from, from + to.size(), to.begin());
+      },
+      doc);
+}
+
+}  // namespace
+}  // namespace mnist_minimal
+
+PYBIND11_MODULE(_core, module) {
+  using namespace mnist_minimal;
+  module.doc() = "Training of small convolutional networks on the processor; see mnist_minimal.training.core.";
+  module.def("instruction_set", [] { return choose_kernels().name; },
+             "Name of the instruction set in use: 'avx512', 'avx2' or 'baseline'.");
+
+  py::class_<Layer>(module, "Layer", "One layer of a chain; layers.h says what the fields mean.")
+      .def(py::init(&make_layer), py::kw_only(), py::arg("kind"), py::arg("in_shape"), py::arg("out_shape"),
+           py::arg("kernel_size") = std::pair<int, int>(1, 1), py::arg("pad") = std::make_tuple(0, 0, 0, 0),
+           py::arg("kernel") = kNone, py::arg("bias") = kNone, py::arg("statistics") = kNone, py::arg("epsilon") = 0.0f,
+           py::arg("momentum") = 0.0f, py::arg("slope") = 1.0f, py::arg("rate") = 0.0f, py::arg("dropout_index") = 0);
+
+  py::class_<Optimizer>(module, "Optimizer", "How a step changes the parameters.")
+      .def_static(
+          "adam",
+          [](float beta_1, float beta_2, float epsilon, float decay) {
+            Optimizer optimizer;
+            optimizer.beta_1 = beta_1;
+            optimizer.beta_2 = beta_2;
+            optimizer.epsilon = epsilon;
+            optimizer.decay = decay;
+            return optimizer;
+          },
+          py::kw_only(), py::arg("beta_1"), py::arg("beta_2"), py::arg("epsilon"), py::arg("decay"))
+      .def_static(
+          "momentum",
+          [](float momentum) {
+            Optimizer optimizer;
+            optimizer.kind = Optimizer::Kind::kMomentum;
+            optimizer.momentum = momentum;
+            return optimizer;
+          },
+          py::kw_only(), py::arg("momentum"));
+
+  py::class_<Network> network(module, "Network", "A network with its parameters and its optimizer's state.");
+  network
+      .def(py::init([](const py::tuple& input_shape, float scale, float offset, const py::list& layers,
+                       size_t parameters, size_t statistics, const Optimizer& optimizer) {
+             std::vector<Layer> list;
+             for (const py::handle& layer : layers) list.push_back(layer.cast<Layer>());
+             if (parameters > (size_t(1) << 28) || statistics > (size_t(1) << 28)) {
+               throw py::value_error("expected at most 2**28 parameters");
+             }
+             return std::make_unique<Network>(as_shape(input_shape), scale, offset, std::move(list), parameters,
+                                              statistics, optimizer, choose_kernels());
+           }),
+           py::kw_only(), py::arg("input_shape"), py::arg("scale"), py::arg("offset"), py::arg("layers"),
+           py::arg("parameters"), py::arg("statistics"), py::arg("optimizer"))
+      .def("train", &train, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
+           py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rate"), py::arg("threads") = 1,
+           "One epoch; returns the summed loss, the number of correct answers and the helper threads' CPU seconds.")
+      .def("differentiate", &differentiate, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
+           py::arg("seed") = 0, py::arg("epoch") = 0, py::arg("step") = 0, py::arg("threads") = 1,
+           "Leaves in `gradients` those of the mean loss of one batch; returns what `train` does.")
+      .def("evaluate", &evaluate, py::arg("images"), py::arg("labels"), py::kw_only(), py::arg("threads") = 1,
+           "Returns the summed loss, the number of correct answers and the helper threads' CPU seconds.")
+      .def("predict", &predict, py::arg("images"), py::kw_only(), py::arg("threads") = 1,
+           "Class probabilities, float32 (n, classes).")
+      .def_property(
+          "steps", [](const Network& self) { return self.steps; },
+          [](Network& self, int64_t steps) {
+            if (steps < 0) throw py::value_error("expected at least 0 steps");
+            self.steps = steps;
+          },
+          "Optimizer steps taken.");
+  define_array(network, "parameters", &Network::parameters, "Trainable parameters, float32 (n,).");
+  define_array(network, "moments", &Network::moments, "The optimizer's first and second moments, float32 (2 n,).");
+  define_array(network, "statistics", &Network::statistics, "Moving means and variances, float32.");
+  network.def_property_readonly("gradients", [](const Network& self) { return copy(self.gradients); });
+}

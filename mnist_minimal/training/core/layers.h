@@ -1,0 +1,130 @@
+// The layers as data, and the kernels that run them: one table of kernels for each instruction set.
+//
+// A group is kLanes samples of a batch that go through the network together. An activation of shape (height, width,
+// channels) of a group is a row-major array [height][width][channels][kLanes] of floats, with room for a border of zeros
+// around it where the next layer pads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mnist_minimal {
+
+struct Shape {
+  int height, width, channels;
+};
+
+// Where the first row of an activation or of its gradient starts, and how many floats lie between two rows.
+struct View {
+  float* data;
+  ptrdiff_t row;
+};
+
+enum class Kind {
+  kConvolution,         // also the dense layer, over one position, and the pointwise half of a separable convolution
+  kDepthwise,           // one kernel for each channel
+  kMaxPool,             // over windows that do not overlap
+  kAveragePool,         // over windows that do not overlap; also the global average
+  kBatchNorm,           // over batch, height and width
+  kInstanceNorm,        // over height, width and channels
+  kElementwise,         // activation and dropout alone
+};
+
+constexpr ptrdiff_t kNone = -1;
+
+struct Layer {
+  Kind kind;
+  Shape in, out;
+  // The convolution kernel, or the pool's window. Strides are 1 for kernels and the window's size for pools.
+  int kernel_rows = 1, kernel_columns = 1;
+  // Border of zeros that a kernel needs before its input's first row and column and after the last.
+  int pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
+  // Whether a 2x2 max pool, that changes places with the activation, follows a convolution of the network's input.
+  bool pooled = false;
+  // Positions in the flat array of parameters, kNone where there is none. A convolution's kernel is [kernel_rows]
+  // [kernel_columns][in.channels][out.channels], a depthwise one [kernel_rows][kernel_columns][channels]; `bias` has
+  // one number for each channel. A normalisation's scale is `kernel`, its offset is `bias`.
+  ptrdiff_t kernel = kNone, bias = kNone;
+  // The kernel as the gradient of the input needs it, in the array of turned kernels: taps in reverse order, in and out
+  // channels exchanged.
+  ptrdiff_t turned = kNone;
+  // Position of the moving means, followed by the moving variances, in the flat array of statistics.
+  ptrdiff_t statistics = kNone;
+  float epsilon = 0, momentum = 0;
+  // What every kind but the pools does to its result at the end: x > 0 ? x : slope * x, then dropout with probability
+  // drop / 2**16. A slope of 1 is no activation.
+  float slope = 1;
+  uint32_t drop = 0;
+  int dropout_index = 0;
+};
+
+// A key of the dropout's random numbers: one layer in one step of one epoch of one seed.
+struct DropoutKey {
+  uint32_t first, second;
+};
+
+// Mean and reciprocal standard deviation of each channel, and what the backward pass needs of the whole batch.
+struct BatchStatistics {
+  const float *mean, *scale;
+  const float *mean_gradient, *mean_product;
+};
+
+// What a kernel may see and write of one group at one layer.
+struct Group {
+  View in, out;                        // activations
+  View grad_out, grad_in;              // gradients of the loss; grad_in.data is null where nobody needs it
+  const float* parameters;             // [parameters]
+  const float* turned;                 // [turned kernels]
+  float* gradients;                    // [parameters], this group's, added to
+  float* scratch;                      // of the thread, scratch_floats(layer) long
+  int32_t* choices;                    // the largest in each window of a max pool, [out shape][kLanes]
+  float* saved;                        // [2][kLanes], mean and reciprocal deviation of an instance normalisation
+  const float* present;                // [kLanes], 1 for a sample and 0 for an empty lane
+  int samples;                         // lanes that hold a sample: the first ones
+  int index;                           // the group's place in its batch
+  bool training;                       // whether dropout drops
+  DropoutKey key;
+  BatchStatistics batch;
+};
+
+// What one group found of the loss.
+struct GroupLoss {
+  double loss;  // sum over samples
+  int correct;
+};
+
+struct Kernels {
+  const char* name;
+  // Images [n][size] -> view [rows][columns * channels][kLanes], x * scale + offset; the first `samples` of `order`.
+  void (*read_bytes)(const uint8_t* images, const int64_t* order, int samples, Shape shape, float scale, float offset,
+                     View out);
+  void (*read_floats)(const float* images, const int64_t* order, int samples, Shape shape, float scale, float offset,
+                      View out);
+  void (*forward)(const Layer& layer, const Group& group);
+  void (*backward)(const Layer& layer, const Group& group);
+  // Softmax cross-entropy of logits [classes][kLanes]; `gradient` may be null; `weight` is 1 / batch size.
+  GroupLoss (*loss)(const float* logits, int classes, const uint8_t* labels, int samples, float weight,
+                    float* gradient);
+  // Mean of each channel over a group's samples, and the sum of squared differences from it; [channels] each.
+  void (*batch_moments)(const Layer& layer, const Group& group, double* mean, double* squares);
+  // Sums of each channel's output gradient, and of its product with the normalised input; [channels] each. Also takes
+  // the gradient back through activation and dropout, in place.
+  void (*batch_gradients)(const Layer& layer, const Group& group, double* gradient, double* product);
+};
+
+// Floats of scratch memory that a layer's kernels may need.
+size_t scratch_floats(const Layer& layer);
+
+namespace baseline {
+extern const Kernels kernels;
+}
+#ifdef MNIST_MINIMAL_X86
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+#endif
+
+}  // namespace mnist_minimal

@@ -1,0 +1,656 @@
+#include "network.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "vector.h"
+
+namespace mnist_minimal {
+namespace {
+
+double thread_seconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return now.tv_sec + 1e-9 * now.tv_nsec;
+}
+
+using Floats = std::unique_ptr<float[], void (*)(float*)>;
+
+void free_floats(float* floats) { ::operator delete[](floats, std::align_val_t(64)); }
+
+// Zeros, aligned for every vector type.
+Floats make_floats(size_t count) {
+  float* floats = static_cast<float*>(::operator new[](sizeof(float) * count, std::align_val_t(64)));
+  std::fill(floats, floats + count, 0.0f);
+  return Floats(floats, free_floats);
+}
+
+// A bijection of 64 bits that spreads every bit of its argument: the finalizer of G. Steele, D. Lea and C. Flood's
+// SplitMix, https://doi.org/10.1145/2660193.2660195.
+uint64_t spread(uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer) {
+  const uint64_t key = spread(spread(spread(spread(seed) ^ epoch) ^ step) ^ uint64_t(layer));
+  return {uint32_t(key), uint32_t(key >> 32)};
+}
+
+struct Border {
+  int top = 0, left = 0, bottom = 0, right = 0;
+};
+
+bool has_kernel_window(const Layer& layer) { return layer.kind == Kind::kConvolution || layer.kind == Kind::kDepthwise; }
+
+// Zeros that a layer needs around its input.
+Border input_border(const Layer& layer) {
+  if (!has_kernel_window(layer)) return {};
+  return {layer.pad_top, layer.pad_left, layer.pad_bottom, layer.pad_right};
+}
+
+// Zeros that a layer needs around the gradient of its output.
+Border gradient_border(const Layer& layer) {
+  if (!has_kernel_window(layer) || layer.pooled) return {};
+  return {layer.kernel_rows - 1 - layer.pad_top, layer.kernel_columns - 1 - layer.pad_left,
+          layer.kernel_rows - 1 - layer.pad_bottom, layer.kernel_columns - 1 - layer.pad_right};
+}
+
+size_t padded_floats(Shape shape, Border border) {
+  return size_t(shape.height + border.top + border.bottom) * (shape.width + border.left + border.right) *
+         shape.channels * kLanes;
+}
+
+View padded_view(float* data, Shape shape, Border border) {
+  const ptrdiff_t row = ptrdiff_t(shape.width + border.left + border.right) * shape.channels * kLanes;
+  return {data + border.top * row + ptrdiff_t(border.left) * shape.channels * kLanes, row};
+}
+
+// [kLanes]: 1 for each of the first `samples` lanes, 0 for the others.
+const float* present(int samples) {
+  struct Table {
+    alignas(64) float lanes[kLanes + 1][kLanes] = {};
+    Table() {
+      for (int count = 0; count <= kLanes; ++count) std::fill(lanes[count], lanes[count] + count, 1.0f);
+    }
+  };
+  static const Table table;
+  return table.lanes[samples];
+}
+
+bool is_identity(const Layer& layer) { return layer.slope == 1 && layer.drop == 0; }
+
+// Merges what one kernel does at once: activation and dropout into the layer before them, and a 2x2 max pool into the
+// convolution of the network's input.
+std::vector<Layer> fuse(const std::vector<Layer>& layers) {
+  std::vector<Layer> fused;
+  for (const Layer& layer : layers) {
+    if (!fused.empty()) {
+      Layer& last = fused.back();
+      const bool last_is_pool = last.kind == Kind::kMaxPool || last.kind == Kind::kAveragePool;
+      if (layer.kind == Kind::kElementwise && !is_identity(layer) && !last_is_pool && last.drop == 0 &&
+          (layer.slope == 1 || last.slope == 1)) {
+        if (layer.slope != 1) last.slope = layer.slope;
+        if (layer.drop != 0) last.drop = layer.drop, last.dropout_index = layer.dropout_index;
+        continue;
+      }
+      if (layer.kind == Kind::kMaxPool && layer.kernel_rows == 2 && layer.kernel_columns == 2 && fused.size() == 1 &&
+          last.kind == Kind::kConvolution && last.drop == 0 && !last.pooled) {
+        last.pooled = true;
+        last.out = layer.out;
+        continue;
+      }
+    }
+    fused.push_back(layer);
+  }
+  return fused;
+}
+
+void check_shapes(Shape input, const std::vector<Layer>& layers) {
+  const auto size = [](Shape shape) { return int64_t(shape.height) * shape.width * shape.channels; };
+  const auto equal = [](Shape a, Shape b) {
+    return a.height == b.height && a.width == b.width && a.channels == b.channels;
+  };
+  Shape last = input;
+  Kind last_kind = Kind::kElementwise;
+  for (const Layer& layer : layers) {
+    const Shape shapes[] = {layer.in, layer.out};
+    for (const Shape& shape : shapes) {
+      if (shape.height < 1 || shape.width < 1 || shape.channels < 1 || size(shape) > (1 << 20)) {
+        throw std::invalid_argument("expected shapes of 1 to 2**20 numbers in a layer");
+      }
+    }
+    // Rows with a border around them can't be read as one row, but those of an elementwise layer have none.
+    const bool flattened = last_kind == Kind::kElementwise && &layer != &layers.front() && layer.in.height == 1 &&
+                           layer.in.width == 1 && size(layer.in) == size(last) && layer.kernel_rows == 1 &&
+                           layer.kernel_columns == 1;
+    if (!equal(layer.in, last) && !flattened) {
+      throw std::invalid_argument("expected each layer to take what the one before it gives");
+    }
+    last = layer.out;
+    last_kind = layer.kind;
+    const int rows = layer.in.height + layer.pad_top + layer.pad_bottom;
+    const int columns = layer.in.width + layer.pad_left + layer.pad_right;
+    if (layer.kernel_rows < 1 || layer.kernel_columns < 1 || rows < layer.kernel_rows ||
+        columns < layer.kernel_columns) {
+      throw std::invalid_argument("expected kernels and windows that fit into the layer's input");
+    }
+    bool fits = true;
+    switch (layer.kind) {
+      case Kind::kConvolution:
+      case Kind::kDepthwise:
+        fits = layer.out.height == rows - layer.kernel_rows + 1 && layer.out.width == columns - layer.kernel_columns + 1;
+        fits = fits && std::max(layer.pad_top, layer.pad_bottom) < layer.kernel_rows;
+        fits = fits && std::max(layer.pad_left, layer.pad_right) < layer.kernel_columns;
+        fits = fits && (layer.kind == Kind::kConvolution || layer.out.channels == layer.in.channels);
+        break;
+      case Kind::kMaxPool:
+      case Kind::kAveragePool:
+        fits = layer.out.height == layer.in.height / layer.kernel_rows &&
+               layer.out.width == layer.in.width / layer.kernel_columns && layer.out.channels == layer.in.channels;
+        break;
+      default:
+        fits = equal(layer.out, layer.in);
+    }
+    if (!fits) throw std::invalid_argument("expected a result of the shape that the layer's kind and input give");
+  }
+  if (layers.back().out.height != 1 || layers.back().out.width != 1) {
+    throw std::invalid_argument("expected one row of logits at the network's end");
+  }
+}
+
+// How many parameters a layer has at `kernel` and at `bias`, and of moving statistics.
+size_t kernel_size(const Layer& layer) {
+  const size_t taps = size_t(layer.kernel_rows) * layer.kernel_columns;
+  switch (layer.kind) {
+    case Kind::kConvolution: return taps * layer.in.channels * layer.out.channels;
+    case Kind::kDepthwise: return taps * layer.in.channels;
+    case Kind::kBatchNorm: return layer.in.channels;
+    case Kind::kInstanceNorm: return 1;
+    default: return 0;
+  }
+}
+
+size_t bias_size(const Layer& layer) { return layer.kind == Kind::kInstanceNorm ? 1 : size_t(layer.out.channels); }
+
+void check_places(const std::vector<Layer>& layers, size_t parameters, size_t statistics) {
+  const auto inside = [](ptrdiff_t place, size_t size, size_t end) {
+    return place >= 0 && size <= end && size_t(place) <= end - size;
+  };
+  for (const Layer& layer : layers) {
+    const bool needs_kernel = has_kernel_window(layer) || layer.kind == Kind::kInstanceNorm;
+    if ((needs_kernel || layer.kernel != kNone) && !inside(layer.kernel, kernel_size(layer), parameters)) {
+      throw std::invalid_argument("expected every layer's kernel inside the array of parameters");
+    }
+    if ((layer.kind == Kind::kInstanceNorm || layer.bias != kNone) &&
+        !inside(layer.bias, bias_size(layer), parameters)) {
+      throw std::invalid_argument("expected every layer's bias inside the array of parameters");
+    }
+    if (layer.kind == Kind::kBatchNorm && !inside(layer.statistics, 2 * size_t(layer.in.channels), statistics)) {
+      throw std::invalid_argument("expected every layer's statistics inside the array of statistics");
+    }
+    if (!(layer.slope >= 0 && layer.slope <= 1) || layer.drop >= 65536) {
+      throw std::invalid_argument("expected slopes in [0, 1] and dropout rates in [0, 1)");
+    }
+  }
+}
+
+}  // namespace
+
+size_t scratch_floats(const Layer& layer) {
+  size_t floats = kernel_size(layer) * kLanes;
+  if (layer.pooled) {
+    floats += 2 * size_t(layer.in.width + layer.pad_left + layer.pad_right) * layer.out.channels * kLanes;
+  }
+  return floats;
+}
+
+const Kernels& choose_kernels() {
+  const char* wanted = std::getenv("MNIST_MINIMAL_SIMD");
+  const std::string name = wanted ? wanted : "";
+#ifdef MNIST_MINIMAL_X86
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (has_avx512 && (name.empty() || name == "avx512")) return avx512::kernels;
+  if (has_avx2 && (name.empty() || name == "avx2")) return avx2::kernels;
+#endif
+  if (name.empty() || name == "baseline") return baseline::kernels;
+  throw std::invalid_argument("expected MNIST_MINIMAL_SIMD to name what this processor has, found '" + name + "'");
+}
+
+// ------------------------------------------------------------------------------------------------------------ Threads
+
+// Threads that work together for the length of one call.
+class Network::Team {
+ public:
+  explicit Team(int threads) : threads_(threads) {
+    for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+  }
+
+  ~Team() { stop(); }
+
+  // Calls work(item, thread) for each item; the items of a thread are fixed, thread, thread + threads, and so on.
+  void run(size_t items, const std::function<void(size_t, size_t)>& work) {
+    if (threads_ == 1 || items == 1) {
+      for (size_t item = 0; item < items; ++item) work(item, 0);
+      return;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      items_ = items, work_ = &work, busy_ = threads_ - 1, ++round_;
+    }
+    wake_.notify_all();
+    for (size_t item = 0; item < items; item += threads_) work(item, 0);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return busy_ == 0; });
+  }
+
+  // Ends the helpers; their CPU time.
+  double stop() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      ended_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& helper : helpers_) helper.join();
+    helpers_.clear();
+    return helper_seconds_;
+  }
+
+  size_t threads() const { return threads_; }
+
+ private:
+  void help(size_t thread) {
+    int round = 0;
+    for (;;) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return ended_ || round_ != round; });
+      if (round_ == round) {
+        helper_seconds_ += thread_seconds();
+        return;
+      }
+      round = round_;
+      const size_t items = items_;
+      const auto& work = *work_;
+      lock.unlock();
+      for (size_t item = thread; item < items; item += threads_) work(item, thread);
+      lock.lock();
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  const size_t threads_;
+  std::vector<std::thread> helpers_;
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  const std::function<void(size_t, size_t)>* work_ = nullptr;
+  size_t items_ = 0, busy_ = 0;
+  int round_ = 0;
+  bool ended_ = false;
+  double helper_seconds_ = 0;
+};
+
+// ------------------------------------------------------------------------------------------------------------- Memory
+
+// What one group needs while it is under way.
+struct Network::Slot {
+  std::vector<View> activations;  // the input and every layer's result
+  std::vector<View> gradients;    // of the same
+  std::vector<int32_t*> choices;  // for each layer
+  std::vector<float*> saved;      // for each layer
+  Floats memory{nullptr, free_floats};
+};
+
+struct Network::Batch {
+  Images images;
+  const uint8_t* labels;
+  const int64_t* order;
+  int size;
+  bool training, updating;
+  uint64_t seed, epoch, step;
+
+  size_t groups() const { return (size + kLanes - 1) / kLanes; }
+  int samples(size_t group) const { return std::min(kLanes, size - int(group) * kLanes); }
+};
+
+Network::Network(Shape input, float scale, float offset, std::vector<Layer> layers, size_t parameters,
+                 size_t statistics, Optimizer optimizer, const Kernels& kernels)
+    : parameters(parameters),
+      gradients(parameters),
+      moments(2 * parameters),
+      statistics(statistics),
+      input_(input),
+      scale_(scale),
+      offset_(offset),
+      optimizer_(optimizer),
+      kernels_(kernels) {
+  if (layers.empty()) throw std::invalid_argument("expected at least one layer");
+  check_shapes(input, layers);
+  check_places(layers, parameters, statistics);
+  layers_ = fuse(layers);
+  segments_.push_back(0);
+  first_trained_ = layers_.size();
+  size_t turned = 0;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    Layer& layer = layers_[i];
+    if (layer.kind == Kind::kBatchNorm) segments_.push_back(i);
+    if (layer.kernel != kNone || layer.bias != kNone) first_trained_ = std::min(first_trained_, i);
+    if (has_kernel_window(layer)) {
+      layer.turned = turned;
+      turned += kernel_size(layer);
+    }
+    batch_.emplace_back(layer.kind == Kind::kBatchNorm ? 4 * layer.in.channels : 0);
+  }
+  turned_.resize(turned);
+}
+
+Network::~Network() = default;
+
+void Network::reserve(size_t slots, size_t groups, size_t threads) {
+  size_t most_channels = 1, most_scratch = 1;
+  for (const Layer& layer : layers_) {
+    most_channels = std::max(most_channels, size_t(layer.in.channels));
+    most_scratch = std::max(most_scratch, scratch_floats(layer));
+  }
+  while (scratch_.size() < threads) scratch_.push_back(make_floats(most_scratch));
+  if (group_gradients_.size() < groups) {
+    group_gradients_.resize(groups, std::vector<float>(parameters.size()));
+    partials_.resize(groups, std::vector<double>(2 * most_channels));
+  }
+  if (group_losses_.size() < groups) group_losses_.resize(groups);
+  while (slots_.size() < slots) {
+    auto slot = std::make_unique<Slot>();
+    const size_t count = layers_.size();
+    std::vector<size_t> floats(count + 1), choices(count);
+    size_t total = 0, most_gradient = 0;
+    for (size_t i = 0; i <= count; ++i) {
+      const Shape shape = i > 0 ? layers_[i - 1].out : input_;
+      floats[i] = padded_floats(shape, i < count ? input_border(layers_[i]) : Border());
+      total += floats[i];
+      if (i == count) break;
+      const Shape out = layers_[i].out;
+      most_gradient = std::max(most_gradient, padded_floats(out, gradient_border(layers_[i])));
+      if (layers_[i].pooled || layers_[i].kind == Kind::kMaxPool) choices[i] = padded_floats(out, {});
+      total += choices[i] + 2 * kLanes;
+    }
+    slot->memory = make_floats(total + 2 * most_gradient);
+    float* next = slot->memory.get();
+    float* gradients = next + total;
+    for (size_t i = 0; i <= count; ++i) {
+      const Shape shape = i > 0 ? layers_[i - 1].out : input_;
+      slot->activations.push_back(padded_view(next, shape, i < count ? input_border(layers_[i]) : Border()));
+      next += floats[i];
+      slot->gradients.push_back(
+          padded_view(gradients + i % 2 * most_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
+      if (i == count) break;
+      slot->choices.push_back(reinterpret_cast<int32_t*>(next));
+      slot->saved.push_back(next + choices[i]);
+      next += choices[i] + 2 * kLanes;
+    }
+    slots_.push_back(std::move(slot));
+  }
+}
+
+Group Network::group_at(size_t index, const Batch& batch, size_t group, size_t slot, size_t thread) {
+  const Layer& layer = layers_[index];
+  Slot& own = *slots_[slot];
+  Group result = {};
+  result.in = own.activations[index];
+  result.out = own.activations[index + 1];
+  result.grad_out = own.gradients[index + 1];
+  result.grad_in = index > first_trained_ ? own.gradients[index] : View{nullptr, 0};
+  result.parameters = parameters.data();
+  result.turned = turned_.data();
+  result.gradients = group_gradients_[group < group_gradients_.size() ? group : 0].data();
+  result.scratch = scratch_[thread].get();
+  result.choices = own.choices[index];
+  result.saved = own.saved[index];
+  result.samples = batch.samples(group);
+  result.present = present(result.samples);
+  result.index = int(group);
+  result.training = batch.training;
+  result.key = dropout_key(batch.seed, batch.epoch, batch.step, layer.dropout_index);
+  if (layer.kind == Kind::kBatchNorm) {
+    const float* data = batch_[index].data();
+    const int channels = layer.in.channels;
+    result.batch = {data, data + channels, data + 2 * channels, data + 3 * channels};
+  }
+  return result;
+}
+
+// ------------------------------------------------------------------------------------------------------------- A batch
+
+void Network::turn_kernels() {
+  for (const Layer& layer : layers_) {
+    if (!has_kernel_window(layer)) continue;
+    const float* kernel = parameters.data() + layer.kernel;
+    float* turned = turned_.data() + layer.turned;
+    const int taps = layer.kernel_rows * layer.kernel_columns;
+    const int ins = layer.in.channels, outs = layer.kind == Kind::kDepthwise ? 1 : layer.out.channels;
+    for (int tap = 0; tap < taps; ++tap) {
+      for (int in = 0; in < ins; ++in) {
+        for (int out = 0; out < outs; ++out) {
+          turned[((taps - 1 - tap) * outs + out) * ins + in] = kernel[(tap * ins + in) * outs + out];
+        }
+      }
+    }
+  }
+}
+
+void Network::read_group(const Batch& batch, size_t group, size_t slot) {
+  const int64_t* order = batch.order + group * kLanes;
+  const View out = slots_[slot]->activations[0];
+  if (batch.images.bytes) {
+    kernels_.read_bytes(batch.images.bytes, order, batch.samples(group), input_, scale_, offset_, out);
+  } else {
+    kernels_.read_floats(batch.images.floats, order, batch.samples(group), input_, scale_, offset_, out);
+  }
+}
+
+// Mean and variance of the batch from those of its groups. T. Chan, G. Golub and R. LeVeque, "Algorithms for computing
+// the sample variance", https://doi.org/10.1080/00031305.1983.10483115.
+void Network::merge_moments(size_t index, const Batch& batch) {
+  const Layer& layer = layers_[index];
+  const int channels = layer.in.channels;
+  const double positions = double(layer.in.height) * layer.in.width;
+  for (int c = 0; c < channels; ++c) {
+    double mean = 0, squares = 0, count = 0;
+    for (size_t group = 0; group < batch.groups(); ++group) {
+      const double more = positions * batch.samples(group);
+      const double difference = partials_[group][c] - mean;
+      squares += partials_[group][channels + c] + difference * difference * count * more / (count + more);
+      mean += difference * more / (count + more);
+      count += more;
+    }
+    batch_[index][c] = float(mean);
+    batch_[index][channels + c] = float(1 / std::sqrt(squares / count + layer.epsilon));
+    if (!batch.updating) continue;
+    float* moving = statistics.data() + layer.statistics;
+    moving[c] = moving[c] * layer.momentum + float(mean) * (1 - layer.momentum);
+    moving[channels + c] = moving[channels + c] * layer.momentum + float(squares / count) * (1 - layer.momentum);
+  }
+}
+
+void Network::merge_batch_gradients(size_t index, const Batch& batch) {
+  const Layer& layer = layers_[index];
+  const int channels = layer.in.channels;
+  const double count = double(layer.in.height) * layer.in.width * batch.size;
+  for (int c = 0; c < channels; ++c) {
+    double gradient = 0, product = 0;
+    for (size_t group = 0; group < batch.groups(); ++group) {
+      gradient += partials_[group][c];
+      product += partials_[group][channels + c];
+    }
+    batch_[index][2 * channels + c] = float(gradient / count);
+    batch_[index][3 * channels + c] = float(product / count);
+    if (layer.bias != kNone) group_gradients_[0][layer.bias + c] += float(gradient);
+    if (layer.kernel != kNone) group_gradients_[0][layer.kernel + c] += float(product);
+  }
+}
+
+void Network::use_moving_statistics() {
+  for (size_t index = 0; index < layers_.size(); ++index) {
+    const Layer& layer = layers_[index];
+    if (layer.kind != Kind::kBatchNorm) continue;
+    const int channels = layer.in.channels;
+    for (int c = 0; c < channels; ++c) {
+      batch_[index][c] = statistics[layer.statistics + c];
+      batch_[index][channels + c] = 1 / std::sqrt(statistics[layer.statistics + channels + c] + layer.epsilon);
+    }
+  }
+}
+
+// Forward and backward, one segment after the other, all groups through each: what a batch normalisation needs of the
+// whole batch is merged in between. Where there is only one segment a group goes all the way before the next one starts,
+// and its memory is used again.
+Totals Network::run_batch(const Batch& batch, Team& team) {
+  const size_t groups = batch.groups(), segments = segments_.size(), last = segments - 1;
+  const auto slot_of = [&](size_t group, size_t thread) { return segments > 1 ? group : thread; };
+  turn_kernels();
+  for (size_t group = 0; group < groups; ++group) {
+    std::fill(group_gradients_[group].begin(), group_gradients_[group].end(), 0.0f);
+  }
+
+  const auto backward = [&](size_t segment, size_t group, size_t thread) {
+    const size_t begin = std::max(segments_[segment], first_trained_);
+    const size_t end = segment == last ? layers_.size() : segments_[segment + 1];
+    if (segment < last) {
+      kernels_.backward(layers_[end], group_at(end, batch, group, slot_of(group, thread), thread));
+    }
+    for (size_t i = end; i-- > begin;) {
+      const Group at = group_at(i, batch, group, slot_of(group, thread), thread);
+      if (layers_[i].kind == Kind::kBatchNorm) {
+        double* partials = partials_[group].data();
+        kernels_.batch_gradients(layers_[i], at, partials, partials + layers_[i].in.channels);
+      } else {
+        kernels_.backward(layers_[i], at);
+      }
+    }
+  };
+
+  for (size_t segment = 0; segment < segments; ++segment) {
+    const size_t end = segment == last ? layers_.size() : segments_[segment + 1];
+    team.run(groups, [&](size_t group, size_t thread) {
+      const size_t slot = slot_of(group, thread);
+      if (segment == 0) read_group(batch, group, slot);
+      for (size_t i = segments_[segment]; i < end; ++i) {
+        kernels_.forward(layers_[i], group_at(i, batch, group, slot, thread));
+      }
+      if (segment < last) {
+        double* partials = partials_[group].data();
+        kernels_.batch_moments(layers_[end], group_at(end, batch, group, slot, thread), partials,
+                               partials + layers_[end].in.channels);
+        return;
+      }
+      const Group at = group_at(layers_.size() - 1, batch, group, slot, thread);
+      group_losses_[group] = kernels_.loss(at.out.data, classes(), batch.labels + group * kLanes, at.samples,
+                                           1.0f / batch.size, at.grad_out.data);
+      backward(segment, group, thread);
+    });
+    if (segment < last) merge_moments(end, batch);
+  }
+  for (size_t segment = last; segment-- > 0;) {
+    merge_batch_gradients(segments_[segment + 1], batch);
+    team.run(groups, [&](size_t group, size_t thread) { backward(segment, group, thread); });
+  }
+
+  // Always summed group by group from the first, whichever thread ran which.
+  gradients = group_gradients_[0];
+  for (size_t group = 1; group < groups; ++group) {
+    for (size_t i = 0; i < gradients.size(); ++i) gradients[i] += group_gradients_[group][i];
+  }
+  Totals totals;
+  for (size_t group = 0; group < groups; ++group) {
+    totals.loss += group_losses_[group].loss;
+    totals.correct += group_losses_[group].correct;
+  }
+  return totals;
+}
+
+// ---------------------------------------------------------------------------------------------------------- The loops
+
+Totals Network::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size,
+                      uint64_t seed, uint64_t epoch, float learning_rate, int threads) {
+  Team team(threads);
+  Totals totals;
+  const size_t most_groups = (std::min<int64_t>(batch_size, count) + kLanes - 1) / kLanes;
+  reserve(segments_.size() > 1 ? most_groups : threads, most_groups, threads);
+  std::vector<uint8_t> batch_labels(batch_size);
+  for (int64_t begin = 0, step = 0; begin < count; begin += batch_size, ++step) {
+    const int size = int(std::min<int64_t>(batch_size, count - begin));
+    for (int i = 0; i < size; ++i) batch_labels[i] = labels[order[begin + i]];
+    const Totals found =
+        run_batch({images, batch_labels.data(), order + begin, size, true, true, seed, epoch, uint64_t(step)}, team);
+    totals.loss += found.loss;
+    totals.correct += found.correct;
+    ++steps;
+    optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps, learning_rate);
+  }
+  totals.helper_seconds = team.stop();
+  return totals;
+}
+
+Totals Network::differentiate(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
+                              uint64_t epoch, uint64_t step, int threads) {
+  Team team(threads);
+  const size_t groups = (batch_size + kLanes - 1) / kLanes;
+  reserve(segments_.size() > 1 ? groups : threads, groups, threads);
+  std::vector<uint8_t> batch_labels(batch_size);
+  for (int i = 0; i < batch_size; ++i) batch_labels[i] = labels[order[i]];
+  Totals totals = run_batch({images, batch_labels.data(), order, batch_size, true, false, seed, epoch, step}, team);
+  totals.helper_seconds = team.stop();
+  return totals;
+}
+
+Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* order, int64_t count,
+                         float* probabilities, int threads) {
+  Team team(threads);
+  Batch batch = {images, nullptr, order, int(count), false, false, 0, 0, 0};
+  reserve(threads, 1, threads);
+  if (group_losses_.size() < batch.groups()) group_losses_.resize(batch.groups());
+  std::vector<uint8_t> batch_labels(count);
+  for (int64_t i = 0; i < count; ++i) batch_labels[i] = labels[order[i]];
+  use_moving_statistics();
+  team.run(batch.groups(), [&](size_t group, size_t thread) {
+    read_group(batch, group, thread);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      kernels_.forward(layers_[i], group_at(i, batch, group, thread, thread));
+    }
+    const Group at = group_at(layers_.size() - 1, batch, group, thread, thread);
+    const float* logits = at.out.data;
+    group_losses_[group] =
+        kernels_.loss(logits, classes(), batch_labels.data() + group * kLanes, at.samples, 0, nullptr);
+    if (!probabilities) return;
+    for (int lane = 0; lane < at.samples; ++lane) {
+      float* to = probabilities + (group * kLanes + lane) * classes();
+      float largest = logits[lane], sum = 0;
+      for (int c = 1; c < classes(); ++c) largest = std::max(largest, logits[c * kLanes + lane]);
+      for (int c = 0; c < classes(); ++c) sum += to[c] = std::exp(logits[c * kLanes + lane] - largest);
+      for (int c = 0; c < classes(); ++c) to[c] /= sum;
+    }
+  });
+  Totals totals;
+  for (size_t group = 0; group < batch.groups(); ++group) {
+    totals.loss += group_losses_[group].loss;
+    totals.correct += group_losses_[group].correct;
+  }
+  totals.helper_seconds = team.stop();
+  return totals;
+}
+
+}  // namespace mnist_minimal

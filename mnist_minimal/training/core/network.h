@@ -1,0 +1,88 @@
+// A network: a list of layers, flat arrays of parameters, gradients, moments and moving statistics, and the loops over
+// batches. Training is a function of these arrays, the number of steps taken, the seed and the epoch, and of nothing else:
+// not of the number of threads either.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "layers.h"
+#include "optimizer.h"
+
+namespace mnist_minimal {
+
+// Images [count][height][width][channels], of bytes or of floats: one of the two is null.
+struct Images {
+  const uint8_t* bytes;
+  const float* floats;
+};
+
+struct Totals {
+  double loss = 0;         // sum over samples of the cross-entropy
+  int64_t correct = 0;     // samples whose largest logit is the label's
+  double helper_seconds = 0;  // CPU time of the threads beside the calling one
+};
+
+class Network {
+ public:
+  // Layers as the model lists them, the last with `classes` logits over one position. Pixels are read as
+  // x * scale + offset. Throws std::invalid_argument where shapes do not follow on each other.
+  Network(Shape input, float scale, float offset, std::vector<Layer> layers, size_t parameters, size_t statistics,
+          Optimizer optimizer, const Kernels& kernels);
+  ~Network();
+
+  std::vector<float> parameters, gradients, moments, statistics;
+  int64_t steps = 0;
+
+  // One epoch: the images order[0 .. count-1] in batches of `batch_size`, the last perhaps smaller.
+  Totals train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size, uint64_t seed,
+               uint64_t epoch, float learning_rate, int threads);
+  // Leaves in `gradients` those of the mean loss of one batch, as at the epoch's step `step`; updates no parameter and no
+  // moving statistic.
+  Totals differentiate(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
+                       uint64_t epoch, uint64_t step, int threads);
+  // Loss and accuracy of images order[0 .. count-1] without dropout, with the moving statistics. `probabilities` [count]
+  // [classes] are written unless null.
+  Totals evaluate(Images images, const uint8_t* labels, const int64_t* order, int64_t count, float* probabilities,
+                  int threads);
+
+  Shape input() const { return input_; }
+  int classes() const { return layers_.back().out.channels; }
+  const char* instruction_set() const { return kernels_.name; }
+
+ private:
+  class Team;
+  struct Slot;
+  struct Batch;
+
+  void turn_kernels();
+  void reserve(size_t slots, size_t groups, size_t threads);
+  Group group_at(size_t layer, const Batch& batch, size_t group, size_t slot, size_t thread);
+  void read_group(const Batch& batch, size_t group, size_t slot);
+  Totals run_batch(const Batch& batch, Team& team);
+  void merge_moments(size_t layer, const Batch& batch);
+  void merge_batch_gradients(size_t layer, const Batch& batch);
+  void use_moving_statistics();
+
+  Shape input_;
+  float scale_, offset_;
+  std::vector<Layer> layers_;
+  Optimizer optimizer_;
+  const Kernels& kernels_;
+  std::vector<size_t> segments_;  // first layer of each stretch that one group can run alone
+  size_t first_trained_;          // first layer with a parameter
+  std::vector<float> turned_;
+  std::vector<std::vector<float>> batch_;      // for each layer, [4][channels] of BatchStatistics
+  std::vector<std::vector<double>> partials_;  // for each group, [2][most channels]
+  std::vector<std::unique_ptr<Slot>> slots_;
+  std::vector<std::unique_ptr<float[], void (*)(float*)>> scratch_;
+  std::vector<std::vector<float>> group_gradients_;
+  std::vector<GroupLoss> group_losses_;
+};
+
+// The kernels for the best instruction set that this processor has, or for the one that the environment variable
+// MNIST_MINIMAL_SIMD names ("baseline", "avx2", "avx512"). Throws std::invalid_argument if the processor has not that one.
+const Kernels& choose_kernels();
+
+}  // namespace mnist_minimal

@@ -1,0 +1,86 @@
+"""The one C++ extension: the training core. Everything else is in setup.cfg.
+
+The kernels are compiled once for each instruction set and chosen when the program runs, so that a build on one machine
+runs on another, and no flag asks for the machine's own processor. Flags:
+
+    -O3                  the kernels rely on unrolling and on inlining
+    -ffp-contract=fast   a * b + c becomes one instruction where there is one. Results depend on the instruction set
+                         through this, but not on the number of threads or trials; -ffast-math, which would allow to
+                         reorder sums and to assume that there is no NaN, is not used
+    -fvisibility=hidden  as pybind11 wants it
+
+Environment variables, all unset as a rule:
+
+    MNIST_MINIMAL_REQUIRE_CORE=1  the installation fails where the extension cannot be built; otherwise it goes on
+                                  without, and the Keras trainer serves
+    MNIST_MINIMAL_SANITIZE=1      builds with AddressSanitizer and UndefinedBehaviorSanitizer. To run the tests so:
+                                  MNIST_MINIMAL_SANITIZE=1 python setup.py build_ext --inplace --force
+                                  LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \\
+                                      ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/test_core.py
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+FOLDER = Path("mnist_minimal", "training", "core")
+
+INSTRUCTION_SETS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
+}
+
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wextra"]
+
+
+class BuildCore(build_ext):
+    """Builds the extension, or says why not; setuptools then goes on without it, where the extension is optional."""
+
+    def build_extension(self, extension):
+        """Compiles the kernels once for each instruction set, then the rest, and links them."""
+        x86 = platform.machine().lower() in ("x86_64", "amd64")
+        flags = [*FLAGS, *(["-DMNIST_MINIMAL_X86"] if x86 else [])]
+        if os.environ.get("MNIST_MINIMAL_SANITIZE") == "1":
+            sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+            flags += [*sanitizers, "-g", "-fno-omit-frame-pointer"]
+            extension.extra_link_args += sanitizers
+        extension.extra_compile_args = flags
+        try:
+            for name in INSTRUCTION_SETS if x86 else ["baseline"]:
+                extension.extra_objects += self.compiler.compile(
+                    [str(FOLDER / "layers.cpp")],
+                    output_dir=str(Path(self.build_temp, name)),
+                    macros=[("MNIST_MINIMAL_SIMD_NAMESPACE", name)],
+                    extra_postargs=[*flags, *INSTRUCTION_SETS[name]],
+                )
+            super().build_extension(extension)
+        except CompileError as error:
+            print(
+                f"\nThe C++ training core was not built: {error}\nTraining will use Keras. To have the core, install "
+                "a C++17 compiler (g++ or clang++) and install mnist_minimal again.\n",
+                file=sys.stderr,
+            )
+            raise
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "mnist_minimal.training.core._core",
+            sources=[str(FOLDER / name) for name in ("binding.cpp", "network.cpp", "optimizer.cpp")],
+            depends=[str(path) for path in sorted(FOLDER.glob("*.h"))] + [str(FOLDER / "layers.cpp")],
+            language="c++",
+            include_dirs=[pybind11.get_include()],
+            extra_link_args=["-pthread"],
+            optional=os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1",
+        )
+    ],
+    cmdclass={"build_ext": BuildCore},
+)
