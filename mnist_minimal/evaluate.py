@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 CLASSES = 10
 BATCH_SIZE = 1000
 
-# Keras' own bound: its cross-entropy takes no probability for smaller.
-SMALLEST_PROBABILITY = 1e-7
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -29,7 +26,7 @@ class Evaluation:
     Attributes:
         correct: Number of images whose most probable class is their label.
         size: Number of images.
-        loss: Mean cross-entropy in nats; a probability under 1e-7 counts as 1e-7, as in Keras.
+        loss: Mean cross-entropy in nats; a probability of 0 counts as float32's smallest normal number, 1.2e-38.
         confusion: int64 (10, 10), the number of images by label (row) and most probable class (column).
     """
 
@@ -77,12 +74,12 @@ def evaluate(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") -
     from sklearn.metrics import confusion_matrix
 
     predicted = probabilities(model, images)
-    of_label = predicted[np.arange(len(labels)), labels].astype(np.float64)
+    of_label = np.maximum(predicted[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
     classes = predicted.argmax(axis=1)
     return Evaluation(
         correct=int(np.count_nonzero(classes == labels)),
         size=len(labels),
-        loss=float(-np.log(np.clip(of_label, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)).mean()),
+        loss=float(-np.log(of_label, dtype=np.float64).mean()),
         confusion=confusion_matrix(labels, classes, labels=range(CLASSES)),
     )
 
