@@ -36,11 +36,12 @@ class Plan:
     parameters: int
 
 
-def recognize(contents: Contents) -> tuple[str, dict[str, str]]:
+def recognize(contents: Contents) -> tuple[str, list[str]]:
     """The model that a file holds.
 
     Returns:
-        Its name in MODELS, and for every layer of it that has arrays the name under which the file keeps it.
+        Its name in MODELS, and the names under which the file keeps those of its layers that have arrays, in the order
+        of the model's layers.
 
     Raises:
         UserError: if it is none of the models; the message names what differs from the nearest one.
@@ -49,9 +50,10 @@ def recognize(contents: Contents) -> tuple[str, dict[str, str]]:
         return _by_names(contents)
     name, own_names = _by_steps(contents.config)
     numbers = _numbers(contents.config)
-    keys = {layer: numbers[own_names[layer]] if contents.numbered else own_names[layer] for layer in _plan(name).shapes}
-    for layer, key in keys.items():
-        expected, found = _plan(name).shapes[layer], contents.shapes.get(key)
+    shapes = _plan(name).shapes
+    keys = [numbers[own_names[layer]] if contents.numbered else own_names[layer] for layer in shapes]
+    for key, expected in zip(keys, shapes.values(), strict=True):
+        found = contents.shapes.get(key)
         if found != expected:
             raise UserError(f"layer {shown(key)}: expected arrays of the shapes {expected}, found {shown(found)}")
     if len(keys) < len(contents.shapes):
@@ -117,17 +119,14 @@ def _refuse_unknown_kinds(layers: Sequence[Layer]) -> None:
             )
 
 
-def _by_names(contents: Contents) -> tuple[str, dict[str, str]]:
+def _by_names(contents: Contents) -> tuple[str, list[str]]:
     """The only model whose arrays have the shapes in a file of weights only and whose layers could have the names."""
     fitting = {}
     for name in MODELS:
         shapes = _plan(name).shapes
-        if contents.numbered:
-            numbers = _numbers(_plan(name).config)
-            keys = {layer: numbers[layer] for layer in shapes}
-        else:
-            keys = dict(zip(shapes, contents.shapes, strict=False))
-        if contents.shapes == {key: shapes[layer] for layer, key in keys.items()} and len(keys) == len(shapes):
+        numbers = _numbers(_plan(name).config)
+        keys = [numbers[layer] for layer in shapes] if contents.numbered else list(contents.shapes)
+        if len(keys) == len(shapes) and contents.shapes == dict(zip(keys, shapes.values(), strict=True)):
             fitting[name] = keys
     if not fitting:
         models = ", ".join(f"{name} ({_plan(name).parameters:,} parameters)" for name in MODELS)

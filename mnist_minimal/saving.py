@@ -67,13 +67,13 @@ def load(path: str | Path) -> keras.Model:
     try:
         with opened(Path(path)) as contents:
             name, keys = recognize(contents)
-            weights = {layer: [array(dataset) for dataset in contents.datasets[key]] for layer, key in keys.items()}
+            arrays = [array(dataset) for key in keys for dataset in contents.datasets[key]]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     model = MODELS[name]()
-    for layer, arrays in weights.items():
-        for variable, values in zip(variables(model.get_layer(layer)), arrays, strict=True):
-            variable.assign(values)
+    in_file_order = [variable for layer in model.layers for variable in variables(layer)]
+    for variable, values in zip(in_file_order, arrays, strict=True):
+        variable.assign(values)
     return model
 
 

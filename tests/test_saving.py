@@ -174,6 +174,97 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         save(randomized("sep697"), tmp_path / "folder" / "model.h5")
 
 
+# Models of other layers
+
+
+@keras.saving.register_keras_serializable(package="test_saving")
+class Scale(layers.Layer):
+    """A layer of a package's own: one factor."""
+
+    def build(self, input_shape: tuple) -> None:
+        self.factor = self.add_weight(shape=(), name="factor")
+
+    def call(self, x: object) -> object:
+        return x * self.factor
+
+
+def mixed(pooling: type[keras.Layer] = layers.AveragePooling2D) -> keras.Model:
+    """Shared layers, untrained statistics, a class of its own, names given by Keras and more than ten of a kind."""
+    pixels = keras.Input((28, 28, 1))
+    x = layers.Conv2D(4, 3, use_bias=False)(pixels)
+    shared = layers.SeparableConv2D(4, 3, padding="same")
+    for _ in range(3):
+        x = layers.ReLU()(shared(x))
+        x = Scale()(x)
+    x = pooling(3)(x)
+    for _ in range(11):
+        x = layers.Conv2D(4, 1)(x)
+        x = layers.BatchNormalization()(x)
+    x = layers.ReLU()(layers.Dense(10)(layers.Flatten()(x)))
+    return keras.Model(pixels, layers.Softmax()(x), name=f"mixed{pooling.__name__}")
+
+
+@pytest.fixture
+def more_models(monkeypatch):
+    """Two more models, of the same arrays."""
+    for pooling in (layers.AveragePooling2D, layers.MaxPooling2D):
+        monkeypatch.setitem(MODELS, f"mixed{pooling.__name__}", lambda pooling=pooling: mixed(pooling))
+
+
+@pytest.mark.parametrize("name", ["mixedAveragePooling2D", "mixedMaxPooling2D"])
+@pytest.mark.parametrize("ending", ["h5", "keras", "weights.h5"])
+@pytest.mark.usefixtures("more_models")
+def test_models_of_all_kinds_of_layers(name, ending, tmp_path, images):
+    model = randomized(name)
+    path = tmp_path / f"model.{ending}"
+    if ending == "weights.h5":
+        model.save_weights(path)
+    else:
+        save(model, path)
+    loaded = load(path)
+    assert loaded.name == name
+    np.testing.assert_array_equal(loaded(images), model(images))
+
+
+@pytest.mark.usefixtures("more_models")
+def test_the_channels_may_be_counted_from_either_end(tmp_path):
+    # Keras 2 writes the axis of a BatchNormalization as [3].
+    path = tmp_path / "model.h5"
+    save(MODELS["mixedMaxPooling2D"](), path)
+
+    def change(axis: object) -> None:
+        def edit(model: dict) -> None:
+            for entry in model["config"]["layers"]:
+                if entry["class_name"] == "BatchNormalization":
+                    entry["config"]["axis"] = axis
+
+        edit_config(path, edit)
+
+    change([3])
+    assert load(path).name == "mixedMaxPooling2D"
+    change([1])
+    assert "expected axis -1, found [1]" in refused(path)
+
+
+@pytest.mark.usefixtures("more_models")
+def test_layers_that_share_no_weights_are_another_model(tmp_path):
+    path = tmp_path / "model.h5"
+    save(MODELS["mixedMaxPooling2D"](), path)
+
+    def share_more(model: dict) -> None:
+        # The second 1x1 convolution takes the place of the third; they are applied alike.
+        text = json.dumps(model)
+        names = [entry["name"] for entry in model["config"]["layers"] if entry["class_name"] == "Conv2D"]
+        second, third = (layer_config(model, name) for name in names[2:4])
+        model.update(json.loads(text.replace(f'["{names[3]}", 0, 0]', f'["{names[2]}", 1, 0]')))
+        second, third = (layer_config(model, name) for name in names[2:4])
+        second["inbound_nodes"] += third["inbound_nodes"]
+        model["config"]["layers"].remove(third)
+
+    edit_config(path, share_more)
+    assert "expected the same layers to be applied more than once" in refused(path)
+
+
 # What others saved
 
 
