@@ -1,5 +1,6 @@
 """One trial: a new model, trained, saved, tested, and what is known of it as a row."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,6 +19,9 @@ from mnist_minimal.study import Study
 if TYPE_CHECKING:
     from mnist_minimal.data import Dataset, Splits
 
+# The seed of first weights is one for the whole process: trials in other threads must not draw between.
+BUILDING = threading.Lock()
+
 Train = Callable[[int, Callable[[EpochReport], None]], Trial]
 
 
@@ -30,6 +34,7 @@ class Job:
         choice: The data set.
         trainer: "keras" or "native".
         max_epochs: The cap on the epochs.
+        jobs: Trials that run side by side.
         params: Number of trainable parameters of the model.
         test_size: Number of test images.
     """
@@ -38,6 +43,7 @@ class Job:
     choice: Choice
     trainer: str
     max_epochs: int
+    jobs: int
     params: int
     test_size: int
 
@@ -68,12 +74,11 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
     from mnist_minimal.models import MODELS
     from mnist_minimal.saving import save
     from mnist_minimal.training.checkpoint import Checkpoint
-    from mnist_minimal.training.keras_fit import backend_description, fit
+    from mnist_minimal.training.trainers import backend, fit_function
 
-    # Keras keeps what earlier models of the process used; without this a long job grows.
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    model = MODELS[job.study.model]()
+    with BUILDING:
+        keras.utils.set_random_seed(seed)
+        model = MODELS[job.study.model]()
     checkpoint = Checkpoint(
         job.study.checkpoint(seed),
         identity={
@@ -82,7 +87,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
             "protocol": job.study.protocol,
             "seed": seed,
             "trainer": job.trainer,
-            "backend": backend_description(),
+            "backend": backend(job.trainer),
             "version": __version__,
         },
     )
@@ -94,7 +99,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
         best = max(best, logs["val_accuracy"])
         report(EpochReport(seed, epoch + 1, job.max_epochs, logs["val_accuracy"], best))
 
-    fitted = fit(
+    fitted = fit_function(job.trainer, job.jobs)(
         model,
         RECIPES[job.study.model],
         splits,
@@ -127,7 +132,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
         version=__version__,
         weights=weights.relative_to(job.study.out).as_posix(),
         max_epochs=job.max_epochs,
-        backend=backend_description(),
+        backend=backend(job.trainer),
     )
 
 

@@ -199,8 +199,11 @@ CHAINS = {
         layers.Flatten(), layers.Dense(20), layers.LeakyReLU(), layers.Dense(10, activation="softmax")
     ),
     "dense over positions": lambda: sequential(
-        layers.Dense(6, activation="relu"), layers.GlobalAveragePooling2D(keepdims=True), layers.Dense(10),
-        layers.Flatten(), layers.Softmax(),
+        layers.Dense(6, activation="relu"),
+        layers.GlobalAveragePooling2D(keepdims=True),
+        layers.Dense(10),
+        layers.Flatten(),
+        layers.Softmax(),
     ),
     "pixels": lambda: sequential(
         layers.Rescaling(1 / 255),
@@ -303,9 +306,7 @@ def test_adamw_by_hand() -> None:
     # Logits 1.15 and 0.65: p = 1 / (1 + exp(-1/2)) = 0.6224593, gradients -+0.3775407.
     # m = -(0.9 * 0.05 + 0.1 * 0.3775407) = -0.08275407; v = 0.999 * 2.5e-4 + 0.001 * 0.3775407**2 = 3.922870e-4;
     # the step is 0.25 * (0.08275407 / 0.19) / sqrt(3.922870e-4 / 0.001999) = 0.2457986.
-    np.testing.assert_allclose(
-        ours.network.parameters[2:], [0.9 * 1.15 + 0.2457986, 0.9 * 0.65 - 0.2457986], atol=5e-6
-    )
+    np.testing.assert_allclose(ours.network.parameters[2:], [0.9 * 1.15 + 0.2457986, 0.9 * 0.65 - 0.2457986], atol=5e-6)
 
 
 def test_gradients_by_finite_differences() -> None:

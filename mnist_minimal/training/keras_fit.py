@@ -61,10 +61,14 @@ class EpochRandomness(keras.callbacks.Callback):
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
+def sees_gpu() -> bool:
+    """Whether the Keras backend sees a GPU, on which it then trains."""
+    return bool(keras.distribution.list_devices("gpu"))
+
+
 def backend_description() -> str:
     """The Keras backend, its kind of device and Keras' version, such as "tensorflow on cpu, keras 3.15.1"."""
-    device = keras.distribution.list_devices()[0].split(":")[0].lower()
-    return f"{keras.backend.backend()} on {device}, keras {keras.__version__}"
+    return f"{keras.backend.backend()} on {'gpu' if sees_gpu() else 'cpu'}, keras {keras.__version__}"
 
 
 def recipe_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
