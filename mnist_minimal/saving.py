@@ -7,14 +7,13 @@ file is run, unpickled or made into an object.
 
 import contextlib
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 
 from mnist_minimal.errors import UserError
+from mnist_minimal.files import written_whole
 from mnist_minimal.model_file import array, one_line, opened
 from mnist_minimal.models import MODELS
 from mnist_minimal.recognition import recognize, variables
@@ -38,13 +37,8 @@ def save(model: keras.Model, path: str | Path) -> None:
     # The same layers without what `compile` adds, which Keras would write down too.
     bare = keras.Model(model.input, model.output, name=model.name)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-            whole = Path(folder, path.name)
-            with _without_legacy_warning():
-                bare.save(whole)
-            with whole.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(whole, path)
+        with written_whole(path) as temporary, _without_legacy_warning():
+            bare.save(temporary)
     except OSError as error:
         raise UserError(f"{path}: expected a place to write a model to, found: {one_line(error)}") from error
 

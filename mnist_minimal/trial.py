@@ -139,9 +139,9 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
 def keep_epochs(history: Path, epochs: int) -> None:
     """Cuts a history to the epochs that a checkpoint knows of: a kill may come between the two."""
     if epochs and history.exists():
-        lines = history.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = history.read_bytes().splitlines(keepends=True)
         with written_whole(history) as temporary:
-            temporary.write_text("".join(lines[: 1 + epochs]), encoding="utf-8")
+            temporary.write_bytes(b"".join(lines[: 1 + epochs]))
 
 
 def failed_trial(job: Job, seed: int, reason: str) -> Trial:

@@ -20,6 +20,8 @@ from mnist_minimal import recipes
 from mnist_minimal.models import MODELS
 from mnist_minimal.optimizers import AdamW
 from mnist_minimal.recipes import RECIPES
+from mnist_minimal.training import core
+from mnist_minimal.training.core.chain import Chain
 from mnist_minimal.training.keras_fit import compile_model
 
 Arrays = dict[str, np.ndarray]
@@ -53,12 +55,18 @@ def without_dropout(layer: keras.Layer) -> keras.Layer:
     return type(layer).from_config({**layer.get_config(), **rate})
 
 
-def keras_course(weight_decay: float) -> Arrays:
-    """`probabilities` before training, `gradients/NAME`, `losses` and `step N/NAME` of this project's Keras trainer."""
+def given_model(weight_decay: float) -> keras.Model:
+    """sep997 with the given weights, without dropout, compiled with the optimizer under test."""
     recipe = replace(RECIPES["sep997"], optimizer=recipes.AdamW(0.01, weight_decay))
     model = keras.models.clone_model(MODELS["sep997"](), clone_function=without_dropout)
     model.set_weights([GIVEN[f"weights/{weight.path}"] for weight in model.weights])
     compile_model(model, recipe)
+    return model
+
+
+def keras_course(weight_decay: float) -> Arrays:
+    """`probabilities` before training, `gradients/NAME`, `losses` and `step N/NAME` of this project's Keras trainer."""
+    model = given_model(weight_decay)
     images, labels = GIVEN["images"].astype(np.float32), GIVEN["labels"]
     course = {"probabilities": model.predict_on_batch(images)}
 
@@ -83,7 +91,30 @@ def keras_course(weight_decay: float) -> Arrays:
     return course | {"losses": np.array(losses, np.float32)}
 
 
+def native_course(weight_decay: float) -> Arrays:
+    """The same of the C++ core."""
+    model = given_model(weight_decay)
+    chain = Chain(model, model.optimizer)
+    images, labels, batches = GIVEN["images"], GIVEN["labels"].astype(np.uint8), GIVEN["batches"].astype(np.int64)
+    course = {"probabilities": chain.network.predict(images)}
+    chain.network.differentiate(images, labels, batches[0])
+    course |= {f"gradients/{path}": gradient for path, gradient in chain.gradients().items()}
+
+    losses = []
+    for step, (batch, learning_rate) in enumerate(zip(batches, GIVEN["learning_rates"], strict=True), start=1):
+        loss, _, _ = chain.network.train(
+            images, labels, batch, batch_size=len(batch), seed=0, epoch=0, learning_rate=float(learning_rate)
+        )
+        losses.append(loss / len(batch))
+        if f"step {step}" in STEPS:
+            chain.push()
+            course |= {f"step {step}/{weight.path}": weight.numpy() for weight in model.weights}
+    return course | {"losses": np.array(losses, np.float32)}
+
+
 TRAINERS: dict[str, Callable[[float], Arrays]] = {"keras": keras_course}
+if core.available():
+    TRAINERS["native"] = native_course
 
 
 @cache
