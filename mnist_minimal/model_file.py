@@ -60,6 +60,7 @@ def opened(path: Path) -> Iterator[Contents]:
     """
     with refusing_damage():
         config, data = _unpack(_read(path))
+        _check_heaps(data)
         file = h5py.File(io.BytesIO(data), "r")
     with file:
         with refusing_damage():
@@ -129,6 +130,32 @@ def _unpack(data: bytes) -> tuple[dict[str, Any] | None, bytes]:
     if not data.startswith(b"\x89HDF\r\n\x1a\n"):
         raise UserError("expected a .h5 or .keras file, found neither HDF5 nor a zip archive")
     return config, data
+
+
+def _check_heaps(data: bytes) -> None:
+    """Refuses an HDF5 file whose heaps of texts the HDF5 library would walk through without end.
+
+    The library (1.14) does not look whether the next object lies behind the one before. Source of the format: HDF5 File
+    Format Specification, "Disk Format: Level 1E - Global Heap".
+    """
+    old = data[8:9] < b"\x02"
+    if (data[13:15] if old else data[9:11]) != b"\x08\x08":
+        raise UserError("expected an HDF5 file with addresses of 8 bytes, found others")
+    heap = data.find(b"GCOL")
+    while heap >= 0:
+        end = heap + int.from_bytes(data[heap + 8 : heap + 16], "little")
+        position = heap + 16
+        while position + 16 <= end <= len(data):
+            index = int.from_bytes(data[position : position + 2], "little")
+            size = int.from_bytes(data[position + 8 : position + 16], "little")
+            # Object 0 is the free space, whose size counts its own header.
+            step = size if index == 0 else 16 + (size + 7) // 8 * 8
+            if step == 0:
+                break
+            position += step
+        if not position <= end <= len(data) or position + 16 <= end:
+            raise UserError("expected an undamaged .h5 or .keras file, found a heap whose objects don't fit into it")
+        heap = data.find(b"GCOL", end)
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:

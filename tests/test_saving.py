@@ -497,7 +497,7 @@ def test_a_truncated_file_is_refused(source, kept, request):
     path = request.getfixturevalue(source)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
-    assert refused(path).startswith("expected an undamaged .h5 or .keras file, found: ")
+    assert refused(path).startswith("expected an undamaged .h5 or .keras file, found")
 
 
 def test_a_large_file_is_refused(tmp_path):
@@ -652,6 +652,14 @@ def test_deep_and_cyclic_groups_do_no_harm(saved):
     with h5py.File(saved, "r+") as file:
         file["model_weights/conv1"].attrs["weight_names"] = [b"back/" * 50 + b"conv1/kernel"]
     assert "layer 'conv1': expected arrays" in refused(saved)
+
+
+def test_a_heap_that_the_hdf5_library_would_never_leave_is_refused(saved):
+    data = bytearray(saved.read_bytes())
+    first = data.index(b"GCOL") + 16
+    data[first : first + 16] = bytes(16)
+    saved.write_bytes(data)
+    assert "found a heap whose objects don't fit into it" in refused(saved)
 
 
 def test_every_flipped_byte_is_survived(saved):
