@@ -1,7 +1,6 @@
 """A study: all trials of one model on one data set under one protocol, and where they lie on disk."""
 
 import json
-import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ from typing import Any
 
 from mnist_minimal import __version__
 from mnist_minimal.errors import UserError
+from mnist_minimal.files import written_whole
 from mnist_minimal.recipes import Recipe
 
 PACKAGES = ("tensorflow", "keras", "numpy")
@@ -60,6 +60,10 @@ class Study:
         """A trial's figures by epoch."""
         return self.folder / f"{seed}.csv"
 
+    def checkpoint(self, seed: int) -> Path:
+        """Where a trial that is not finished goes on from."""
+        return self.folder / f"{seed}.checkpoint.npz"
+
     def claim(self, seed: int) -> Path:
         """The lock that a runner holds while it trains this seed."""
         return self.folder / f"{seed}.lock"
@@ -76,9 +80,9 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
         if not study.json.exists():
-            write_atomically(
-                study.json, json.dumps({"study": study.name, **wanted, "versions": _versions()}, indent=2) + "\n"
-            )
+            content = json.dumps({"study": study.name, **wanted, "versions": _versions()}, indent=2)
+            with written_whole(study.json) as temporary:
+                temporary.write_text(content + "\n", encoding="utf-8")
             return
         begun = json.loads(study.json.read_text(encoding="utf-8"))
         if not isinstance(begun, dict):
@@ -97,16 +101,6 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
                 f"{study.json}: this study was begun with {_difference(key, begun.get(key), value)}; "
                 "give the same options, or another folder with --out"
             )
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all, whatever happens meanwhile."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _difference(key: str, begun: Any, wanted: Any) -> str:

@@ -1,13 +1,16 @@
 """One trial: a new model, trained, saved, tested, and what is known of it as a row."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_minimal import __version__
 from mnist_minimal.data_choice import Choice
+from mnist_minimal.files import written_whole
 from mnist_minimal.ledger import FAILED, Trial
 from mnist_minimal.progress import EpochReport
 from mnist_minimal.recipes import RECIPES
@@ -15,6 +18,9 @@ from mnist_minimal.study import Study
 
 if TYPE_CHECKING:
     from mnist_minimal.data import Dataset, Splits
+
+# The seed of first weights is one for the whole process: trials in other threads must not draw between.
+BUILDING = threading.Lock()
 
 Train = Callable[[int, Callable[[EpochReport], None]], Trial]
 
@@ -28,6 +34,7 @@ class Job:
         choice: The data set.
         trainer: "keras" or "native".
         max_epochs: The cap on the epochs.
+        jobs: Trials that run side by side.
         params: Number of trainable parameters of the model.
         test_size: Number of test images.
     """
@@ -36,6 +43,7 @@ class Job:
     choice: Choice
     trainer: str
     max_epochs: int
+    jobs: int
     params: int
     test_size: int
 
@@ -65,29 +73,43 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
     from mnist_minimal.evaluate import evaluate
     from mnist_minimal.models import MODELS
     from mnist_minimal.saving import save
-    from mnist_minimal.training.keras_fit import backend_description, fit
+    from mnist_minimal.training.checkpoint import Checkpoint
+    from mnist_minimal.training.trainers import backend, fit_function
 
-    # Keras keeps what earlier models of the process used; without this a long job grows.
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    model = MODELS[job.study.model]()
-    best = 0.0
+    with BUILDING:
+        keras.utils.set_random_seed(seed)
+        model = MODELS[job.study.model]()
+    checkpoint = Checkpoint(
+        job.study.checkpoint(seed),
+        identity={
+            "recipe": RECIPES[job.study.model].as_dict(),
+            "dataset": job.study.dataset,
+            "protocol": job.study.protocol,
+            "seed": seed,
+            "trainer": job.trainer,
+            "backend": backend(job.trainer),
+            "version": __version__,
+        },
+    )
+    keep_epochs(job.study.history(seed), checkpoint.epochs)
+    best = max(checkpoint.history.get("val_accuracy", [0.0]))
 
     def report_epoch(epoch: int, logs: dict[str, float]) -> None:
         nonlocal best
         best = max(best, logs["val_accuracy"])
         report(EpochReport(seed, epoch + 1, job.max_epochs, logs["val_accuracy"], best))
 
-    fitted = fit(
+    fitted = fit_function(job.trainer, job.jobs)(
         model,
         RECIPES[job.study.model],
         splits,
         seed,
         max_epochs=job.max_epochs,
         callbacks=[
-            keras.callbacks.CSVLogger(str(job.study.history(seed))),
+            keras.callbacks.CSVLogger(str(job.study.history(seed)), append=checkpoint.epochs > 0),
             keras.callbacks.LambdaCallback(on_epoch_end=report_epoch),
         ],
+        checkpoint=checkpoint,
     )
     weights = job.study.weights(seed)
     save(model, weights)
@@ -110,8 +132,16 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
         version=__version__,
         weights=weights.relative_to(job.study.out).as_posix(),
         max_epochs=job.max_epochs,
-        backend=backend_description(),
+        backend=backend(job.trainer),
     )
+
+
+def keep_epochs(history: Path, epochs: int) -> None:
+    """Cuts a history to the epochs that a checkpoint knows of: a kill may come between the two."""
+    if epochs and history.exists():
+        lines = history.read_bytes().splitlines(keepends=True)
+        with written_whole(history) as temporary:
+            temporary.write_bytes(b"".join(lines[: 1 + epochs]))
 
 
 def failed_trial(job: Job, seed: int, reason: str) -> Trial:

@@ -6,6 +6,7 @@ A job goes on where it was stopped: the same command skips the seeds that are fi
 import argparse
 import contextlib
 import itertools
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -105,6 +106,8 @@ def run_trials(
             trial = failed(seed, reason(error))
         with guard:
             record(trial)
+        # Kept until the row is on disk: a kill before it costs no epoch.
+        study.checkpoint(seed).unlink(missing_ok=True)
 
     def work() -> None:
         while not stop.is_set():
@@ -259,7 +262,9 @@ def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> in
     if len(done) == options.runs:
         return 0
     job = make_job(options, study, dataset)
-    workers = WorkerProcesses(partial(make_train, job), options.jobs) if options.jobs > 1 else None
+    # The core trains in threads. Keras does not: its seeds and TensorFlow's state are one for the whole process.
+    in_processes = job.trainer == "keras" and options.jobs > 1
+    workers = WorkerProcesses(partial(make_train, job), options.jobs) if in_processes else None
     shown = display(options.runs, len(done), options.jobs)
     try:
         held = run_trials(
@@ -282,19 +287,22 @@ def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> in
 
 def make_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> Job:
     """The job of these options, with what has to be known of the model."""
-    import keras
-
     from mnist_minimal.models import MODELS
+    from mnist_minimal.training.trainers import choose
 
     recipe = RECIPES[study.model]
-    weights = MODELS[study.model]().trainable_weights
+    model = MODELS[study.model]()
+    trainer, notice = choose(options.trainer, model)
+    if notice:
+        print(notice)
     return Job(
         study=study,
         # Where the digits took MNIST's place, the workers need not look for it again.
         choice=data_choice.Choice("digits") if dataset.name == "digits" else data_choice.from_arguments(options),
-        trainer="keras",
+        trainer=trainer,
         max_epochs=min(options.epochs or recipe.max_epochs, recipe.max_epochs),
-        params=sum(int(keras.ops.size(weight)) for weight in weights),
+        jobs=options.jobs,
+        params=sum(math.prod(weight.shape) for weight in model.trainable_weights),
         test_size=len(dataset.x_test),
     )
 

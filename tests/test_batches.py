@@ -19,7 +19,7 @@ def test_order_follows_from_seed_and_epoch_alone():
 
 
 def test_order_is_that_of_the_sorted_philox_stream():
-    # An order that changed with a release would make published seeds worthless; these were read off NumPy 2.2 and 2.4 alike.
+    # An order that changed with a release would make published seeds worthless. NumPy 2.2 and 2.4 gave this one.
     assert epoch_order(0, 0, 10).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
 
 

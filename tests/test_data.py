@@ -115,7 +115,10 @@ def test_images_that_are_not_mnist_are_refused_without_one(tmp_path, dataset):
     ("changed", "complaint"),
     [
         ({"x_test": None}, "found no x_test"),
-        ({"x_train": np.zeros((30, 32, 32), np.uint8)}, r"x_train .*\(n, 28, 28\), found uint8 of shape \(30, 32, 32\)"),
+        (
+            {"x_train": np.zeros((30, 32, 32), np.uint8)},
+            r"x_train .*\(n, 28, 28\), found uint8 of shape \(30, 32, 32\)",
+        ),
         ({"x_train": np.zeros((30, 28, 28), np.float32)}, "expected x_train to be uint8 .*found float32"),
         ({"y_train": np.zeros(29, np.uint8)}, "found 30 images in x_train and 29 labels"),
         ({"y_test": np.full(10, 10, np.uint8)}, r"expected labels 0 \.\. 9, found 10 \.\. 10 in y_test"),

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from mnist_minimal.errors import UserError
+from mnist_minimal.recipes import Recipe
+
 
 class DivergedError(Exception):
     """The training loss is no longer a finite number: nothing more can be learned from these weights."""
@@ -18,7 +21,7 @@ class Fit:
         saved_accuracy: The last epoch's validation accuracy, in [0, 1].
         best_accuracy: The best epoch's validation accuracy, in [0, 1].
         train_seconds: Wall-clock time.
-        cpu_seconds: Time on all of the process's processors.
+        cpu_seconds: Processor time, of all threads that worked on it.
     """
 
     history: dict[str, list[float]]
@@ -32,3 +35,31 @@ class Fit:
     def epochs(self) -> int:
         """Number of epochs trained."""
         return len(self.history["val_accuracy"])
+
+    @classmethod
+    def from_history(
+        cls, history: dict[str, list[float]], images: int, train_seconds: float, cpu_seconds: float
+    ) -> "Fit":
+        """A fit from its history; `images` is the number of monitored images."""
+        # An accuracy is a count of images; Keras hands it on as a float32 that is a little beside the ratio.
+        correct = [round(accuracy * images) for accuracy in history["val_accuracy"]]
+        return cls(
+            history=history,
+            best_epoch=1 + correct.index(max(correct)),
+            saved_accuracy=correct[-1] / images,
+            best_accuracy=max(correct) / images,
+            train_seconds=train_seconds,
+            cpu_seconds=cpu_seconds,
+        )
+
+
+def epochs_to_train(recipe: Recipe, max_epochs: int | None) -> int:
+    """The recipe's number of epochs, or the cap on it.
+
+    Raises:
+        UserError: if that is less than 1.
+    """
+    epochs = recipe.max_epochs if max_epochs is None else min(max_epochs, recipe.max_epochs)
+    if epochs < 1:
+        raise UserError(f"expected at least 1 epoch, found {epochs}; give --epochs a positive number")
+    return epochs

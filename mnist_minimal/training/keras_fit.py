@@ -9,10 +9,10 @@ import numpy as np
 
 from mnist_minimal.batches import epoch_batches
 from mnist_minimal.data import Splits
-from mnist_minimal.errors import UserError
 from mnist_minimal.optimizers import AdamW
 from mnist_minimal.recipes import Recipe
-from mnist_minimal.training import DivergedError, Fit
+from mnist_minimal.training import DivergedError, Fit, epochs_to_train
+from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 
 EVALUATION_BATCH_SIZE = 1000
 
@@ -61,10 +61,14 @@ class EpochRandomness(keras.callbacks.Callback):
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
+def sees_gpu() -> bool:
+    """Whether the Keras backend sees a GPU, on which it then trains."""
+    return bool(keras.distribution.list_devices("gpu"))
+
+
 def backend_description() -> str:
     """The Keras backend, its kind of device and Keras' version, such as "tensorflow on cpu, keras 3.15.1"."""
-    device = keras.distribution.list_devices()[0].split(":")[0].lower()
-    return f"{keras.backend.backend()} on {device}, keras {keras.__version__}"
+    return f"{keras.backend.backend()} on {'gpu' if sees_gpu() else 'cpu'}, keras {keras.__version__}"
 
 
 def recipe_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
@@ -107,11 +111,12 @@ def fit(
     *,
     max_epochs: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Trains a model from the weights it has, and leaves in it those of the best epoch.
 
     The order of the images and the dropout follow from the seed and the epoch: the same model, recipe, splits and seed
-    give the same bits again on the same machine's CPU.
+    give the same bits again on the same machine's CPU, stopped and gone on with or not.
 
     Args:
         model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
@@ -119,7 +124,8 @@ def fit(
         splits: The images; those of `x_val` are monitored.
         seed: The trial's seed, 0 <= seed < 2**64.
         max_epochs: A cap on the recipe's number of epochs, at least 1.
-        callbacks: More Keras callbacks, called after the recipe's own.
+        callbacks: More Keras callbacks, called after the recipe's own; a trial that goes on has them new.
+        checkpoint: Where the state is kept after every epoch; training goes on from the epochs it holds.
 
     Returns:
         The history and what follows from it.
@@ -128,31 +134,34 @@ def fit(
         UserError: if `max_epochs` is less than 1.
         DivergedError: if the training loss is no longer a finite number.
     """
-    epochs = recipe.max_epochs if max_epochs is None else min(max_epochs, recipe.max_epochs)
-    if epochs < 1:
-        raise UserError(f"expected at least 1 epoch, found {epochs}; give --epochs a positive number")
+    epochs = epochs_to_train(recipe, max_epochs)
     compile_model(model, recipe)
+    model.optimizer.build(model.trainable_variables)
     batches = EpochBatches(splits, recipe, seed)
-    wall, cpu = time.perf_counter(), time.process_time()
-    history = model.fit(
+    recipes_own = recipe_callbacks(recipe)
+    state = checkpoint or Checkpoint()
+    cpu_before = time.process_time()
+
+    def restore_optimizer(arrays: list[np.ndarray]) -> None:
+        for variable, array in zip(model.optimizer.variables, arrays, strict=True):
+            variable.assign(array)
+
+    resumption = Resumption(
+        state,
+        recipes_own,
+        optimizer_state=lambda: [keras.ops.convert_to_numpy(variable) for variable in model.optimizer.variables],
+        restore_optimizer=restore_optimizer,
+        cpu_seconds=lambda: time.process_time() - cpu_before,
+    )
+    model.fit(
         batches,
-        epochs=epochs,
+        initial_epoch=state.epochs,
+        epochs=state.epochs if state.stopped else epochs,
         validation_data=(splits.x_val.astype(np.float32), splits.y_val),
         validation_batch_size=EVALUATION_BATCH_SIZE,
-        callbacks=[EpochRandomness(batches, seed), *recipe_callbacks(recipe), *callbacks],
+        callbacks=[EpochRandomness(batches, seed), *recipes_own, *callbacks, resumption],
         # Keras would visit the batches themselves in an order of its own.
         shuffle=False,
         verbose=0,
-    ).history
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    # An accuracy is a count of images; Keras hands it on as a float32 that is a little beside the ratio.
-    images = len(splits.y_val)
-    correct = [round(accuracy * images) for accuracy in history["val_accuracy"]]
-    return Fit(
-        history={name: [float(value) for value in values] for name, values in history.items()},
-        best_epoch=1 + int(np.argmax(correct)),
-        saved_accuracy=correct[-1] / images,
-        best_accuracy=max(correct) / images,
-        train_seconds=wall,
-        cpu_seconds=cpu,
     )
+    return Fit.from_history(state.history, len(splits.y_val), state.train_seconds, state.cpu_seconds)

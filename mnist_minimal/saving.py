@@ -1,0 +1,86 @@
+"""Trained models in files: `.h5` and `.keras`, written so that a crash leaves no half a file, read without trust.
+
+A file may come from anywhere. All that is taken from it are the names of layers, a description of the architecture as
+plain JSON, and arrays of numbers; the model itself is always made by a builder of `mnist_minimal.models`. Nothing in a
+file is run, unpickled or made into an object.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+
+from mnist_minimal.errors import UserError
+from mnist_minimal.files import written_whole
+from mnist_minimal.model_file import array, one_line, opened
+from mnist_minimal.models import MODELS
+from mnist_minimal.recognition import recognize, variables
+
+
+def save(model: keras.Model, path: str | Path) -> None:
+    """Writes a model, without the state of its optimizer, in Keras' own format by the ending of the path.
+
+    The file is written in full under another name in the same folder and then takes its place in one step.
+
+    Args:
+        model: A built functional model.
+        path: Ends in `.h5` or `.keras`; what is there is replaced.
+
+    Raises:
+        UserError: if the path has another ending or can't be written to.
+    """
+    path = Path(path)
+    if path.suffix not in (".h5", ".keras"):
+        raise UserError(f"{path}: expected a name that ends in .h5 or .keras, found {path.suffix or 'no ending'}")
+    # The same layers without what `compile` adds, which Keras would write down too.
+    bare = keras.Model(model.input, model.output, name=model.name)
+    try:
+        with written_whole(path) as temporary, _without_legacy_warning():
+            bare.save(temporary)
+    except OSError as error:
+        raise UserError(f"{path}: expected a place to write a model to, found: {one_line(error)}") from error
+
+
+def load(path: str | Path) -> keras.Model:
+    """Builds the model of MODELS that a file holds and gives it the file's weights.
+
+    Reads what `save` wrote, full `.h5` models and `.keras` files of Keras 2 and 3, and files of weights only as
+    `save_weights` of Keras 2 and 3 writes them. A description of the architecture in the file must agree with the
+    builder's in all that the output depends on; of a file without one, the names of the layers, as far as they tell the
+    class, and the shapes of all arrays must.
+
+    Returns:
+        A built, uncompiled model, as `MODELS[name]()` returns it.
+
+    Raises:
+        UserError: if the file can't be read, is damaged, holds none of the models, or holds anything that a saved model
+            has no need of, as links to other files.
+    """
+    try:
+        with opened(Path(path)) as contents:
+            name, keys = recognize(contents)
+            arrays = [array(dataset) for key in keys for dataset in contents.datasets[key]]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    model = MODELS[name]()
+    in_file_order = [variable for layer in model.layers for variable in variables(layer)]
+    for variable, values in zip(in_file_order, arrays, strict=True):
+        variable.assign(values)
+    return model
+
+
+@contextlib.contextmanager
+def _without_legacy_warning() -> Iterator[None]:
+    """Keeps back the one line in which Keras calls `.h5` legacy; it is what the users of these models have."""
+    logger = logging.getLogger("absl")
+
+    def other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("You are saving your model as an HDF5 file")
+
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
