@@ -34,6 +34,8 @@ def save(model: keras.Model, path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in (".h5", ".keras"):
         raise UserError(f"{path}: expected a name that ends in .h5 or .keras, found {path.suffix or 'no ending'}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: expected a place to write a model to, found: No such file or directory")
     # The same layers without what `compile` adds, which Keras would write down too.
     bare = keras.Model(model.input, model.output, name=model.name)
     try:

@@ -47,6 +47,7 @@ def run_trials(
     jobs: int = 1,
     until: float | None = None,
     stop_training: Callable[[], None] = lambda: None,
+    interrupted: threading.Event | None = None,
 ) -> list[int]:
     """Trains every seed that is not finished yet and appends each trial to the study's CSV when it ends.
 
@@ -62,6 +63,7 @@ def run_trials(
         jobs: Trials that run side by side.
         until: Stop as soon as a trial's best accuracy is at least this.
         stop_training: Ends `train` in the other threads when the job is stopped.
+        interrupted: Set from outside to end the job at the next epoch, as Ctrl-C does at once.
 
     Returns:
         The seeds that were left to other runners.
@@ -71,12 +73,13 @@ def run_trials(
         KeyboardInterrupt: on Ctrl-C; what was finished is recorded.
     """
     source, stop, guard = iter(seeds), threading.Event(), threading.RLock()
+    interrupted = interrupted or threading.Event()
     held: list[int] = []
     errors: list[BaseException] = []
     failures_in_a_row = 0
 
     def report(epoch: EpochReport) -> None:
-        if stop.is_set():
+        if stop.is_set() or interrupted.is_set():
             raise StoppedError
         with guard:
             shown.epoch_ended(epoch)
@@ -101,7 +104,7 @@ def run_trials(
         except UserError:
             raise
         except Exception as error:
-            if stop.is_set():
+            if stop.is_set() or interrupted.is_set():
                 return
             trial = failed(seed, reason(error))
         with guard:
@@ -110,7 +113,7 @@ def run_trials(
         study.checkpoint(seed).unlink(missing_ok=True)
 
     def work() -> None:
-        while not stop.is_set():
+        while not stop.is_set() and not interrupted.is_set():
             with guard:
                 seed = next(source, None)
             if seed is None:
@@ -133,12 +136,14 @@ def run_trials(
 
     if jobs == 1:
         work()
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         return held
     threads = [threading.Thread(target=work_in_thread, daemon=True) for _ in range(jobs)]
     for thread in threads:
         thread.start()
     try:
-        while not stop.is_set() and any(thread.is_alive() for thread in threads):
+        while not stop.is_set() and not interrupted.is_set() and any(thread.is_alive() for thread in threads):
             stop.wait(0.2)
     finally:
         # Reached, failed, interrupted: the other trials end here; they are trained anew when the job goes on.
@@ -148,6 +153,8 @@ def run_trials(
             thread.join()
     if errors:
         raise errors[0]
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     return held
 
 
@@ -229,8 +236,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from mnist_minimal import data
 
-    # A batch system asks with SIGTERM; it gets what Ctrl-C gets.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        # The exception alone is not enough: Python drops one that is raised while an object is being deleted.
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    # A batch system asks with SIGTERM, a closed terminal with SIGHUP; they get what Ctrl-C gets.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), interrupt)
     dataset = data.load(data_choice.from_arguments(options))
     if dataset.notice:
         print(dataset.notice)
@@ -239,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_study(study, recipe, min(options.epochs or recipe.max_epochs, recipe.max_epochs))
     status = 0
     try:
-        status = run_job(options, study, dataset)
+        status = run_job(options, study, dataset, interrupted)
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.")
         status = 130
@@ -247,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> int:
+def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset", interrupted: threading.Event) -> int:
     """Runs what of the job is not finished; returns 0, or 1 where a seed of it failed and has not finished since."""
     seeds: range | itertools.count[int]
     seeds = itertools.count(options.seed) if options.runs is None else range(options.seed, options.seed + options.runs)
@@ -277,6 +293,7 @@ def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> in
             jobs=options.jobs,
             until=options.until,
             stop_training=workers.stop if workers else lambda: None,
+            interrupted=interrupted,
         )
     finally:
         shown.close()

@@ -22,6 +22,7 @@ from mnist_minimal.ledger import Trial
 from mnist_minimal.progress import EpochReport
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import Study, open_study
+from mnist_minimal.training import core
 from mnist_minimal.workers import WorkerProcesses
 from tests.test_ledger import FAILED, TRIAL
 
@@ -170,6 +171,23 @@ def test_until_stops_the_jobs_beside(study, shown):
     assert seeds(study) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_an_interrupt_that_python_drops_ends_the_job_at_the_next_epoch(study, shown, jobs):
+    interrupted = threading.Event()
+
+    def train_and_be_interrupted(seed, report):
+        if seed == 4:
+            interrupted.set()
+        return train(seed, report)
+
+    with pytest.raises(KeyboardInterrupt):
+        trials.run_trials(
+            train_and_be_interrupted, failed, study, itertools.count(), shown, jobs=jobs, interrupted=interrupted
+        )
+    assert {0, 1} <= set(seeds(study)) <= {0, 1, 2, 3}
+    assert all(trial.status == "finished" for trial in ledger.read(study.csv))
+
+
 def test_an_error_in_one_job_ends_all(study, shown):
     def refuse(seed, report):
         raise UserError("no")
@@ -251,7 +269,7 @@ def test_the_main_job_leaves_csv_recipe_models_and_histories(finished_job):
     results = finished_job / "results"
     rows = ledger.read(results / "sep997-digits.csv")
     assert [(row.model, row.params, row.dataset, row.protocol, row.trainer, row.seed, row.epochs) for row in rows] == [
-        ("sep997", 997, "digits", "source", "keras", seed, 1) for seed in (0, 1)
+        ("sep997", 997, "digits", "source", "native" if core.available() else "keras", seed, 1) for seed in (0, 1)
     ]
     assert [row.weights for row in rows] == ["sep997-digits/0.h5", "sep997-digits/1.h5"]
     assert all((results / row.weights).stat().st_size > 0 for row in rows)
@@ -290,12 +308,15 @@ def test_the_same_command_again_runs_nothing_and_more_runs_only_what_is_missing(
     assert [row.seed for row in ledger.read(finished_job / "results/sep997-digits.csv")] == [0, 1, 2]
 
 
-def test_a_trial_gives_the_same_bits_in_another_process_and_beside_others(finished_job, run_python, tmp_path):
-    finished = run_python(*COMMAND, "--runs", "2", "--jobs", "2", "--out", tmp_path / "again")
-    assert finished.returncode == 0, finished.stderr
-    for seed in (0, 1):
-        name = f"sep997-digits/{seed}.h5"
-        assert (tmp_path / "again" / name).read_bytes() == (finished_job / "results" / name).read_bytes()
+@pytest.mark.parametrize("trainer", ["auto", "keras"])
+def test_a_trial_gives_the_same_bits_in_another_process_and_beside_others(run_python, tmp_path, trainer):
+    for jobs in ("1", "2"):
+        options = ("--runs", "2", "--trainer", trainer, "--jobs", jobs, "--out", tmp_path / jobs)
+        finished = run_python(*COMMAND, *options)
+        assert finished.returncode == 0, finished.stderr
+    for name in ("0.h5", "1.h5", "0.csv", "1.csv"):
+        one, two = (tmp_path / jobs / "sep997-digits" / name for jobs in ("1", "2"))
+        assert one.read_bytes() == two.read_bytes()
 
 
 def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_python):
@@ -305,10 +326,19 @@ def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_pyt
     assert "Traceback" not in finished.stderr
 
 
-def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_the_job_does(tmp_path, run_python):
+@pytest.mark.parametrize(
+    ("asked_with", "options"),
+    [
+        (signal.SIGINT, ("--trainer", "keras")),
+        (signal.SIGINT, ("--trainer", "keras", "--jobs", "2")),
+        (signal.SIGTERM, ()),
+        (signal.SIGHUP, ("--jobs", "2")),
+    ],
+)
+def test_a_job_asked_to_stop_ends_cleanly_says_how_to_go_on_and_does(tmp_path, run_python, asked_with, options):
     out = tmp_path / "results"
     process = subprocess.Popen(
-        [sys.executable, *COMMAND, "--out", str(out)],
+        [sys.executable, *COMMAND, *options, "--out", str(out)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -317,16 +347,16 @@ def test_ctrl_c_ends_cleanly_says_how_to_go_on_and_the_job_does(tmp_path, run_py
     for line in process.stdout:
         if line.startswith("seed 1:"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked_with)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "Stopped; the same command goes on from here." in output
-    done = [row.seed for row in ledger.read(out / "sep997-digits.csv")]
-    assert done[:2] == [0, 1]
-    finished = run_python(*COMMAND, "--runs", str(len(done) + 1), "--out", out)
+    done = {row.seed for row in ledger.read(out / "sep997-digits.csv")}
+    assert 1 in done
+    finished = run_python(*COMMAND, *options, "--runs", str(max(done) + 2), "--out", out)
     assert finished.returncode == 0, finished.stderr
-    assert [row.seed for row in ledger.read(out / "sep997-digits.csv")] == [*done, len(done)]
+    assert sorted(row.seed for row in ledger.read(out / "sep997-digits.csv")) == list(range(max(done) + 2))
 
 
 @pytest.mark.parametrize(
