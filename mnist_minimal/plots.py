@@ -77,6 +77,8 @@ def accuracy_curves(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "A
         history: A trial's history as `read_history` gives it.
         ax: Axes to draw on.
     """
+    from matplotlib.ticker import MaxNLocator
+
     ax = ax or _new_axes()
     ax.plot(history["epoch"], history["accuracy"], color="#0072B2", label="training (with dropout)")
     ax.plot(history["epoch"], history["val_accuracy"], color="#D55E00", linestyle="--", label="validation")
@@ -92,9 +94,11 @@ def accuracy_curves(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "A
     _mark_learning_rate_steps(history, ax)
     ax.set_xlabel("epoch")
     ax.set_ylabel("accuracy")
-    # The first epochs are far below all others and would flatten what matters.
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     low = history[["accuracy", "val_accuracy"]].min(axis=1)
-    ax.set_ylim(bottom=float(low.iloc[min(2, len(low) - 1)]) - 0.002, top=1.001 if low.max() > 0.9 else None)
+    if len(low) > 10:
+        # The first epochs are far below all others and would flatten what matters.
+        ax.set_ylim(bottom=float(low.iloc[2]) - 0.002)
     ax.legend(loc="lower right")
     return ax
 

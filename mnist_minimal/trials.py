@@ -163,7 +163,8 @@ def print_summary(study: Study) -> None:
     trials = ledger.read(study.csv)
     done = ledger.finished(trials)
     failures = len({trial.seed for trial in trials} - {trial.seed for trial in done})
-    title = f"{study.model} on {study.dataset}, protocol {study.protocol}: {len(done)} finished trials"
+    noun = "trial" if len(done) == 1 else "trials"
+    title = f"{study.model} on {study.dataset}, protocol {study.protocol}: {len(done)} finished {noun}"
     print(f"\n{title}, {failures} failed ({study.csv})")
     caps = sorted({trial.max_epochs for trial in done})
     if caps and caps[0] < RECIPES[study.model].max_epochs:

@@ -19,8 +19,9 @@ NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = ("-m", "mnist_minimal.trials", "--model", "sep997", "--dataset", "digits", "--out", out)
     return subprocess.Popen(
-        [sys.executable, "-m", "mnist_minimal.trials", "--model", "sep997", "--dataset", "digits", "--out", out, *options],
+        [sys.executable, *command, *options],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
