@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -16,7 +17,10 @@ from mnist_minimal.optimizers import AdamW
 from mnist_minimal.training import core
 from mnist_minimal.training.core.chain import Chain, flat, unsupported
 
-pytestmark = pytest.mark.skipif(not core.available(), reason="the C++ core was not built")
+# Where the core is required, its absence is a failure and no reason to skip.
+pytestmark = pytest.mark.skipif(
+    not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1", reason="the C++ core was not built"
+)
 
 # float32 has 24 bits, 6e-8; the sums here are of up to 1e5 terms, in another order than Keras'. A gradient is compared
 # on the scale of its own variable's largest one, and one that is 0 on the scale of the model's largest.
@@ -455,6 +459,7 @@ def test_evaluation_against_keras() -> None:
 
 SCRIPT = """
 import sys
+import threading
 import numpy as np
 from tests.test_core import chain, dropout_model, images, keras_gradients, labels, without_dropout, assert_gradients
 from mnist_minimal.training.core import instruction_set
@@ -682,3 +687,26 @@ def test_instance_normalization_against_numpy(tmp_path) -> None:
     np.testing.assert_array_equal(again(x).numpy(), model(x).numpy())
     with pytest.raises(ValueError, match="epsilon"):
         InstanceNormalization(epsilon=0)
+
+
+def test_two_threads_may_share_a_network() -> None:
+    network = chain(MODELS["sep997"]()).network
+    x, y, order = images(64), labels(64), np.arange(64)
+
+    def train() -> None:
+        for epoch in range(5):
+            network.train(x, y, order, batch_size=32, seed=0, epoch=epoch, learning_rate=0.01, threads=2)
+
+    threads = [threading.Thread(target=train) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert network.steps == 40
+    assert np.isfinite(network.parameters).all()
+
+
+def test_unknown_instruction_set_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_MINIMAL_SIMD", "mmx")
+    with pytest.raises(UserError, match="mmx"):
+        chain(MODELS["sep997"]())

@@ -17,27 +17,28 @@ def available() -> bool:
     return _core is not None
 
 
+def require() -> None:
+    """Does nothing where the core can run.
+
+    Raises:
+        UserError: if the extension was not built, or MNIST_MINIMAL_SIMD names an instruction set that this processor has
+            not.
+    """
+    instruction_set()
+
+
 def instruction_set() -> str:
     """Name of the instruction set in use: "avx512", "avx2" or "baseline".
 
     Raises:
         UserError: if the extension was not built, or MNIST_MINIMAL_SIMD names a set that this processor has not.
     """
-    require()
-    try:
-        return _core.instruction_set()
-    except ValueError as error:
-        raise UserError(f"{error}; unset it") from error
-
-
-def require() -> None:
-    """Does nothing where the extension was built.
-
-    Raises:
-        UserError: if it was not.
-    """
     if not available():
         raise UserError(
             "expected the C++ training core, found that it was not built; install a C++17 compiler and mnist_minimal "
             "again, or train with --trainer keras"
         )
+    try:
+        return _core.instruction_set()
+    except ValueError as error:
+        raise UserError(f"{error}; unset it") from error

@@ -202,7 +202,7 @@ class Translation:
             raise self.refuse(layer, "this kind of layer")
         if self.softmax:
             raise self.refuse(layer, "a layer after the softmax")
-        if layer.trainable_variables != layer.trainable_weights or (layer.weights and not layer.trainable):
+        if layer.weights and not layer.trainable:
             raise self.refuse(layer, "trainable=False")
         if layer.compute_dtype != "float32" or layer.variable_dtype != "float32":
             raise self.refuse(layer, f"dtype {layer.dtype_policy.name}")
@@ -369,8 +369,10 @@ class Translation:
 
     def add_batch_norm(self, layer: layers.BatchNormalization) -> None:
         self.require_options(layer, synchronized=False)
-        if layer.axis not in (-1, 3) or getattr(layer, "renorm", False):
-            raise self.refuse(layer, "an option")
+        if layer.axis not in (-1, 3):
+            raise self.refuse(layer, f"axis={layer.axis}")
+        if getattr(layer, "renorm", False):
+            raise self.refuse(layer, "renorm")
         mean = self.place(layer.moving_mean, self.description.statistics)
         self.place(layer.moving_variance, self.description.statistics)
         self.append(

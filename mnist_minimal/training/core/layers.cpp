@@ -111,6 +111,23 @@ inline void with_finish(const Layer& layer, const Group& group, Work work) {
   }
 }
 
+// Finishes one row of the layer's result in place, while it is in the cache. The convolutions leave it to this: their
+// sums need all registers.
+void finish_row(const Layer& layer, const Group& group, int row) {
+  if (layer.slope == 1 && !drops(layer, group)) return;
+  const int size = layer.out.width * layer.out.channels;
+  float* out = group.out.data + row * group.out.row;
+  with_finish(layer, group, [&](auto finish) {
+    for (int i = 0; i < size; ++i) {
+#pragma GCC unroll 4
+      for (int part = 0; part < kParts; ++part) {
+        float* place = out + i * kLanes + part * kWidth;
+        store(place, finish(load(place), row * size + i, part));
+      }
+    }
+  });
+}
+
 // Gradient of a layer's result -> gradient before activation and dropout, in place, from the result itself; and its sums
 // [channels], added to `sums` unless that is null: the gradient of a bias.
 void finish_backward(const Layer& layer, const Group& group, float* channel_sums) {
@@ -195,8 +212,8 @@ struct Convolution {
 };
 
 // Positions [P] and channels [C] of a row at once. Rows and Span are the kernel's, or 0 where not known in advance.
-template <int P, int C, int Rows, int Span, class End>
-inline void convolve_block(const Convolution& conv, const float* x, int c, float* out, int element, End end) {
+template <int P, int C, int Rows, int Span>
+inline void convolve_block(const Convolution& conv, const float* x, int c, float* out) {
   constexpr int Q = kPartsAtOnce;
   const int rows = Rows ? Rows : conv.kernel_rows, span = Span ? Span : conv.span;
   for (int part = 0; part < kParts; part += Q) {
@@ -236,42 +253,36 @@ inline void convolve_block(const Convolution& conv, const float* x, int c, float
       for (int i = 0; i < C; ++i) {
 #pragma GCC unroll 2
         for (int q = 0; q < Q; ++q) {
-          store(out + (place + i) * kLanes + (part + q) * kWidth, end(sums[p][q][i], element + place + i, part + q));
+          store(out + (place + i) * kLanes + (part + q) * kWidth, sums[p][q][i]);
         }
       }
     }
   }
 }
 
-template <int Rows, int Span, class End>
-void convolve_row(const Convolution& conv, const float* x, int columns, float* out, int element, End end) {
+template <int Rows, int Span>
+void convolve_row(const Convolution& conv, const float* x, int columns, float* out) {
   for_blocks<6>(conv.channels_out, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     constexpr int P = kAccumulators / (kPartsAtOnce * C) < 1 ? 1 : kAccumulators / (kPartsAtOnce * C);
     const int step = conv.channels_out;
     int column = 0;
     for (; column + P <= columns; column += P) {
-      convolve_block<P, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes,
-                                       element + column * step, end);
+      convolve_block<P, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes);
     }
     for (; column < columns; ++column) {
-      convolve_block<1, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes,
-                                       element + column * step, end);
+      convolve_block<1, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes);
     }
   });
 }
 
-template <class End>
-void convolve_rows(const Convolution& conv, const float* x, int rows, int columns, View out, End end) {
-  for (int row = 0; row < rows; ++row) {
-    const int element = row * columns * conv.channels_out;
-    if (conv.kernel_rows == 3 && conv.span == 3) {
-      convolve_row<3, 3>(conv, x + row * conv.x_row, columns, out.data + row * out.row, element, end);
-    } else if (conv.kernel_rows == 1) {
-      convolve_row<1, 0>(conv, x + row * conv.x_row, columns, out.data + row * out.row, element, end);
-    } else {
-      convolve_row<0, 0>(conv, x + row * conv.x_row, columns, out.data + row * out.row, element, end);
-    }
+void convolve_row(const Convolution& conv, const float* x, int columns, float* out) {
+  if (conv.kernel_rows == 3 && conv.span == 3) {
+    convolve_row<3, 3>(conv, x, columns, out);
+  } else if (conv.kernel_rows == 1) {
+    convolve_row<1, 0>(conv, x, columns, out);
+  } else {
+    convolve_row<0, 0>(conv, x, columns, out);
   }
 }
 
@@ -280,12 +291,9 @@ void convolve_rows(const Convolution& conv, const float* x, int rows, int column
 template <int A, int B>
 inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View grad, int c, int channels_out, int rows,
                            int columns, float* wide) {
-  Vec sums[A][B];
-#pragma GCC unroll 4
-  for (int a = 0; a < A; ++a) {
-#pragma GCC unroll 4
-    for (int b = 0; b < B; ++b) sums[a][b] = load(wide + (a * channels_out + c + b) * kWidth);
-  }
+  // Sums that are few are kept apart for the parts of a row of lanes: each must wait for the one before it.
+  constexpr int Q = A * B * kPartsAtOnce <= kAccumulators ? kPartsAtOnce : 1;
+  Vec sums[Q][A][B] = {};
   for (int row = 0; row < rows; ++row) {
     const float* from = x + row * x_row;
     const float* g = grad.data + row * grad.row + c * kLanes;
@@ -296,15 +304,18 @@ inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View gra
         for (int a = 0; a < A; ++a) {
           const Vec value = load(from + a * kLanes + part * kWidth);
 #pragma GCC unroll 4
-          for (int b = 0; b < B; ++b) sums[a][b] += value * load(g + b * kLanes + part * kWidth);
+          for (int b = 0; b < B; ++b) sums[part % Q][a][b] += value * load(g + b * kLanes + part * kWidth);
         }
       }
     }
   }
-#pragma GCC unroll 4
   for (int a = 0; a < A; ++a) {
-#pragma GCC unroll 4
-    for (int b = 0; b < B; ++b) store(wide + (a * channels_out + c + b) * kWidth, sums[a][b]);
+    for (int b = 0; b < B; ++b) {
+      float* to = wide + (a * channels_out + c + b) * kWidth;
+      Vec sum = load(to);
+      for (int q = 0; q < Q; ++q) sum += sums[q][a][b];
+      store(to, sum);
+    }
   }
 }
 
@@ -315,23 +326,15 @@ void kernel_backward(const Convolution& conv, const float* x, View grad, int row
   for (int begin = 0; begin < rows; begin += chunk) {
     const int count = rows - begin < chunk ? rows - begin : chunk;
     const View g = {grad.data + begin * grad.row, grad.row};
-    const auto run = [&](auto most_channels, auto most_taps) {
-      for_blocks<decltype(most_channels)::value>(conv.channels_out, [&](int c, auto channels) {
-        for (int row = 0; row < conv.kernel_rows; ++row) {
-          for_blocks<decltype(most_taps)::value>(conv.span, [&](int k, auto taps) {
-            outer_products<decltype(taps)::value, decltype(channels)::value>(
-                x + (begin + row) * conv.x_row + k * kLanes, conv.x_row, conv.x_step, g, c, conv.channels_out, count,
-                columns, wide + (row * conv.span + k) * conv.channels_out * kWidth);
-          });
-        }
-      });
-    };
-    // Twelve sums either way.
-    if (conv.span <= 3) {
-      run(Size<4>(), Size<3>());
-    } else {
-      run(Size<3>(), Size<4>());
-    }
+    for_blocks<3>(conv.channels_out, [&](int c, auto channels) {
+      for (int row = 0; row < conv.kernel_rows; ++row) {
+        for_blocks<3>(conv.span, [&](int k, auto taps) {
+          outer_products<decltype(taps)::value, decltype(channels)::value>(
+              x + (begin + row) * conv.x_row + k * kLanes, conv.x_row, conv.x_step, g, c, conv.channels_out, count,
+              columns, wide + (row * conv.span + k) * conv.channels_out * kWidth);
+        });
+      }
+    });
   }
 }
 
@@ -357,10 +360,12 @@ int convolved_columns(const Layer& layer) {
 
 // in [height][width][channels], out [rows][columns][channels_out].
 void convolution_forward(const Layer& layer, const Group& group) {
-  with_finish(layer, group, [&](auto finish) {
-    convolve_rows(forward_convolution(layer, group), padded_input(layer, group), layer.out.height, layer.out.width,
-                  group.out, finish);
-  });
+  const Convolution conv = forward_convolution(layer, group);
+  const float* x = padded_input(layer, group);
+  for (int row = 0; row < layer.out.height; ++row) {
+    convolve_row(conv, x + row * conv.x_row, layer.out.width, group.out.data + row * group.out.row);
+    finish_row(layer, group, row);
+  }
 }
 
 // The gradient of the input is a convolution of the output's gradient, with a border of zeros, by the turned kernel.
@@ -377,8 +382,10 @@ void convolution_input_backward(const Layer& layer, const Group& group) {
                               layer.kernel_rows,
                               layer.kernel_columns * layer.out.channels,
                               layer.in.channels};
-  convolve_rows(turned, group.grad_out.data - top * group.grad_out.row - left * channels, layer.in.height,
-                layer.in.width, group.grad_in, Plain());
+  const float* grad = group.grad_out.data - top * group.grad_out.row - left * channels;
+  for (int row = 0; row < layer.in.height; ++row) {
+    convolve_row(turned, grad + row * turned.x_row, layer.in.width, group.grad_in.data + row * group.grad_in.row);
+  }
 }
 
 void convolution_backward(const Layer& layer, const Group& group) {
@@ -400,7 +407,8 @@ void pooled_convolution_forward(const Layer& layer, const Group& group) {
   const View tile = {group.scratch, ptrdiff_t(columns) * channels * kLanes};
   with_finish(layer, group, [&](auto finish) {
     for (int row = 0; row < layer.out.height; ++row) {
-      convolve_rows(conv, padded_input(layer, group) + 2 * row * conv.x_row, 2, columns, tile, Plain());
+      const float* x = padded_input(layer, group) + 2 * row * conv.x_row;
+      for (int i = 0; i < 2; ++i) convolve_row(conv, x + i * conv.x_row, columns, tile.data + i * tile.row);
       float* out = group.out.data + row * group.out.row;
       for (int column = 0; column < layer.out.width; ++column) {
         for (int c = 0; c < channels; ++c) {
@@ -456,11 +464,10 @@ void pooled_convolution_backward(const Layer& layer, const Group& group) {
 
 // --------------------------------------------------------------------------------------------- Depthwise convolution
 
-// One channel of a row of outputs, P positions at once: x [rows][columns + kernel_columns - 1][channels][kLanes], kernel
+// One channel of a row of outputs, P positions at once: x [Rows][columns + kernel_columns - 1][channels][kLanes], kernel
 // [rows * kernel_columns] of the channel, all in registers.
-template <int P, int Rows, int Columns, class End>
-inline void depthwise_block(const float* x, ptrdiff_t x_row, int step, const Vec* kernel, Vec bias, float* out,
-                            int element, int channels, int part, End end) {
+template <int P, int Rows, int Columns>
+inline void depthwise_block(const float* x, ptrdiff_t x_row, int step, const Vec* kernel, Vec bias, float* out) {
   Vec sums[P];
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p) sums[p] = bias;
@@ -476,13 +483,13 @@ inline void depthwise_block(const float* x, ptrdiff_t x_row, int step, const Vec
     }
   }
 #pragma GCC unroll 8
-  for (int p = 0; p < P; ++p) store(out + p * step, end(sums[p], element + p * channels, part));
+  for (int p = 0; p < P; ++p) store(out + p * step, sums[p]);
 }
 
 // kernel [Rows * 3][channels]: the rows of a 3x3 kernel that meet anything but zeros.
-template <int Rows, class End>
+template <int Rows>
 void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, const float* bias, int columns,
-                       int channels, float* out, int element, End end) {
+                       int channels, float* out) {
   const int step = channels * kLanes;
   for (int c = 0; c < channels; ++c) {
     Vec taps[Rows * 3];
@@ -495,20 +502,17 @@ void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, con
       float* to = out + c * kLanes + part * kWidth;
       int column = 0;
       for (; column + 3 <= columns; column += 3) {
-        depthwise_block<3, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step,
-                                    element + column * channels + c, channels, part, end);
+        depthwise_block<3, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step);
       }
       for (; column < columns; ++column) {
-        depthwise_block<1, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step,
-                                    element + column * channels + c, channels, part, end);
+        depthwise_block<1, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step);
       }
     }
   }
 }
 
-template <class End>
 void depthwise_row(const float* x, ptrdiff_t x_row, const float* kernel, int kernel_rows, int kernel_columns,
-                   const float* bias, int columns, int channels, float* out, int element, End end) {
+                   const float* bias, int columns, int channels, float* out) {
   for (int column = 0; column < columns; ++column) {
     for (int c = 0; c < channels; ++c) {
       const int place = column * channels + c;
@@ -520,7 +524,7 @@ void depthwise_row(const float* x, ptrdiff_t x_row, const float* kernel, int ker
                    load(x + row * x_row + (place + k * channels) * kLanes + part * kWidth);
           }
         }
-        store(out + place * kLanes + part * kWidth, end(sum, element + place, part));
+        store(out + place * kLanes + part * kWidth, sum);
       }
     }
   }
@@ -528,36 +532,32 @@ void depthwise_row(const float* x, ptrdiff_t x_row, const float* kernel, int ker
 
 // x [rows + kernel_rows - 1][columns + kernel_columns - 1][channels], of which only `x_rows` from `top` on are not zero,
 // kernel [kernel_rows][kernel_columns][channels] -> out [rows][columns][channels].
-template <class End>
 void depthwise_rows(const float* x, ptrdiff_t x_row, int top, int x_rows, const float* kernel, const float* bias,
-                    const Layer& layer, int rows, int columns, View out, End end) {
+                    const Layer& layer, int rows, int columns, View out) {
   const int channels = layer.in.channels;
   for (int row = 0; row < rows; ++row) {
     float* to = out.data + row * out.row;
-    const int element = row * columns * channels;
     if (layer.kernel_rows != 3 || layer.kernel_columns != 3) {
       depthwise_row(x + row * x_row, x_row, kernel, layer.kernel_rows, layer.kernel_columns, bias, columns, channels,
-                    to, element, end);
+                    to);
       continue;
     }
     const int first = top > row ? top - row : 0, last = top + x_rows - row < 3 ? top + x_rows - row : 3;
     const float* from = x + (row + first) * x_row;
     const float* taps = kernel + first * 3 * channels;
     switch (last - first) {
-      case 1: depthwise_row_3x3<1>(from, x_row, taps, bias, columns, channels, to, element, end); break;
-      case 2: depthwise_row_3x3<2>(from, x_row, taps, bias, columns, channels, to, element, end); break;
-      case 3: depthwise_row_3x3<3>(from, x_row, taps, bias, columns, channels, to, element, end); break;
+      case 1: depthwise_row_3x3<1>(from, x_row, taps, bias, columns, channels, to); break;
+      case 2: depthwise_row_3x3<2>(from, x_row, taps, bias, columns, channels, to); break;
+      case 3: depthwise_row_3x3<3>(from, x_row, taps, bias, columns, channels, to); break;
     }
   }
 }
 
 void depthwise_forward(const Layer& layer, const Group& group) {
-  with_finish(layer, group, [&](auto finish) {
-    depthwise_rows(padded_input(layer, group), group.in.row, layer.pad_top, layer.in.height,
-                   group.parameters + layer.kernel,
-                   layer.bias == kNone ? nullptr : group.parameters + layer.bias, layer, layer.out.height,
-                   layer.out.width, group.out, finish);
-  });
+  depthwise_rows(padded_input(layer, group), group.in.row, layer.pad_top, layer.in.height,
+                 group.parameters + layer.kernel, layer.bias == kNone ? nullptr : group.parameters + layer.bias, layer,
+                 layer.out.height, layer.out.width, group.out);
+  for (int row = 0; row < layer.out.height; ++row) finish_row(layer, group, row);
 }
 
 // P positions of one channel: x [Rows][P + Columns - 1], grad [P] -> sums [Rows][Columns], added to.
@@ -634,7 +634,7 @@ void depthwise_backward(const Layer& layer, const Group& group) {
   clear_border(group.grad_out, layer.out.height, layer.out.width * channels, top, bottom, left * channels,
                right * channels);
   depthwise_rows(group.grad_out.data - top * group.grad_out.row - left * channels, group.grad_out.row, top,
-                 layer.out.height, group.turned + layer.turned, nullptr, layer, layer.in.height, layer.in.width, group.grad_in, Plain());
+                 layer.out.height, group.turned + layer.turned, nullptr, layer, layer.in.height, layer.in.width, group.grad_in);
 }
 
 // ----------------------------------------------------------------------------------------------------------- Pooling

@@ -76,7 +76,7 @@ struct Group {
   const float* parameters;             // [parameters]
   const float* turned;                 // [turned kernels]
   float* gradients;                    // [parameters], this group's, added to
-  float* scratch;                      // of the thread, scratch_floats(layer) long
+  float* scratch;                      // of the thread
   int32_t* choices;                    // the largest in each window of a max pool, [out shape][kLanes]
   float* saved;                        // [2][kLanes], mean and reciprocal deviation of an instance normalisation
   const float* present;                // [kLanes], 1 for a sample and 0 for an empty lane
@@ -111,9 +111,6 @@ struct Kernels {
   // the gradient back through activation and dropout, in place.
   void (*batch_gradients)(const Layer& layer, const Group& group, double* gradient, double* product);
 };
-
-// Floats of scratch memory that a layer's kernels may need.
-size_t scratch_floats(const Layer& layer);
 
 namespace baseline {
 extern const Kernels kernels;

@@ -208,8 +208,8 @@ void check_places(const std::vector<Layer>& layers, size_t parameters, size_t st
   }
 }
 
-}  // namespace
-
+// Floats of scratch memory that a layer's kernels may need: sums before those over the lanes, and two rows of a
+// convolution before its pool.
 size_t scratch_floats(const Layer& layer) {
   size_t floats = kernel_size(layer) * kLanes;
   if (layer.pooled) {
@@ -217,6 +217,8 @@ size_t scratch_floats(const Layer& layer) {
   }
   return floats;
 }
+
+}  // namespace
 
 const Kernels& choose_kernels() {
   const char* wanted = std::getenv("MNIST_MINIMAL_SIMD");
@@ -239,7 +241,12 @@ const Kernels& choose_kernels() {
 class Network::Team {
  public:
   explicit Team(int threads) : threads_(threads) {
-    for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+    try {
+      for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+    } catch (...) {
+      stop();  // A program ends where a thread that still runs is forgotten.
+      throw;
+    }
   }
 
   ~Team() { stop(); }
@@ -586,6 +593,7 @@ Totals Network::run_batch(const Batch& batch, Team& team) {
 
 Totals Network::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size,
                       uint64_t seed, uint64_t epoch, float learning_rate, int threads) {
+  const std::lock_guard<std::mutex> lock(running_);
   Team team(threads);
   Totals totals;
   const size_t most_groups = (std::min<int64_t>(batch_size, count) + kLanes - 1) / kLanes;
@@ -607,6 +615,7 @@ Totals Network::train(Images images, const uint8_t* labels, const int64_t* order
 
 Totals Network::differentiate(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
                               uint64_t epoch, uint64_t step, int threads) {
+  const std::lock_guard<std::mutex> lock(running_);
   Team team(threads);
   const size_t groups = (batch_size + kLanes - 1) / kLanes;
   reserve(segments_.size() > 1 ? groups : threads, groups, threads);
@@ -619,6 +628,7 @@ Totals Network::differentiate(Images images, const uint8_t* labels, const int64_
 
 Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* order, int64_t count,
                          float* probabilities, int threads) {
+  const std::lock_guard<std::mutex> lock(running_);
   Team team(threads);
   Batch batch = {images, nullptr, order, int(count), false, false, 0, 0, 0};
   reserve(threads, 1, threads);

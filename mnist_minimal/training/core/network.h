@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "layers.h"
@@ -65,6 +66,7 @@ class Network {
   void merge_batch_gradients(size_t layer, const Batch& batch);
   void use_moving_statistics();
 
+  std::mutex running_;  // Two threads of Python may call the same network.
   Shape input_;
   float scale_, offset_;
   std::vector<Layer> layers_;

@@ -1,0 +1,252 @@
+"""How fast the C++ core is: against Keras, against the source's own libraries, against a matrix product, on two cores.
+
+    python experiments/benchmark.py --data mnist.npz [--oracle-python oracle-env/bin/python] [--rounds 5]
+
+It takes about 5 minutes, and 2 more with --oracle-python, the Python of the environment that
+experiments/addons_oracle/oracle.py describes. It prints Markdown. The contenders run in turn, A B A B, and a ratio is
+that of neighbours, so that a machine that slows down slows both: given are its median and, in brackets, its range.
+
+- An epoch is all 60,000 images: forward, backward, optimizer. The core runs whole epochs on one thread. Keras and the
+  source's libraries need half a minute for one, so they run 100 steps after a warm-up, and their times are scaled up.
+- CPU seconds are those of all threads.
+- Multiply-accumulates are those of the convolutions and dense layers forward, times 3 for forward, the kernels' and the
+  inputs' gradients; the gradient of the pixels is counted so too, though nobody computes it. NumPy multiplies two
+  float32 matrices of 1024 x 1024 on one thread.
+
+Expected on two shared cores of an AMD EPYC (Zen 3, AVX2) at 5 rounds: EXPECTED
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from mnist_minimal.batches import epoch_batches
+from mnist_minimal.data import Dataset, load, split
+from mnist_minimal.data_choice import Choice
+from mnist_minimal.models import MODELS
+from mnist_minimal.recipes import RECIPES
+from mnist_minimal.training.core import instruction_set
+from mnist_minimal.training.core.chain import Chain, describe
+from mnist_minimal.training.keras_fit import EpochBatches, compile_model
+
+ORACLE = Path(__file__).parent / "addons_oracle" / "oracle.py"
+
+# Steps of Keras that stand for an epoch, after steps that build and warm up what it needs.
+KERAS_STEPS, WARM_UP_STEPS = 100, 20
+
+MATRIX_SIZE, PRODUCTS = 1024, 10
+
+
+class CoreEpochs:
+    """Epochs of one model by its recipe on the core, from fresh weights."""
+
+    def __init__(self, name: str, dataset: Dataset) -> None:
+        self.images, self.labels = dataset.x_train, dataset.y_train.astype(np.uint8)
+        self.recipe = RECIPES[name]
+        model = MODELS[name]()
+        compile_model(model, self.recipe)
+        self.chain = Chain(model, model.optimizer)
+        self.epoch = 0
+
+    def run(self) -> None:
+        """Trains one epoch of all images on one thread."""
+        batches = epoch_batches(1, self.epoch, len(self.images), self.recipe.batch_size, drop_remainder=False)
+        self.chain.network.train(
+            self.images,
+            self.labels,
+            np.concatenate(batches),
+            batch_size=self.recipe.batch_size,
+            seed=1,
+            epoch=self.epoch,
+            learning_rate=self.recipe.optimizer.learning_rate,
+        )
+        self.epoch += 1
+
+    def multiply_accumulates(self) -> int:
+        """Of one image, forward."""
+        count = 0
+        for layer in describe(self.chain.model).layers:
+            height, width, channels = layer["out_shape"]
+            rows, columns = layer.get("kernel_size", (1, 1))
+            if layer["kind"] == "convolution":
+                count += height * width * rows * columns * layer["in_shape"][2] * channels
+            elif layer["kind"] == "depthwise":
+                count += height * width * rows * columns * channels
+        return count
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Processor time of all threads while `work` runs."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def keras_epoch(name: str, dataset: Dataset, from_arrays: bool) -> Callable[[], float]:
+    """A function that runs some steps of `model.fit` and gives the CPU seconds of an epoch.
+
+    The steps are fed as the Keras trainer feeds them, by `EpochBatches`, or from two arrays, which is less work but
+    leaves the order of the images to Keras.
+    """
+    recipe = RECIPES[name]
+    model = MODELS[name]()
+    compile_model(model, recipe)
+    splits = split(dataset, "source")
+
+    def fit(steps: int) -> None:
+        images = steps * recipe.batch_size
+        part = dataclasses.replace(splits, x_train=splits.x_train[:images], y_train=splits.y_train[:images])
+        if from_arrays:
+            model.fit(part.x_train.astype(np.float32), part.y_train, batch_size=recipe.batch_size, verbose=0)
+        else:
+            model.fit(EpochBatches(part, recipe, seed=1), shuffle=False, verbose=0)
+
+    fit(WARM_UP_STEPS)
+    steps = min(KERAS_STEPS, len(dataset.x_train) // recipe.batch_size)
+    return lambda: cpu_seconds(lambda: fit(steps)) * len(dataset.x_train) / (steps * recipe.batch_size)
+
+
+def oracle_epoch(python: str, data: str, images: int) -> float:
+    """CPU seconds of an epoch of the source's recipe on the source's libraries, fed with arrays."""
+    done = subprocess.run(
+        [python, str(ORACLE), "--time", str(KERAS_STEPS), "--data", data], capture_output=True, text=True, check=True
+    )
+    measured = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    arrays = next(one for one in measured if one["batches"] == "arrays")
+    return arrays["cpu_seconds"] / KERAS_STEPS * images / RECIPES["sep997"].batch_size
+
+
+def in_turn(rounds: int, *contenders: Callable[[], float]) -> np.ndarray:
+    """What each contender gives, (rounds, contenders), each round all of them one after the other."""
+    return np.array([[contender() for contender in contenders] for _ in range(rounds)])
+
+
+def spread(values: np.ndarray, digits: int = 3) -> str:
+    """Median and range of some numbers."""
+    return f"{np.median(values):.{digits}g} ({values.min():.{digits}g} to {values.max():.{digits}g})"
+
+
+def compare_with_keras(name: str, dataset: Dataset, rounds: int) -> list[str]:
+    """Two rows of the table: an epoch on the core and with Keras, fed in two ways."""
+    core = CoreEpochs(name, dataset)
+    core.run()
+    times = in_turn(
+        rounds,
+        lambda: cpu_seconds(core.run),
+        keras_epoch(name, dataset, from_arrays=False),
+        keras_epoch(name, dataset, from_arrays=True),
+    )
+    return [
+        f"| {name} | {spread(times[:, 0])} | {what} {spread(times[:, i])} | {spread(times[:, i] / times[:, 0])} |"
+        for i, what in ((1, "Keras trainer"), (2, "Keras from arrays"))
+    ]
+
+
+def compare_with_oracle(python: str, data: str, dataset: Dataset, rounds: int) -> str:
+    """A row of the table: an epoch of sep997 on the core and with the source's libraries."""
+    core = CoreEpochs("sep997", dataset)
+    core.run()
+    times = in_turn(rounds, lambda: cpu_seconds(core.run), lambda: oracle_epoch(python, data, len(dataset.x_train)))
+    ratio = times[:, 1] / times[:, 0]
+    return f"| sep997 | {spread(times[:, 0])} | the source's libraries {spread(times[:, 1])} | {spread(ratio)} |"
+
+
+def compare_with_product(name: str, dataset: Dataset, rounds: int) -> str:
+    """A row of the table: billions of multiply-accumulates a second, of the core and of NumPy's matrix product."""
+    core = CoreEpochs(name, dataset)
+    core.run()
+    count = 3 * core.multiply_accumulates() * len(dataset.x_train)
+    random = np.random.default_rng(0)
+    a, b = (random.random((MATRIX_SIZE, MATRIX_SIZE), np.float32) for _ in range(2))
+
+    def multiply() -> None:
+        with threadpool_limits(1):
+            for _ in range(PRODUCTS):
+                a @ b
+
+    multiply()
+    rates = in_turn(
+        rounds,
+        lambda: count / cpu_seconds(core.run) / 1e9,
+        lambda: PRODUCTS * MATRIX_SIZE**3 / cpu_seconds(multiply) / 1e9,
+    )
+    return f"| {name} | {spread(rates[:, 0])} | {spread(rates[:, 1])} | {spread(rates[:, 0] / rates[:, 1])} |"
+
+
+def throughput(trials: list[CoreEpochs], epochs: int) -> float:
+    """Epochs per second of wall-clock time, each trial on a thread of its own."""
+
+    def run(trial: CoreEpochs) -> None:
+        for _ in range(epochs):
+            trial.run()
+
+    threads = [threading.Thread(target=run, args=(trial,)) for trial in trials]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return epochs * len(trials) / (time.perf_counter() - start)
+
+
+def compare_two_jobs(dataset: Dataset, rounds: int) -> str:
+    """A row of the table: one trial of sep997 and two side by side."""
+    trials = [CoreEpochs("sep997", dataset) for _ in range(2)]
+    throughput(trials, 1)
+    rates = in_turn(rounds, lambda: throughput(trials[:1], 3), lambda: throughput(trials, 3))
+    return f"| sep997 | {spread(rates[:, 0])} | {spread(rates[:, 1])} | {spread(rates[:, 1] / rates[:, 0])} |"
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    """Reads the command line and prints the tables as their rows come in."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", metavar="NPZ", required=True, help="MNIST in the layout of keras.datasets.mnist")
+    parser.add_argument("--oracle-python", metavar="PATH", help="the Python that has TensorFlow 2.15 and its addons")
+    parser.add_argument("--rounds", type=int, default=5, help="times each contender runs (default: %(default)s)")
+    arguments = parser.parse_args()
+    dataset = load(Choice("mnist", arguments.data))
+
+    def table(*lines: str) -> None:
+        for line in lines:
+            print(line, flush=True)
+
+    print(
+        f"{processor()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, Keras "
+        f"{keras.__version__} on {keras.backend.backend()}, core with {instruction_set()}; medians of "
+        f"{arguments.rounds} rounds.\n"
+    )
+    table("| an epoch, CPU seconds | core, one thread | other | other / core |", "|---|---|---|---|")
+    for name in MODELS:
+        table(*compare_with_keras(name, dataset, arguments.rounds))
+    if arguments.oracle_python:
+        table(compare_with_oracle(arguments.oracle_python, arguments.data, dataset, arguments.rounds))
+    table("", "| 1e9 multiply-accumulates / CPU second | core | NumPy | core / NumPy |", "|---|---|---|---|")
+    for name in MODELS:
+        table(compare_with_product(name, dataset, arguments.rounds))
+    table("", "| epochs / second | one trial | two side by side | two / one |", "|---|---|---|---|")
+    table(compare_two_jobs(dataset, arguments.rounds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
