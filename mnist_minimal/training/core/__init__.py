@@ -21,8 +21,7 @@ def require() -> None:
     """Does nothing where the core can run.
 
     Raises:
-        UserError: if the extension was not built, or MNIST_MINIMAL_SIMD names an instruction set that this processor has
-            not.
+        UserError: if the extension was not built, or MNIST_MINIMAL_SIMD names a set that this processor has not.
     """
     instruction_set()
 
