@@ -41,8 +41,9 @@ from mnist_minimal.data import Dataset, load, split
 from mnist_minimal.data_choice import Choice
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES
+from mnist_minimal.summary import layer_table
 from mnist_minimal.training.core import instruction_set
-from mnist_minimal.training.core.chain import Chain, describe
+from mnist_minimal.training.core.chain import Chain
 from mnist_minimal.training.keras_fit import EpochBatches, compile_model
 
 ORACLE = Path(__file__).parent / "addons_oracle" / "oracle.py"
@@ -64,8 +65,8 @@ class CoreEpochs:
         self.chain = Chain(model, model.optimizer)
         self.epoch = 0
 
-    def run(self) -> None:
-        """Trains one epoch of all images on one thread."""
+    def run(self, threads: int = 1) -> None:
+        """Trains one epoch of all images."""
         batches = epoch_batches(1, self.epoch, len(self.images), self.recipe.batch_size, drop_remainder=False)
         self.chain.network.train(
             self.images,
@@ -75,20 +76,13 @@ class CoreEpochs:
             seed=1,
             epoch=self.epoch,
             learning_rate=self.recipe.optimizer.learning_rate,
+            threads=threads,
         )
         self.epoch += 1
 
     def multiply_accumulates(self) -> int:
         """Of one image, forward."""
-        count = 0
-        for layer in describe(self.chain.model).layers:
-            height, width, channels = layer["out_shape"]
-            rows, columns = layer.get("kernel_size", (1, 1))
-            if layer["kind"] == "convolution":
-                count += height * width * rows * columns * layer["in_shape"][2] * channels
-            elif layer["kind"] == "depthwise":
-                count += height * width * rows * columns * channels
-        return count
+        return sum(row.macs for row in layer_table(self.chain.model))
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -213,6 +207,37 @@ def compare_two_jobs(dataset: Dataset, rounds: int) -> str:
     return f"| sep997 | {spread(rates[:, 0])} | {spread(rates[:, 1])} | {spread(rates[:, 1] / rates[:, 0])} |"
 
 
+def compare_two_threads(dataset: Dataset, rounds: int) -> str:
+    """A row of the table: one trial of sep997 on one thread and on two."""
+    trial = CoreEpochs("sep997", dataset)
+    trial.run()
+
+    def epochs_per_second(threads: int) -> float:
+        start = time.perf_counter()
+        for _ in range(3):
+            trial.run(threads)
+        return 3 / (time.perf_counter() - start)
+
+    rates = in_turn(rounds, lambda: epochs_per_second(1), lambda: epochs_per_second(2))
+    return f"| sep997 | {spread(rates[:, 0])} | {spread(rates[:, 1])} | {spread(rates[:, 1] / rates[:, 0])} |"
+
+
+def resident_megabytes() -> float:
+    """Memory that this process has now, in millions of bytes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def memory_of_a_trial(name: str, dataset: Dataset) -> str:
+    """A row of the table: what each of four more trials adds, with their Keras models, after a first one."""
+    trials = [CoreEpochs(name, dataset)]
+    trials[0].run()
+    before = resident_megabytes()
+    trials += [CoreEpochs(name, dataset) for _ in range(4)]
+    throughput(trials[1:], 1)
+    return f"| {name} | {(resident_megabytes() - before) / 4:.1f} |"
+
+
 def processor() -> str:
     """The processor's name."""
     try:
@@ -250,6 +275,11 @@ def main() -> None:
         table(compare_with_product(name, dataset, arguments.rounds))
     table("", "| epochs / second | one trial | two side by side | two / one |", "|---|---|---|---|")
     table(compare_two_jobs(dataset, arguments.rounds))
+    table("", "| epochs / second | one thread | two threads | two / one |", "|---|---|---|---|")
+    table(compare_two_threads(dataset, arguments.rounds))
+    table("", "| memory of one more trial side by side | MB |", "|---|---|")
+    for name in MODELS:
+        table(memory_of_a_trial(name, dataset))
 
 
 if __name__ == "__main__":

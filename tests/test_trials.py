@@ -184,7 +184,8 @@ def test_an_interrupt_that_python_drops_ends_the_job_at_the_next_epoch(study, sh
         trials.run_trials(
             train_and_be_interrupted, failed, study, itertools.count(), shown, jobs=jobs, interrupted=interrupted
         )
-    assert {0, 1} <= set(seeds(study)) <= {0, 1, 2, 3}
+    assert 4 not in seeds(study)
+    assert jobs > 1 or seeds(study) == [0, 1, 2, 3]
     assert all(trial.status == "finished" for trial in ledger.read(study.csv))
 
 
