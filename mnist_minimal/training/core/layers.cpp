@@ -433,31 +433,65 @@ void pooled_convolution_forward(const Layer& layer, const Group& group) {
   });
 }
 
+// A max pool hands a gradient to one of four positions, so three quarters of a plain kernel gradient would be products
+// with zeros. Instead the input under the chosen position is selected, first the column, then the row: with the sums of
+// two neighbouring rows of the kernel from one selection of columns.
+// One row of pooled gradients and choices [columns][channels][kLanes], R rows and K places of the kernel: x [2][R + 1]
+// [2 * columns + ...][kLanes] -> wide [R][span][channels][kWidth], added to.
+template <int R, int K>
+inline void pooled_products(const Convolution& conv, const float* x, const float* grad, const int32_t* choices,
+                            int columns, float* wide) {
+  const int stride = conv.channels_out * kLanes;
+  Vec sums[R][K] = {};
+  for (int column = 0; column < columns; ++column) {
+#pragma GCC unroll 4
+    for (int part = 0; part < kParts; ++part) {
+      const int place = column * stride + part * kWidth;
+      const Vec g = load(grad + place);
+      const IntVec choice = *reinterpret_cast<const IntVec*>(choices + place);
+      const IntVec right = (choice & 1) == 1, down = choice > 1;
+      const float* from = x + 2 * column * conv.x_step + part * kWidth;
+#pragma GCC unroll 3
+      for (int k = 0; k < K; ++k, from += kLanes) {
+        Vec above = select(right, load(from + conv.x_step), load(from));
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) {
+          const float* next = from + (r + 1) * conv.x_row;
+          const Vec below = select(right, load(next + conv.x_step), load(next));
+          sums[r][k] += g * select(down, below, above);
+          above = below;
+        }
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int k = 0; k < K; ++k) {
+      float* to = wide + (r * conv.span + k) * conv.channels_out * kWidth;
+      store(to, load(to) + sums[r][k]);
+    }
+  }
+}
+
 void pooled_convolution_backward(const Layer& layer, const Group& group) {
   finish_backward(layer, group, bias_gradients(layer, group));
   const Convolution conv = forward_convolution(layer, group);
-  const int columns = convolved_columns(layer), channels = layer.out.channels;
+  const int width = layer.out.width, channels = layer.out.channels;
   const int weights = conv.kernel_rows * conv.span * channels;
   float* wide = group.scratch;
-  const View tile = {group.scratch + weights * kLanes, ptrdiff_t(columns) * channels * kLanes};
   memset(wide, 0, sizeof(float) * weights * kWidth);
-  memset(tile.data, 0, sizeof(float) * 2 * tile.row);
   for (int row = 0; row < layer.out.height; ++row) {
+    const float* x = padded_input(layer, group) + 2 * row * conv.x_row;
     const float* grad = group.grad_out.data + row * group.grad_out.row;
-    const int32_t* choices = group.choices + row * layer.out.width * channels * kLanes;
-    for (int column = 0; column < layer.out.width; ++column) {
-      for (int i = 0; i < channels * kLanes; i += kWidth) {
-        const int place = column * channels * kLanes + i;
-        const Vec g = load(grad + place);
-        const IntVec choice = *reinterpret_cast<const IntVec*>(choices + place);
-        float* to = tile.data + 2 * column * channels * kLanes + i;
-        store(to, select(choice == 0, g, zeros()));
-        store(to + channels * kLanes, select(choice == 1, g, zeros()));
-        store(to + tile.row, select(choice == 2, g, zeros()));
-        store(to + tile.row + channels * kLanes, select(choice == 3, g, zeros()));
-      }
+    const int32_t* choices = group.choices + row * width * channels * kLanes;
+    for (int c = 0; c < channels; ++c) {
+      for_blocks<3>(conv.kernel_rows, [&](int r, auto rows) {
+        for_blocks<3>(conv.span, [&](int k, auto places) {
+          pooled_products<decltype(rows)::value, decltype(places)::value>(
+              conv, x + r * conv.x_row + k * kLanes, grad + c * kLanes, choices + c * kLanes, width,
+              wide + ((r * conv.span + k) * channels + c) * kWidth);
+        });
+      });
     }
-    kernel_backward(conv, padded_input(layer, group) + 2 * row * conv.x_row, tile, 2, columns, wide);
   }
   add_sums_of_lanes(wide, weights, group.gradients + layer.kernel);
 }
