@@ -13,11 +13,11 @@ that of neighbours, so that a machine that slows down slows both: given are its 
   inputs' gradients; the gradient of the pixels is counted so too, though nobody computes it. NumPy multiplies two
   float32 matrices of 1024 x 1024 on one thread.
 
-Expected on two shared cores of an AMD EPYC (Zen 3, AVX2), medians and ranges of 3 rounds: an epoch of sep997 in 0.66
-(0.65 to 0.89) CPU seconds, 34 (33 to 43) times less than the Keras trainer on Keras 3.15 and TensorFlow 2.21, and, in
-another run beside other work, 29 (27 to 35) times less than the source's libraries; sep697 in 0.56, 46 (45 to 54) times
-less than the Keras trainer. sep997 at 0.62 (0.62 to 0.63) of the matrix product's rate. Two trials side by side had 2.0
-(1.9 to 2.0) times the throughput of one where both cores were free, and 1.0 (1.0 to 1.2) where other work had them.
+Expected on two shared cores of an AMD EPYC (Zen 3, AVX2), medians and ranges of 5 rounds: an epoch of sep997 in 0.61
+(0.59 to 0.64) CPU seconds, 44 (37 to 45) times less than the Keras trainer on Keras 3.15 and TensorFlow 2.21, 38 (29 to
+40) times less than the source's libraries; sep697 in 0.53 (0.52 to 0.56), 52 (43 to 54) times less than with Keras.
+sep997 at 0.60 (0.52 to 0.75) of the matrix product's rate. Two trials side by side had 1.8 (1.7 to 2.0) times the
+throughput of one, in another run 2.0 (1.9 to 2.0), and 1.0 where other work had the second core.
 """
 
 import argparse
@@ -117,13 +117,13 @@ def keras_epoch(name: str, dataset: Dataset, from_arrays: bool) -> Callable[[], 
 
 
 def oracle_epoch(python: str, data: str, images: int) -> float:
-    """CPU seconds of an epoch of the source's recipe on the source's libraries, fed with arrays."""
+    """CPU seconds of an epoch of the source's recipe on the source's libraries, fed by its own ImageDataGenerator."""
     done = subprocess.run(
         [python, str(ORACLE), "--time", str(KERAS_STEPS), "--data", data], capture_output=True, text=True, check=True
     )
     measured = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    arrays = next(one for one in measured if one["batches"] == "arrays")
-    return arrays["cpu_seconds"] / KERAS_STEPS * images / RECIPES["sep997"].batch_size
+    fed = next(one for one in measured if one["batches"] == "ImageDataGenerator")
+    return fed["cpu_seconds"] / KERAS_STEPS * images / RECIPES["sep997"].batch_size
 
 
 def in_turn(rounds: int, *contenders: Callable[[], float]) -> np.ndarray:
