@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_minimal import __version__
 from mnist_minimal.data_choice import Choice
@@ -76,6 +76,9 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
     from mnist_minimal.training.checkpoint import Checkpoint
     from mnist_minimal.training.trainers import backend, fit_function
 
+    if job.trainer == "keras":
+        # Keras keeps what earlier models compiled; without this a long job grows.
+        keras.utils.clear_session()
     with BUILDING:
         keras.utils.set_random_seed(seed)
         model = MODELS[job.study.model]()
@@ -113,25 +116,17 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
     )
     weights = job.study.weights(seed)
     save(model, weights)
-    return Trial(
-        model=job.study.model,
-        params=job.params,
-        dataset=job.study.dataset,
-        protocol=job.study.protocol,
-        trainer=job.trainer,
-        seed=seed,
+    return _row(
+        job,
+        seed,
         epochs=fitted.epochs,
         best_epoch=fitted.best_epoch,
         saved_accuracy=fitted.saved_accuracy,
         best_accuracy=fitted.best_accuracy,
         test_correct=evaluate(model, splits.x_test, splits.y_test).correct,
-        test_size=job.test_size,
         train_seconds=round(fitted.train_seconds, 2),
         cpu_seconds=round(fitted.cpu_seconds, 2),
-        finished_at=_now(),
-        version=__version__,
         weights=weights.relative_to(job.study.out).as_posix(),
-        max_epochs=job.max_epochs,
         backend=backend(job.trainer),
     )
 
@@ -146,6 +141,24 @@ def keep_epochs(history: Path, epochs: int) -> None:
 
 def failed_trial(job: Job, seed: int, reason: str) -> Trial:
     """The row of a trial that did not come to its end."""
+    return _row(
+        job,
+        seed,
+        epochs=None,
+        best_epoch=None,
+        saved_accuracy=None,
+        best_accuracy=None,
+        test_correct=None,
+        train_seconds=None,
+        cpu_seconds=None,
+        weights="",
+        backend="",
+        reason=reason,
+        status=FAILED,
+    )
+
+
+def _row(job: Job, seed: int, **figures: Any) -> Trial:
     return Trial(
         model=job.study.model,
         params=job.params,
@@ -153,23 +166,9 @@ def failed_trial(job: Job, seed: int, reason: str) -> Trial:
         protocol=job.study.protocol,
         trainer=job.trainer,
         seed=seed,
-        epochs=None,
-        best_epoch=None,
-        saved_accuracy=None,
-        best_accuracy=None,
-        test_correct=None,
         test_size=job.test_size,
-        train_seconds=None,
-        cpu_seconds=None,
-        finished_at=_now(),
+        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=__version__,
-        weights="",
         max_epochs=job.max_epochs,
-        backend="",
-        reason=reason,
-        status=FAILED,
+        **figures,
     )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
