@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from mnist_minimal import __version__
 from mnist_minimal.errors import UserError
 from mnist_minimal.files import written_whole
@@ -41,6 +43,11 @@ class Study:
     def csv(self) -> Path:
         """The table of trials."""
         return self.out / f"{self.name}.csv"
+
+    @property
+    def lock(self) -> Path:
+        """Held by who writes to the files of the whole study; the ledger's lock on the CSV."""
+        return self.csv.with_name(f"{self.csv.name}.lock")
 
     @property
     def json(self) -> Path:
@@ -79,11 +86,12 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
     wanted = {"recipe": recipe.as_dict(), "max_epochs": max_epochs}
     try:
         study.folder.mkdir(parents=True, exist_ok=True)
-        if not study.json.exists():
-            content = json.dumps({"study": study.name, **wanted, "versions": _versions()}, indent=2)
-            with written_whole(study.json) as temporary:
-                temporary.write_text(content + "\n", encoding="utf-8")
-            return
+        with FileLock(study.lock):
+            if not study.json.exists():
+                content = json.dumps({"study": study.name, **wanted, "versions": _versions()}, indent=2)
+                with written_whole(study.json) as temporary:
+                    temporary.write_text(content + "\n", encoding="utf-8")
+                return
         begun = json.loads(study.json.read_text(encoding="utf-8"))
         if not isinstance(begun, dict):
             raise ValueError(f"it holds a {type(begun).__name__}")
