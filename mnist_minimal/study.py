@@ -97,7 +97,7 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
             raise ValueError(f"it holds a {type(begun).__name__}")
     except OSError as error:
         raise UserError(
-            f"{error.filename}: can't be written or read ({error.strerror}); choose another folder with --out"
+            f"{error.filename or study.out}: can't be written or read ({error.strerror}); choose another folder with --out"
         ) from error
     except ValueError as error:
         raise UserError(
