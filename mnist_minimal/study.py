@@ -96,8 +96,9 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
         if not isinstance(begun, dict):
             raise ValueError(f"it holds a {type(begun).__name__}")
     except OSError as error:
+        where = error.filename or study.out
         raise UserError(
-            f"{error.filename or study.out}: can't be written or read ({error.strerror}); choose another folder with --out"
+            f"{where}: can't be written or read ({error.strerror}); choose another folder with --out"
         ) from error
     except ValueError as error:
         raise UserError(
