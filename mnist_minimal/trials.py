@@ -96,6 +96,8 @@ def run_trials(
 
     def train_seed(seed: int) -> None:
         if any(trial.seed == seed for trial in ledger.finished(ledger.read(study.csv))):
+            # A kill may have come between the row and this.
+            study.checkpoint(seed).unlink(missing_ok=True)
             return
         with guard:
             shown.trial_started(seed)

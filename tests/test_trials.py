@@ -87,6 +87,13 @@ def test_finished_seeds_are_skipped_and_missing_ones_run(study, shown):
     assert seeds(study) == [1, 3, 0, 2, 4]
 
 
+def test_what_a_kill_after_the_row_left_behind_is_removed(study, shown):
+    trials.run_trials(train, failed, study, [0], shown)
+    study.checkpoint(0).touch()
+    trials.run_trials(train, failed, study, range(2), shown)
+    assert not study.checkpoint(0).exists()
+
+
 def test_a_row_is_there_before_the_next_trial_starts(study, shown):
     def train_looking_back(seed, report):
         assert seeds(study) == list(range(seed))
