@@ -254,7 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(dataset.notice)
     study = Study(options.out, options.model, dataset.name, options.protocol)
     recipe = RECIPES[options.model]
-    open_study(study, recipe, min(options.epochs or recipe.max_epochs, recipe.max_epochs))
+    options.epochs = min(options.epochs or recipe.max_epochs, recipe.max_epochs)
+    open_study(study, recipe, options.epochs)
     status = 0
     try:
         status = run_job(options, study, dataset, interrupted)
@@ -310,7 +311,6 @@ def make_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> J
     from mnist_minimal.models import MODELS
     from mnist_minimal.training.trainers import choose
 
-    recipe = RECIPES[study.model]
     model = MODELS[study.model]()
     trainer, notice = choose(options.trainer, model)
     if notice:
@@ -320,7 +320,7 @@ def make_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> J
         # Where the digits took MNIST's place, the workers need not look for it again.
         choice=data_choice.Choice("digits") if dataset.name == "digits" else data_choice.from_arguments(options),
         trainer=trainer,
-        max_epochs=min(options.epochs or recipe.max_epochs, recipe.max_epochs),
+        max_epochs=options.epochs,
         jobs=options.jobs,
         params=sum(math.prod(weight.shape) for weight in model.trainable_weights),
         test_size=len(dataset.x_test),

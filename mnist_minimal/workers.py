@@ -24,7 +24,6 @@ class WorkerProcesses:
     """
 
     def __init__(self, make_train: Callable[[], Train], processes: int) -> None:
-        self.make_train = make_train
         self.idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self.all = [_Worker(make_train) for _ in range(processes)]
         for worker in self.all:
