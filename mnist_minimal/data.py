@@ -64,7 +64,7 @@ class Splits:
 
     Attributes:
         dataset: Name of the data set.
-        protocol: "source", where the monitored images are the test set, or "holdout".
+        protocol: "source", where the published recipe says what is monitored, mostly the test set, or "holdout".
         x_train, x_val, x_test: uint8 (n, 28, 28, 1) in [0, 255].
         y_train, y_val, y_test: int64 (n,) in 0 .. 9.
     """
@@ -115,39 +115,41 @@ def load(choice: Choice) -> Dataset:
         )
 
 
-def split(dataset: Dataset, protocol: str) -> Splits:
+def split(dataset: Dataset, protocol: str, validation_share: float = 0.0) -> Splits:
     """Splits a data set by one of the two protocols.
 
-    "source" monitors the test set, as every published recipe does. "holdout" takes the last twelfth of the training set
-    (5,000 images of MNIST) for the schedule, the stopping and the choice of epoch.
+    "source" monitors what the published recipe does: the test set, or the last `validation_share` of the training set.
+    "holdout" takes the last twelfth of the training set (5,000 images of MNIST), or that share, for the schedule, the
+    stopping and the choice of epoch.
+
+    Args:
+        dataset: The images.
+        protocol: "source" or "holdout".
+        validation_share: `Recipe.validation_share`, in [0, 1).
 
     Raises:
         ValueError: if the protocol is neither.
     """
-    if protocol == "source":
-        return Splits(
-            dataset.name,
-            protocol,
-            dataset.x_train,
-            dataset.y_train,
-            dataset.x_test,
-            dataset.y_test,
-            dataset.x_test,
-            dataset.y_test,
-        )
-    if protocol == "holdout":
-        kept = len(dataset.x_train) - len(dataset.x_train) // 12
-        return Splits(
-            dataset.name,
-            protocol,
-            dataset.x_train[:kept],
-            dataset.y_train[:kept],
-            dataset.x_train[kept:],
-            dataset.y_train[kept:],
-            dataset.x_test,
-            dataset.y_test,
-        )
-    raise ValueError(f"expected the protocol 'source' or 'holdout', found {protocol!r}")
+    if protocol not in ("source", "holdout"):
+        raise ValueError(f"expected the protocol 'source' or 'holdout', found {protocol!r}")
+    x_val, y_val = dataset.x_test, dataset.y_test
+    kept = images = len(dataset.x_train)
+    if validation_share:
+        kept = int(images * (1 - validation_share))  # As Keras' `validation_split` rounds.
+    elif protocol == "holdout":
+        kept = images - images // 12
+    if kept < images:
+        x_val, y_val = dataset.x_train[kept:], dataset.y_train[kept:]
+    return Splits(
+        dataset.name,
+        protocol,
+        dataset.x_train[:kept],
+        dataset.y_train[:kept],
+        x_val,
+        y_val,
+        dataset.x_test,
+        dataset.y_test,
+    )
 
 
 class MnistUnavailableError(Exception):

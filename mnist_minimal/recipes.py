@@ -1,11 +1,12 @@
 """The published training recipes, as data.
 
-A recipe says how a model is trained: optimizer, schedule, stopping, batches. It holds no Keras object, so that it can
-be written beside the results as JSON and read without Keras; `mnist_minimal.training` turns it into what it describes.
+A recipe says how a model is trained: optimizer, schedule, stopping, batches, augmentation. It holds no Keras object, so
+that it can be written beside the results as JSON and read without Keras; `mnist_minimal.training` turns it into what it
+describes. Epochs are counted from 1 where they are counted.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,21 @@ class AdamW:
 
     learning_rate: float
     weight_decay: float
+
+
+@dataclass(frozen=True)
+class Adam:
+    """`keras.optimizers.Adam`."""
+
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class SGD:
+    """`keras.optimizers.SGD`: v = momentum * v - learning_rate * gradient, added to the weights."""
+
+    learning_rate: float
+    momentum: float
 
 
 @dataclass(frozen=True)
@@ -31,10 +47,65 @@ class Plateau:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """The learning rate is multiplied by `factor` after each of the epochs `after`."""
+
+    factor: float
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PiecewiseLinear:
+    """The learning rate follows straight lines through points (finished epochs, learning rate), set once an epoch."""
+
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class EarlyStopping:
     """`keras.callbacks.EarlyStopping` on the validation accuracy; the weights of the best epoch are restored."""
 
     patience: int
+
+
+@dataclass(frozen=True)
+class WorseHalf:
+    """Stops, once `trials` trials of a study are known, those in their worse half at epoch `epoch`.
+
+    A trial's figure there is the mean of its validation accuracies in the `window` epochs that end with `epoch`.
+    """
+
+    trials: int
+    epoch: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done anew to every training image in every epoch; each number is drawn uniformly from its range.
+
+    The image is first padded and cropped, then turned, scaled and shifted in one resampling, then changed in contrast
+    and brightness; `mnist_minimal.augment` says precisely how. Pixels are those of the data set, 0 .. 255.
+
+    Attributes:
+        rotation: Largest angle to either side, degrees.
+        translation: Largest shift to either side along each axis, as a share of the image's side.
+        scale: Smallest and largest factor by which what is shown grows.
+        crop: Pixels of padding on every side before a window of the image's own size is cut out at random.
+        brightness: Largest change of all pixels to either side, as a share of 255.
+        contrast: Largest change of the contrast to either side, as a share of it.
+        interpolation: How pixels between pixels are read.
+        fill: Pixel value outside the image.
+    """
+
+    rotation: float = 0.0
+    translation: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    crop: int = 0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    interpolation: Literal["nearest", "bilinear"] = "bilinear"
+    fill: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,8 +120,13 @@ class Recipe:
         drop_remainder: Whether a last, smaller batch of an epoch is left out.
         max_epochs: Epochs after which training ends if nothing else ended it.
         optimizer: The optimizer at its first learning rate.
-        plateau: The learning rate's schedule.
-        early_stopping: When training ends.
+        schedule: The learning rate's course; None leaves it as it is.
+        early_stopping: When training ends before `max_epochs`, with the best epoch's weights; None trains to the end
+            and keeps the last epoch's.
+        augmentation: What is done to the training images.
+        validation_share: The last part of the training set, as a share of it, that the source holds out to monitor; 0
+            where it monitors the test set.
+        worse_half: Which trials of a study the source does not train to their end.
     """
 
     model: str
@@ -59,13 +135,26 @@ class Recipe:
     batch_size: int
     drop_remainder: bool
     max_epochs: int
-    optimizer: AdamW
-    plateau: Plateau
-    early_stopping: EarlyStopping
+    optimizer: AdamW | Adam | SGD
+    schedule: Plateau | Steps | PiecewiseLinear | None = None
+    early_stopping: EarlyStopping | None = None
+    augmentation: Augmentation | None = None
+    validation_share: float = 0.0
+    worse_half: WorseHalf | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as nested dictionaries and lists of JSON's types."""
-        return {**asdict(self), "assumed": list(self.assumed)}
+        """The recipe as nested dictionaries and lists of JSON's types; a part that has variants names its `kind`."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {"kind": type(value).__name__} | {
+            field.name: _plain(getattr(value, field.name)) for field in fields(value)
+        }
+    return value
 
 
 RECIPES = {
@@ -77,11 +166,9 @@ RECIPES = {
         drop_remainder=True,
         max_epochs=200,
         optimizer=AdamW(learning_rate=0.01, weight_decay=1e-6),
-        plateau=Plateau(factor=0.1, patience=8, min_delta=1e-16, min_learning_rate=1e-8),
+        schedule=Plateau(factor=0.1, patience=8, min_delta=1e-16, min_learning_rate=1e-8),
         early_stopping=EarlyStopping(patience=25),
     ),
-    # The source also stops, from the 31st trial on, those that are in the worse half at epoch 100. That rule is about a
-    # whole study and no part of how one model is trained: here every trial goes to its own end.
     "sep697": Recipe(
         model="sep697",
         source="https://github.com/JoshWarn/Parameter-Efficient-MNIST, nn_training_framework.py",
@@ -90,7 +177,8 @@ RECIPES = {
         drop_remainder=True,
         max_epochs=2000,
         optimizer=AdamW(learning_rate=0.01, weight_decay=1e-6),
-        plateau=Plateau(factor=0.25, patience=50, min_delta=1e-16, min_learning_rate=2.5e-5),
+        schedule=Plateau(factor=0.25, patience=50, min_delta=1e-16, min_learning_rate=2.5e-5),
         early_stopping=EarlyStopping(patience=150),
+        worse_half=WorseHalf(trials=30, epoch=100, window=3),
     ),
 }

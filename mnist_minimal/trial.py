@@ -52,7 +52,8 @@ def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
     """The function that trains one seed of the job; reads the data set where it is not given."""
     from mnist_minimal import data
 
-    splits = data.split(dataset or data.load(job.choice), job.study.protocol)
+    share = RECIPES[job.study.model].validation_share
+    splits = data.split(dataset or data.load(job.choice), job.study.protocol, share)
     return partial(train_trial, job, splits)
 
 

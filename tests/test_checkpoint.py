@@ -34,7 +34,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path, fit, epoc
     # A plateau after every epoch without progress and a stop after two: all that a callback remembers matters.
     recipe = dataclasses.replace(
         RECIPES["sep997"],
-        plateau=dataclasses.replace(RECIPES["sep997"].plateau, patience=1),
+        schedule=dataclasses.replace(RECIPES["sep997"].schedule, patience=1),
         early_stopping=dataclasses.replace(RECIPES["sep997"].early_stopping, patience=2),
         optimizer=dataclasses.replace(RECIPES["sep997"].optimizer, learning_rate=0.05),
     )

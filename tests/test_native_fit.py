@@ -135,7 +135,7 @@ def test_callbacks_change_learning_rate_and_weights() -> None:
 
 def test_plateau_lowers_the_learning_rate() -> None:
     recipe = dataclasses.replace(
-        RECIPE, plateau=dataclasses.replace(RECIPE.plateau, patience=1, min_delta=100.0, factor=0.5)
+        RECIPE, schedule=dataclasses.replace(RECIPE.schedule, patience=1, min_delta=100.0, factor=0.5)
     )
     fit = native_fit.fit(new_model(), recipe, splits(), 1, max_epochs=4)
     # The first epoch is an improvement on infinity; each later one is none.

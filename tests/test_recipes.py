@@ -12,7 +12,7 @@ def test_sep997_as_published():
     recipe = RECIPES["sep997"]
     assert (recipe.batch_size, recipe.max_epochs, recipe.drop_remainder) == (128, 200, True)
     assert dataclasses.astuple(recipe.optimizer) == (0.01, 1e-6)
-    assert dataclasses.astuple(recipe.plateau) == (0.1, 8, 1e-16, 1e-8)
+    assert dataclasses.astuple(recipe.schedule) == (0.1, 8, 1e-16, 1e-8)
     assert recipe.early_stopping.patience == 25
 
 
@@ -20,7 +20,7 @@ def test_sep697_as_published():
     recipe = RECIPES["sep697"]
     assert (recipe.batch_size, recipe.max_epochs) == (256, 2000)
     assert dataclasses.astuple(recipe.optimizer) == (0.01, 1e-6)
-    assert dataclasses.astuple(recipe.plateau) == (0.25, 50, 1e-16, 2.5e-5)
+    assert dataclasses.astuple(recipe.schedule) == (0.25, 50, 1e-16, 2.5e-5)
     assert recipe.early_stopping.patience == 150
 
 

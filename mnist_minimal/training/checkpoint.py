@@ -22,6 +22,7 @@ Arrays = list[np.ndarray]
 
 # What each callback of a recipe carries from one epoch to the next, beside the best weights.
 CALLBACK_STATE = {
+    "LearningRateScheduler": (),
     "ReduceLROnPlateau": ("best", "wait", "cooldown_counter"),
     "EarlyStopping": ("best", "wait", "best_epoch", "stopped_epoch"),
 }

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from mnist_minimal import recipes
 from mnist_minimal.batches import epoch_batches
 from mnist_minimal.data import Splits
 from mnist_minimal.optimizers import AdamW
-from mnist_minimal.recipes import Recipe
+from mnist_minimal.recipes import PiecewiseLinear, Plateau, Recipe, Steps
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 
@@ -75,28 +76,61 @@ def backend_description() -> str:
 
 def recipe_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
     """New callbacks for the recipe's schedule and stopping, in the order in which the sources hand them to Keras."""
-    return [
-        keras.callbacks.ReduceLROnPlateau(
-            monitor="val_loss",
-            mode="min",
-            factor=recipe.plateau.factor,
-            patience=recipe.plateau.patience,
-            min_delta=recipe.plateau.min_delta,
-            min_lr=recipe.plateau.min_learning_rate,
-        ),
-        keras.callbacks.EarlyStopping(
-            monitor="val_accuracy",
-            mode="max",
-            patience=recipe.early_stopping.patience,
-            restore_best_weights=True,
-        ),
-    ]
+    callbacks = []
+    if isinstance(recipe.schedule, Plateau):
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_loss",
+                mode="min",
+                factor=recipe.schedule.factor,
+                patience=recipe.schedule.patience,
+                min_delta=recipe.schedule.min_delta,
+                min_lr=recipe.schedule.min_learning_rate,
+            )
+        )
+    elif recipe.schedule:
+        callbacks.append(keras.callbacks.LearningRateScheduler(lambda epoch: scheduled_rate(recipe, epoch)))
+    if recipe.early_stopping:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor="val_accuracy",
+                mode="max",
+                patience=recipe.early_stopping.patience,
+                restore_best_weights=True,
+            )
+        )
+    return callbacks
+
+
+def scheduled_rate(recipe: Recipe, epoch: int) -> float:
+    """The learning rate that a schedule by epoch gives after `epoch` finished epochs.
+
+    Raises:
+        ValueError: if the recipe has no such schedule.
+    """
+    match recipe.schedule:
+        case Steps(factor, after):
+            return recipe.optimizer.learning_rate * factor ** sum(epoch >= step for step in after)
+        case PiecewiseLinear(points):
+            return float(np.interp(epoch, [finished for finished, _ in points], [rate for _, rate in points]))
+    raise ValueError(f"expected a schedule by epoch, found {recipe.schedule}")
+
+
+def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
+    """A new Keras optimizer of the recipe."""
+    match recipe.optimizer:
+        case recipes.AdamW(learning_rate, weight_decay):
+            return AdamW(learning_rate, weight_decay)
+        case recipes.Adam(learning_rate):
+            return keras.optimizers.Adam(learning_rate)
+        case recipes.SGD(learning_rate, momentum):
+            return keras.optimizers.SGD(learning_rate, momentum)
 
 
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
     """Compiles the model with a new optimizer of the recipe, cross-entropy over integer labels, and accuracy."""
     model.compile(
-        optimizer=AdamW(recipe.optimizer.learning_rate, recipe.optimizer.weight_decay),
+        optimizer=make_optimizer(recipe),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
         # TensorFlow's XLA on a CPU needs eight times as long for an epoch of separable convolutions as no XLA;
@@ -115,7 +149,9 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    """Trains a model from the weights it has, and leaves in it those of the best epoch.
+    """Trains a model from the weights it has, and leaves in it those of the best epoch where the recipe stops early.
+
+    A recipe without early stopping leaves those of its last epoch, as its source does.
 
     The order of the images and the dropout follow from the seed and the epoch: the same model, recipe, splits and seed
     give the same bits again on the same machine's CPU, stopped and gone on with or not.

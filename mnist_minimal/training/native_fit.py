@@ -30,7 +30,9 @@ def fit(
     checkpoint: Checkpoint | None = None,
     threads: int = 1,
 ) -> Fit:
-    """Trains a model from the weights it has, and leaves in it those of the best epoch.
+    """Trains a model from the weights it has, and leaves in it those of the best epoch where the recipe stops early.
+
+    A recipe without early stopping leaves those of its last epoch, as its source does.
 
     The callbacks see the Keras model, with the weights of the epoch that has ended; what they change of its weights,
     its optimizer's learning rate and `stop_training` holds for the next epoch. They are not called for single batches.
