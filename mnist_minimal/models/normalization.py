@@ -4,18 +4,21 @@ from typing import Any
 
 import keras
 
+SMALLEST_VARIANCE = 1e-12
+
 
 @keras.saving.register_keras_serializable(package="mnist_minimal")
 class InstanceNormalization(keras.layers.Layer):
     """Normalises each sample over all its axes together, then applies one scale and one offset: 2 parameters.
 
-    `gamma * (x - mean) / sqrt(variance + epsilon) + beta`, with the mean and the variance over all axes but the batch.
-    The output has the input's shape and dtype. Source: D. Ulyanov, A. Vedaldi and V. Lempitsky, "Instance
-    Normalization", https://arxiv.org/abs/1607.08022; with the statistics over the channels too, as
-    `keras.layers.GroupNormalization(1)` takes them, whose scale and offset however are one of each per channel.
+    `gamma * (x - mean) / (deviation + epsilon) + beta`, with the mean and the standard deviation over all axes but the
+    batch. The output has the input's shape and dtype. Source: `InstanceNormalization(axis=None)` of keras-contrib,
+    https://github.com/keras-team/keras-contrib, which the 1,936-parameter model is made of. It adds epsilon to the
+    deviation, not to the variance, as D. Ulyanov, A. Vedaldi and V. Lempitsky, "Instance Normalization",
+    https://arxiv.org/abs/1607.08022, and Keras' own layers do.
 
     Args:
-        epsilon: Added to the variance, more than 0.
+        epsilon: Added to the deviation, more than 0.
 
     Raises:
         ValueError: if `epsilon` is not more than 0.
@@ -36,7 +39,9 @@ class InstanceNormalization(keras.layers.Layer):
         """Normalises `inputs` of shape (batch, ...)."""
         axes = list(range(1, len(inputs.shape)))
         mean, variance = keras.ops.moments(inputs, axes=axes, keepdims=True)
-        return (inputs - mean) * (keras.ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
+        # The root's gradient at 0 is infinite: a sample that is 0 everywhere would make all weights NaN.
+        deviation = keras.ops.sqrt(keras.ops.maximum(variance, SMALLEST_VARIANCE))
+        return (inputs - mean) / (deviation + self.epsilon) * self.gamma + self.beta
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The input's shape."""

@@ -879,13 +879,14 @@ void batch_norm_backward(const Layer& layer, const Group& group) {
   }
 }
 
-// 1 / sqrt(x)
-inline Vec reciprocal_root(Vec x) {
-  for (int i = 0; i < kWidth; ++i) x[i] = 1.0f / sqrtf(x[i]);
-  return x;
+// 1 / (sqrt(variance) + epsilon), of variances no smaller than the Keras layer's SMALLEST_VARIANCE.
+inline Vec reciprocal_deviation(Vec variance, float epsilon) {
+  Vec result = larger(variance, broadcast(1e-12f));
+  for (int i = 0; i < kWidth; ++i) result[i] = 1.0f / (sqrtf(result[i]) + epsilon);
+  return result;
 }
 
-// in, out [height][width][channels]; each sample has its own mean and variance over all three. saved [2][kLanes].
+// in, out [height][width][channels]; each sample has its own mean and deviation over all three. saved [2][kLanes].
 void instance_norm_forward(const Layer& layer, const Group& group) {
   const int floats = layer.in.width * layer.in.channels * kLanes;
   const float share = 1.0f / (layer.in.height * layer.in.width * layer.in.channels);
@@ -905,7 +906,7 @@ void instance_norm_forward(const Layer& layer, const Group& group) {
       }
     }
     store(group.saved + part * kWidth, mean);
-    store(group.saved + kLanes + part * kWidth, reciprocal_root(squares * share + layer.epsilon));
+    store(group.saved + kLanes + part * kWidth, reciprocal_deviation(squares * share, layer.epsilon));
   }
   with_finish(layer, group, [&](auto finish) {
     for (int row = 0; row < layer.in.height; ++row) {
@@ -942,13 +943,15 @@ void instance_norm_backward(const Layer& layer, const Group& group) {
     bias_gradient += sum;
     gain_gradient += product;
     if (!group.grad_in.data) continue;
+    // The deviation's share of what it divides by is less than all of it: (deviation + epsilon) / deviation.
+    const Vec slope = product * share / (1.0f - layer.epsilon * scale);
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row + part * kWidth;
       const float* grad = group.grad_out.data + row * group.grad_out.row + part * kWidth;
       float* to = group.grad_in.data + row * group.grad_in.row + part * kWidth;
       for (int i = 0; i < floats; i += kLanes) {
         const Vec normalised = (load(x + i) - mean) * scale;
-        store(to + i, (load(grad + i) - sum * share - normalised * (product * share)) * (scale * gain));
+        store(to + i, (load(grad + i) - sum * share - normalised * slope) * (scale * gain));
       }
     }
   }
