@@ -103,7 +103,8 @@ def _by_steps(config: dict[str, Any]) -> tuple[str, dict[str, str]]:
             return name, dict(pairs)
         differences[name] = same, difference
     _refuse_unknown_kinds(layers)
-    nearest = max(differences, key=lambda name: differences[name][0])
+    own = config.get("name")
+    nearest = own if own in differences else max(differences, key=lambda name: differences[name][0])
     raise UserError(f"expected one of the models {', '.join(MODELS)}; it is not {nearest}: {differences[nearest][1]}")
 
 

@@ -892,18 +892,23 @@ void instance_norm_forward(const Layer& layer, const Group& group) {
   const float share = 1.0f / (layer.in.height * layer.in.width * layer.in.channels);
   const float gain = group.parameters[layer.kernel], bias = group.parameters[layer.bias];
   for (int part = 0; part < kParts; ++part) {
+    // Summed by rows first: one sum over thousands of numbers loses digits.
     Vec sum = {}, squares = {};
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row + part * kWidth;
-      for (int i = 0; i < floats; i += kLanes) sum += load(x + i);
+      Vec row_sum = {};
+      for (int i = 0; i < floats; i += kLanes) row_sum += load(x + i);
+      sum += row_sum;
     }
     const Vec mean = sum * share;
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row + part * kWidth;
+      Vec row_squares = {};
       for (int i = 0; i < floats; i += kLanes) {
         const Vec difference = load(x + i) - mean;
-        squares += difference * difference;
+        row_squares += difference * difference;
       }
+      squares += row_squares;
     }
     store(group.saved + part * kWidth, mean);
     store(group.saved + kLanes + part * kWidth, reciprocal_deviation(squares * share, layer.epsilon));
@@ -935,10 +940,13 @@ void instance_norm_backward(const Layer& layer, const Group& group) {
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row + part * kWidth;
       const float* grad = group.grad_out.data + row * group.grad_out.row + part * kWidth;
+      Vec row_sum = {}, row_product = {};
       for (int i = 0; i < floats; i += kLanes) {
-        sum += load(grad + i);
-        product += load(grad + i) * ((load(x + i) - mean) * scale);
+        row_sum += load(grad + i);
+        row_product += load(grad + i) * ((load(x + i) - mean) * scale);
       }
+      sum += row_sum;
+      product += row_product;
     }
     bias_gradient += sum;
     gain_gradient += product;
