@@ -84,28 +84,33 @@ class WorseHalf:
 class Augmentation:
     """What is done anew to every training image in every epoch; each number is drawn uniformly from its range.
 
-    The image is first padded and cropped, then turned, scaled and shifted in one resampling, then changed in contrast
+    The image is first turned, scaled and shifted in one resampling, then padded and cropped, then changed in contrast
     and brightness; `mnist_minimal.augment` says precisely how. Pixels are those of the data set, 0 .. 255.
 
     Attributes:
         rotation: Largest angle to either side, degrees.
         translation: Largest shift to either side along each axis, as a share of the image's side.
         scale: Smallest and largest factor by which what is shown grows.
+        affine_share: Share of the images, drawn at random, that are turned, scaled and shifted.
+        interpolation: How pixels between pixels are read. With "nearest" shifts are rounded to whole pixels, as
+            torchvision does; with "bilinear" they are not, as in albumentations.
         crop: Pixels of padding on every side before a window of the image's own size is cut out at random.
+        fill: Pixel value outside the image, or "reflect": the image mirrored about its outermost pixels' centres.
         brightness: Largest change of all pixels to either side, as a share of 255.
-        contrast: Largest change of the contrast to either side, as a share of it.
-        interpolation: How pixels between pixels are read.
-        fill: Pixel value outside the image.
+        contrast: Largest change of the factor on all pixels to either side of 1.
+        tone_share: Share of the images, drawn at random, that are changed in contrast and brightness.
     """
 
     rotation: float = 0.0
     translation: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
+    affine_share: float = 1.0
+    interpolation: Literal["nearest", "bilinear"] = "bilinear"
     crop: int = 0
+    fill: float | Literal["reflect"] = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
-    interpolation: Literal["nearest", "bilinear"] = "bilinear"
-    fill: float = 0.0
+    tone_share: float = 1.0
 
 
 @dataclass(frozen=True)
