@@ -1,4 +1,4 @@
-"""Draw what a model's recipe does to its training images: ten digits, and what becomes of them in some epochs.
+"""Augment training images as a recipe says; the command draws ten of them, and what becomes of them in some epochs.
 
 Both trainers take their images from here. What happens to an image is a function of the seed, the epoch and the image's
 place in the training set alone, so that a trial has the same pixels with either trainer, in batches or chunks of any
