@@ -13,6 +13,7 @@ COMMANDS = {
     "trials": "train a model again and again and record every trial",
     "evaluate": "accuracy, loss and confusion matrix of saved models",
     "plots": "draw the distributions and training curves of recorded trials",
+    "augment": "draw what a model's recipe does to its training images",
     "summary": "print a model's layers: shapes, parameters, multiply-accumulates, receptive field",
 }
 

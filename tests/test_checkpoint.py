@@ -6,7 +6,7 @@ from functools import partial
 import keras
 import pytest
 
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import RECIPES, Augmentation
 from mnist_minimal.training import core, keras_fit, native_fit
 from mnist_minimal.training.checkpoint import Checkpoint
 from tests.test_keras_fit import SEED, new_model, small_splits, weight_bytes
@@ -29,14 +29,17 @@ class StopAfter(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("fit", TRAINERS.values(), ids=TRAINERS)
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path, fit, epochs):
+@pytest.mark.parametrize(
+    ("epochs", "augmentation"), [(1, None), (3, None), (1, Augmentation(rotation=10, crop=1, brightness=0.1))]
+)
+def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path, fit, epochs, augmentation):
     # A plateau after every epoch without progress and a stop after two: all that a callback remembers matters.
     recipe = dataclasses.replace(
         RECIPES["sep997"],
         schedule=dataclasses.replace(RECIPES["sep997"].schedule, patience=1),
         early_stopping=dataclasses.replace(RECIPES["sep997"].early_stopping, patience=2),
         optimizer=dataclasses.replace(RECIPES["sep997"].optimizer, learning_rate=0.05),
+        augmentation=augmentation,
     )
     splits, identity = small_splits(), {"seed": SEED}
     undisturbed = new_model()

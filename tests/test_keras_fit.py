@@ -6,14 +6,15 @@ import keras
 import numpy as np
 import pytest
 
+from mnist_minimal.augment import augment, draw_changes
 from mnist_minimal.batches import epoch_batches
 from mnist_minimal.data import Splits, load, split
 from mnist_minimal.data_choice import Choice
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import RECIPES, Augmentation
 from mnist_minimal.training import DivergedError
-from mnist_minimal.training.keras_fit import compile_model, fit, recipe_callbacks
+from mnist_minimal.training.keras_fit import EpochBatches, compile_model, fit, recipe_callbacks
 
 SEED = 11
 
@@ -82,6 +83,20 @@ def test_batches_come_in_the_order_of_batches_py():
             by_hand.train_on_batch(splits.x_train[chosen].astype(np.float32), splits.y_train[chosen])
     for weights, expected in zip(last_weights[-1], by_hand.get_weights(), strict=True):
         np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_are_augmented_anew_in_each_epoch():
+    augmentation = Augmentation(rotation=10, crop=1, brightness=0.1)
+    recipe = dataclasses.replace(RECIPES["sep997"], batch_size=64, augmentation=augmentation)
+    splits = small_splits()
+    batches = EpochBatches(splits, recipe, SEED)
+    for epoch in (0, 3):
+        batches.start_epoch(epoch)
+        expected = augment(splits.x_train, draw_changes(augmentation, SEED, epoch, splits.x_train), augmentation)
+        for step, chosen in enumerate(epoch_batches(SEED, epoch, 256, 64, drop_remainder=True)):
+            images, labels = batches[step]
+            np.testing.assert_array_equal(images, expected[chosen])
+            np.testing.assert_array_equal(labels, splits.y_train[chosen])
 
 
 def test_history_best_epoch_and_restored_weights_belong_together():

@@ -14,7 +14,7 @@ import pytest
 from mnist_minimal.data import Splits
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import RECIPES, Augmentation
 from mnist_minimal.training import DivergedError, core, keras_fit, native_fit
 from tests.test_core import patterns, randomise, without_dropout
 
@@ -24,6 +24,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 RECIPE = dataclasses.replace(RECIPES["sep997"], batch_size=32, optimizer=RECIPES["sep997"].optimizer)
+
+AUGMENTATION = Augmentation(rotation=10, translation=0.1, scale=(0.9, 1.1), crop=1, brightness=0.1, contrast=0.1)
 
 
 def splits(train: int = 200, val: int = 60) -> Splits:
@@ -62,9 +64,14 @@ class Recorder(keras.callbacks.Callback):
         self.calls.append("train end")
 
 
-def test_same_fit_as_keras_without_dropout() -> None:
+@pytest.mark.parametrize("augmentation", [None, AUGMENTATION])
+def test_same_fit_as_keras_without_dropout(augmentation: Augmentation | None) -> None:
     """Both engines from the same weights: the same history and weights."""
-    recipe = dataclasses.replace(RECIPE, optimizer=dataclasses.replace(RECIPE.optimizer, learning_rate=0.001))
+    recipe = dataclasses.replace(
+        RECIPE,
+        optimizer=dataclasses.replace(RECIPE.optimizer, learning_rate=0.001),
+        augmentation=augmentation,
+    )
     native, reference = new_model(dropout=False), new_model(dropout=False)
     ours = native_fit.fit(native, recipe, splits(), 5, max_epochs=3)
     theirs = keras_fit.fit(reference, recipe, splits(), 5, max_epochs=3)
@@ -78,6 +85,35 @@ def test_same_fit_as_keras_without_dropout() -> None:
     )
     for mine, other in zip(native.get_weights(), reference.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, atol=2e-5)
+
+
+@pytest.mark.parametrize("drop_remainder", [True, False])
+def test_augmenting_in_parts_of_any_size_gives_the_same_bits(monkeypatch, drop_remainder: bool) -> None:
+    """With dropout; 200 images are six batches of 32 and one of 8: all at once, two and two, and one by one."""
+    recipe = dataclasses.replace(RECIPE, augmentation=AUGMENTATION, drop_remainder=drop_remainder)
+    found = []
+    for part in (2048, 64, 1):
+        monkeypatch.setattr(native_fit, "PART", part)
+        model = new_model()
+        fit = native_fit.fit(model, recipe, splits(), 5, max_epochs=2)
+        found.append((model.get_weights(), fit.history))
+    (weights, history), *others = found
+    for other_weights, other_history in others:
+        for mine, other in zip(weights, other_weights, strict=True):
+            np.testing.assert_array_equal(mine, other)
+        # The loss of an epoch is a sum, here of sums.
+        assert other_history["loss"] == pytest.approx(history["loss"], rel=1e-12)
+        assert other_history["accuracy"] == history["accuracy"]
+
+
+def test_an_augmentation_that_changes_nothing_gives_the_bits_of_none() -> None:
+    weights = []
+    for augmentation in (None, Augmentation()):
+        model = new_model()
+        native_fit.fit(model, dataclasses.replace(RECIPE, augmentation=augmentation), splits(), 5, max_epochs=2)
+        weights.append(model.get_weights())
+    for plain, augmented in zip(*weights, strict=True):
+        np.testing.assert_array_equal(plain, augmented)
 
 
 def test_callbacks_see_the_model_in_step() -> None:

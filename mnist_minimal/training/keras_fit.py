@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from mnist_minimal import recipes
+from mnist_minimal.augment import augment, draw_changes
 from mnist_minimal.batches import epoch_batches
 from mnist_minimal.data import Splits
 from mnist_minimal.optimizers import AdamW
@@ -19,7 +20,7 @@ EVALUATION_BATCH_SIZE = 1000
 
 
 class EpochBatches(keras.utils.PyDataset):
-    """The training images in the order of `mnist_minimal.batches`, a new one each epoch."""
+    """The training images in the order of `mnist_minimal.batches`, augmented as the recipe says, anew each epoch."""
 
     def __init__(self, splits: Splits, recipe: Recipe, seed: int) -> None:
         super().__init__()
@@ -27,17 +28,22 @@ class EpochBatches(keras.utils.PyDataset):
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Lays out the batches of one epoch, counted from 0."""
+        """Lays out the batches of one epoch, counted from 0, and draws what happens to its images."""
         self.batches = epoch_batches(
             self.seed, epoch, len(self.splits.x_train), self.recipe.batch_size, self.recipe.drop_remainder
         )
+        if self.recipe.augmentation:
+            self.changes = draw_changes(self.recipe.augmentation, self.seed, epoch, self.splits.x_train)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.batches[step]
-        return self.splits.x_train[chosen].astype(np.float32), self.splits.y_train[chosen]
+        images, labels = self.splits.x_train[chosen], self.splits.y_train[chosen]
+        if self.recipe.augmentation:
+            return augment(images, self.changes[chosen], self.recipe.augmentation), labels
+        return images.astype(np.float32), labels
 
 
 class EpochRandomness(keras.callbacks.Callback):
@@ -153,8 +159,8 @@ def fit(
 
     A recipe without early stopping leaves those of its last epoch, as its source does.
 
-    The order of the images and the dropout follow from the seed and the epoch: the same model, recipe, splits and seed
-    give the same bits again on the same machine's CPU, stopped and gone on with or not.
+    The order of the images, their augmentation and the dropout follow from the seed and the epoch: the same model,
+    recipe, splits and seed give the same bits again on the same machine's CPU, stopped and gone on with or not.
 
     Args:
         model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).

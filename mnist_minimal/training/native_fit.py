@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
+from mnist_minimal.augment import augment, draw_changes
 from mnist_minimal.batches import epoch_batches
 from mnist_minimal.data import Splits
 from mnist_minimal.recipes import Recipe
@@ -17,6 +18,9 @@ from mnist_minimal.training.core.chain import Chain, unsupported
 from mnist_minimal.training.keras_fit import compile_model, recipe_callbacks
 
 __all__ = ["available", "fit", "unsupported"]
+
+# Images that are augmented at once, before the core trains on them: 6 MB of pixels.
+PART = 2048
 
 
 def fit(
@@ -90,23 +94,27 @@ def fit(
         learning_rate = learning_rate_of(model)
         batches = epoch_batches(seed, epoch, len(y_train), recipe.batch_size, recipe.drop_remainder)
         order = np.concatenate(batches)
-        loss, correct, trained = network.train(
-            splits.x_train,
-            y_train,
-            order,
-            batch_size=recipe.batch_size,
-            seed=seed,
-            epoch=epoch,
-            learning_rate=learning_rate,
-            threads=threads,
-        )
+        loss, correct = 0.0, 0
+        for first_step, images, labels, indices in epoch_parts(recipe, splits.x_train, y_train, order, seed, epoch):
+            part_loss, part_correct, trained = network.train(
+                images,
+                labels,
+                indices,
+                batch_size=recipe.batch_size,
+                seed=seed,
+                epoch=epoch,
+                learning_rate=learning_rate,
+                first_step=first_step,
+                threads=threads,
+            )
+            loss, correct, helper_seconds = loss + part_loss, correct + part_correct, helper_seconds + trained
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss became {loss} in epoch {epoch + 1}")
         chain.push()
         called.on_test_begin()
         val_loss, val_correct, evaluated = network.evaluate(splits.x_val, y_val, threads=threads)
         called.on_test_end()
-        helper_seconds += trained + evaluated
+        helper_seconds += evaluated
         logs = {
             "loss": loss / len(order),
             "accuracy": correct / len(order),
@@ -119,6 +127,33 @@ def fit(
             break
     called.on_train_end(logs)
     return Fit.from_history(state.history, len(y_val), state.train_seconds, state.cpu_seconds)
+
+
+def epoch_parts(
+    recipe: Recipe, x_train: np.ndarray, y_train: np.ndarray, order: np.ndarray, seed: int, epoch: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """An epoch as the core takes it: in one part where the images stay as they are, else augmented part by part.
+
+    Args:
+        recipe: Batch size and augmentation.
+        x_train: uint8 (n, 28, 28, 1).
+        y_train: uint8 (n,).
+        order: The images that the epoch visits, in order, as indices.
+        seed: The trial's seed.
+        epoch: The epoch, counted from 0.
+
+    Yields:
+        The number of the part's first batch in the epoch; images; labels; and the order in which to visit these.
+    """
+    if recipe.augmentation is None:
+        yield 0, x_train, y_train, order
+        return
+    changes = draw_changes(recipe.augmentation, seed, epoch, x_train)
+    steps = max(1, PART // recipe.batch_size)
+    for first_step in range(0, math.ceil(len(order) / recipe.batch_size), steps):
+        chosen = order[first_step * recipe.batch_size : (first_step + steps) * recipe.batch_size]
+        images = augment(x_train[chosen], changes[chosen], recipe.augmentation)
+        yield first_step, images, y_train[chosen], np.arange(len(chosen))
 
 
 def learning_rate_of(model: keras.Model) -> float:

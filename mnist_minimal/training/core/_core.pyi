@@ -57,6 +57,7 @@ class Network:
         seed: int,
         epoch: int,
         learning_rate: float,
+        first_step: int = ...,
         threads: int = ...,
     ) -> tuple[float, int, float]: ...
     def differentiate(

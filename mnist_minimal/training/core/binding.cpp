@@ -145,7 +145,7 @@ Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& 
 }
 
 py::tuple train(Network& network, const py::array& images, const py::array& labels, const py::array& order,
-                int batch_size, uint64_t seed, uint64_t epoch, float learning_rate, int threads) {
+                int batch_size, uint64_t seed, uint64_t epoch, float learning_rate, uint64_t first_step, int threads) {
   const Images checked = checked_images(network, images);
   const uint8_t* values = checked_labels(network, images, labels);
   const int64_t* indices = checked_order(images, order);
@@ -157,7 +157,7 @@ py::tuple train(Network& network, const py::array& images, const py::array& labe
   Totals totals;
   {
     py::gil_scoped_release release;
-    totals = network.train(checked, values, indices, count, size, seed, epoch, learning_rate, threads);
+    totals = network.train(checked, values, indices, count, size, seed, epoch, first_step, learning_rate, threads);
   }
   return as_tuple(totals);
 }
@@ -270,8 +270,11 @@ PYBIND11_MODULE(_core, module) {
            py::kw_only(), py::arg("input_shape"), py::arg("scale"), py::arg("offset"), py::arg("layers"),
            py::arg("parameters"), py::arg("statistics"), py::arg("optimizer"))
       .def("train", &train, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
-           py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rate"), py::arg("threads") = 1,
-           "One epoch; returns the summed loss, the number of correct answers and the helper threads' CPU seconds.")
+           py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rate"),
+           py::arg("first_step") = 0, py::arg("threads") = 1,
+           "An epoch, or the part of one that starts with its batch number `first_step`: parts in order give the bits of "
+           "the whole where each but the last is whole batches. Returns the summed loss, the number of correct answers "
+           "and the helper threads' CPU seconds.")
       .def("differentiate", &differentiate, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
            py::arg("seed") = 0, py::arg("epoch") = 0, py::arg("step") = 0, py::arg("threads") = 1,
            "Leaves in `gradients` those of the mean loss of one batch; returns what `train` does.")

@@ -592,18 +592,19 @@ Totals Network::run_batch(const Batch& batch, Team& team) {
 // ---------------------------------------------------------------------------------------------------------- The loops
 
 Totals Network::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size,
-                      uint64_t seed, uint64_t epoch, float learning_rate, int threads) {
+                      uint64_t seed, uint64_t epoch, uint64_t first_step, float learning_rate, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
   Team team(threads);
   Totals totals;
   const size_t most_groups = (std::min<int64_t>(batch_size, count) + kLanes - 1) / kLanes;
   reserve(segments_.size() > 1 ? most_groups : threads, most_groups, threads);
   std::vector<uint8_t> batch_labels(batch_size);
-  for (int64_t begin = 0, step = 0; begin < count; begin += batch_size, ++step) {
+  uint64_t step = first_step;
+  for (int64_t begin = 0; begin < count; begin += batch_size, ++step) {
     const int size = int(std::min<int64_t>(batch_size, count - begin));
     for (int i = 0; i < size; ++i) batch_labels[i] = labels[order[begin + i]];
     const Totals found =
-        run_batch({images, batch_labels.data(), order + begin, size, true, true, seed, epoch, uint64_t(step)}, team);
+        run_batch({images, batch_labels.data(), order + begin, size, true, true, seed, epoch, step}, team);
     totals.loss += found.loss;
     totals.correct += found.correct;
     ++steps;

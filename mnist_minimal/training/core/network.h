@@ -36,9 +36,10 @@ class Network {
   std::vector<float> parameters, gradients, moments, statistics;
   int64_t steps = 0;
 
-  // One epoch: the images order[0 .. count-1] in batches of `batch_size`, the last perhaps smaller.
+  // An epoch, or the part of one that starts with its batch number `first_step`: the images order[0 .. count-1] in batches
+  // of `batch_size`, the last perhaps smaller.
   Totals train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size, uint64_t seed,
-               uint64_t epoch, float learning_rate, int threads);
+               uint64_t epoch, uint64_t first_step, float learning_rate, int threads);
   // Leaves in `gradients` those of the mean loss of one batch, as at the epoch's step `step`; updates no parameter and no
   // moving statistic.
   Totals differentiate(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
