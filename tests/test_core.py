@@ -140,6 +140,13 @@ CHAINS = {
         layers.Conv2D(4, (4, 5), padding="same"), layers.Conv2D(6, (5, 4)), *head(), shape=(12, 11, 1)
     ),
     "wide": lambda: sequential(layers.Conv2D(32, 3), layers.ReLU(), layers.Conv2D(26, 3, padding="same"), *head()),
+    "two rows at once": lambda: sequential(
+        layers.Conv2D(8, 3, activation="relu"),
+        layers.Conv2D(16, 3, padding="same", activation="leaky_relu"),
+        layers.Conv2D(12, 3, use_bias=False),
+        *head(),
+        shape=(10, 11, 3),
+    ),
     "separable": lambda: sequential(
         layers.SeparableConv2D(7, 3, activation=layers.LeakyReLU(0.3)), layers.SeparableConv2D(11, 3), *head()
     ),
@@ -183,6 +190,22 @@ CHAINS = {
         layers.Dense(10),
         layers.ReLU(),
         layers.Softmax(),
+    ),
+    "batch norm after all": lambda: sequential(
+        layers.Conv2D(6, 2),
+        layers.MaxPooling2D(2),
+        layers.BatchNormalization(),
+        layers.Conv2D(8, 3, padding="same"),
+        InstanceNormalization(),
+        layers.BatchNormalization(),
+        layers.MaxPooling2D((2, 1)),
+        layers.BatchNormalization(),
+        layers.DepthwiseConv2D(2, activation="relu"),
+        layers.BatchNormalization(),
+        layers.AveragePooling2D((1, 2)),
+        layers.BatchNormalization(),
+        *head(),
+        shape=(10, 11, 3),
     ),
     "batch norm first": lambda: sequential(layers.BatchNormalization(), layers.Conv2D(3, 3), *head()),
     "batch norm last": lambda: sequential(

@@ -128,14 +128,29 @@ void finish_row(const Layer& layer, const Group& group, int row) {
   });
 }
 
-// Gradient of a layer's result -> gradient before activation and dropout, in place, from the result itself; and its sums
-// [channels], added to `sums` unless that is null: the gradient of a bias.
+// Gradient of a layer's result -> gradient before activation and dropout, from the result itself.
+struct FinishGradient {
+  Vec above, below, dropped;
+
+  FinishGradient(const Layer& layer, const Group& group) {
+    const bool dropping = drops(layer, group);
+    const float scale = dropping ? 65536.0f / (65536.0f - layer.drop) : 1.0f;
+    above = broadcast(scale);
+    below = broadcast(scale * layer.slope);
+    dropped = dropping ? zeros() : below;
+  }
+
+  Vec operator()(Vec result, Vec gradient) const {
+    return gradient * select(result > 0.0f, above, select(bits(result) == kDropped, dropped, below));
+  }
+};
+
+// The same for a whole layer, in place; and its sums [channels], added to `channel_sums` unless that is null: the gradient
+// of a bias.
 void finish_backward(const Layer& layer, const Group& group, float* channel_sums) {
-  const bool dropping = drops(layer, group), finishes = dropping || layer.slope != 1;
+  const bool finishes = drops(layer, group) || layer.slope != 1;
   if (!finishes && !channel_sums) return;
-  const float scale = dropping ? 65536.0f / (65536.0f - layer.drop) : 1.0f;
-  const Vec above = broadcast(scale), below = broadcast(scale * layer.slope);
-  const Vec dropped = dropping ? zeros() : below;
+  const FinishGradient finish(layer, group);
   for_blocks<6>(layer.out.channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     Vec sums[C] = {};
@@ -149,9 +164,7 @@ void finish_backward(const Layer& layer, const Group& group, float* channel_sums
 #pragma GCC unroll 4
             for (int part = 0; part < kParts; ++part) {
               const int place = i * kLanes + part * kWidth;
-              const Vec value = load(out + place);
-              const Vec factor = select(value > 0.0f, above, select(bits(value) == kDropped, dropped, below));
-              const Vec g = load(grad + place) * factor;
+              const Vec g = finish(load(out + place), load(grad + place));
               store(grad + place, g);
               sums[i] += g;
             }
@@ -286,18 +299,18 @@ void convolve_row(const Convolution& conv, const float* x, int columns, float* o
   }
 }
 
-// x [rows + kernel_rows - 1][columns + kernel_columns - 1][channels_in][kLanes], grad [rows][columns][channels_out]
-// [kLanes] -> wide [kernel_rows][span][channels_out][kWidth], added to: the kernel's gradient before the sum over lanes.
+// A numbers of each of the [rows][columns] positions of x and B of those of grad -> wide [A][B][kWidth], added to; x_step,
+// grad_step and wide_step are the floats between two positions and between two rows of `wide`.
 template <int A, int B>
-inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View grad, int c, int channels_out, int rows,
-                           int columns, float* wide) {
+inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View grad, int grad_step, int rows, int columns,
+                           float* wide, int wide_step) {
   // Sums that are few are kept apart for the parts of a row of lanes: each must wait for the one before it.
   constexpr int Q = A * B * kPartsAtOnce <= kAccumulators ? kPartsAtOnce : 1;
   Vec sums[Q][A][B] = {};
   for (int row = 0; row < rows; ++row) {
     const float* from = x + row * x_row;
-    const float* g = grad.data + row * grad.row + c * kLanes;
-    for (int column = 0; column < columns; ++column, from += x_step, g += channels_out * kLanes) {
+    const float* g = grad.data + row * grad.row;
+    for (int column = 0; column < columns; ++column, from += x_step, g += grad_step) {
 #pragma GCC unroll 4
       for (int part = 0; part < kParts; ++part) {
 #pragma GCC unroll 4
@@ -311,7 +324,7 @@ inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View gra
   }
   for (int a = 0; a < A; ++a) {
     for (int b = 0; b < B; ++b) {
-      float* to = wide + (a * channels_out + c + b) * kWidth;
+      float* to = wide + a * wide_step + b * kWidth;
       Vec sum = load(to);
       for (int q = 0; q < Q; ++q) sum += sums[q][a][b];
       store(to, sum);
@@ -319,19 +332,21 @@ inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View gra
   }
 }
 
+// x [rows + kernel_rows - 1][columns + kernel_columns - 1][channels_in][kLanes], grad [rows][columns][channels_out]
+// [kLanes] -> wide [kernel_rows][span][channels_out][kWidth], added to: the kernel's gradient before the sum over lanes.
 void kernel_backward(const Convolution& conv, const float* x, View grad, int rows, int columns, float* wide) {
   // As many rows at a time as leave both operands in the first-level cache.
   const int bytes_per_row = (columns * (conv.x_step + conv.channels_out * kLanes)) * int(sizeof(float));
   const int chunk = bytes_per_row > 8192 ? 1 : 16384 / bytes_per_row + 1;
   for (int begin = 0; begin < rows; begin += chunk) {
     const int count = rows - begin < chunk ? rows - begin : chunk;
-    const View g = {grad.data + begin * grad.row, grad.row};
     for_blocks<3>(conv.channels_out, [&](int c, auto channels) {
+      const View g = {grad.data + begin * grad.row + c * kLanes, grad.row};
       for (int row = 0; row < conv.kernel_rows; ++row) {
         for_blocks<3>(conv.span, [&](int k, auto taps) {
           outer_products<decltype(taps)::value, decltype(channels)::value>(
-              x + (begin + row) * conv.x_row + k * kLanes, conv.x_row, conv.x_step, g, c, conv.channels_out, count,
-              columns, wide + (row * conv.span + k) * conv.channels_out * kWidth);
+              x + (begin + row) * conv.x_row + k * kLanes, conv.x_row, conv.x_step, g, conv.channels_out * kLanes, count,
+              columns, wide + ((row * conv.span + k) * conv.channels_out + c) * kWidth, conv.channels_out * kWidth);
         });
       }
     });
@@ -358,13 +373,138 @@ int convolved_columns(const Layer& layer) {
   return layer.in.width + layer.pad_left + layer.pad_right - layer.kernel_columns + 1;
 }
 
+// -------------------------------------------------------------------------------------------- Two rows of outputs at once
+//
+// S. Winograd's algorithm for two results y of three taps k, along the height: from four rows of inputs x,
+//
+//   m0 = (x0 - x2) k0, m1 = (x1 + x2) (k0 + k1 + k2) / 2, m2 = (x2 - x1) (k0 - k1 + k2) / 2, m3 = (x1 - x3) k2,
+//   y0 = m0 + m1 + m2, y1 = m1 - m2 - m3,
+//
+// where a product is the convolution of a row by a row of the kernel: four instead of six. A. Lavin and S. Gray,
+// https://arxiv.org/abs/1509.09308, section 4.1. With few channels the sums before and after cost more than that saves.
+
+// A place in four rows of x -> that of the four rows that are multiplied.
+inline void combine_inputs(const float* x, ptrdiff_t x_row, Vec* combined) {
+  const Vec a = load(x), b = load(x + x_row), c = load(x + 2 * x_row), d = load(x + 3 * x_row);
+  combined[0] = a - c;
+  combined[1] = b + c;
+  combined[2] = c - b;
+  combined[3] = b - d;
+}
+
+// x [4][columns + 2][channels_in], conv.kernel [4][span][channels_out], the kernel's combined rows -> out [2][columns]
+// [channels_out].
+void convolve_two_rows(const Convolution& conv, const float* x, int columns, View out, float* scratch) {
+  const int x_floats = (columns + 2) * conv.x_step, floats = columns * conv.channels_out * kLanes;
+  float* products = scratch + 4 * x_floats;
+  for (int i = 0; i < x_floats; i += kWidth) {
+    Vec rows[4];
+    combine_inputs(x + i, conv.x_row, rows);
+    for (int row = 0; row < 4; ++row) store(scratch + row * x_floats + i, rows[row]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    Convolution one = conv;
+    one.kernel += i * conv.span * conv.channels_out;
+    // The second product goes into both results.
+    one.bias = i == 1 ? conv.bias : nullptr;
+    one.kernel_rows = 1;
+    convolve_row(one, scratch + i * x_floats, columns, products + i * floats);
+  }
+  for (int i = 0; i < floats; i += kWidth) {
+    const float* from = products + i;
+    const Vec b = load(from + floats), c = load(from + 2 * floats);
+    store(out.data + i, load(from) + b + c);
+    store(out.data + out.row + i, b - c - load(from + 3 * floats));
+  }
+}
+
+// One row of [columns][channels] -> [blocks of channels][columns][channels of the block], so that what is multiplied at a
+// time lies together. combine(place in the row) gives the four rows' numbers there.
+template <class Combine>
+inline void combine_blocks(int columns, int channels, float* to, Combine combine) {
+  const int floats = columns * channels * kLanes;
+  for_blocks<3>(channels, [&](int c, auto size) {
+    constexpr int C = decltype(size)::value;
+    float* block = to + c * columns * kLanes;
+    for (int column = 0; column < columns; ++column) {
+      for (int i = 0; i < C * kLanes; i += kWidth) {
+        Vec rows[4];
+        combine((column * channels + c) * kLanes + i, rows);
+        for (int row = 0; row < 4; ++row) store(block + row * floats + column * C * kLanes + i, rows[row]);
+      }
+    }
+  });
+}
+
+// As kernel_backward does, the transpose of the same. scratch [4][columns + 2][channels_in] and [4][columns][channels_out],
+// wide [4][span][channels_out][kWidth].
+void kernel_backward_of_two_rows(const Convolution& conv, const float* x, View grad, int rows, int columns, float* wide,
+                                 float* scratch) {
+  const int x_floats = (columns + 2) * conv.x_step, floats = columns * conv.channels_out * kLanes;
+  const int weights = conv.span * conv.channels_out * kWidth;
+  const int channels_in = conv.x_step / kLanes;
+  float* grads = scratch + 4 * x_floats;
+  int row = 0;
+  for (; row + 2 <= rows; row += 2) {
+    const float* from = x + row * conv.x_row;
+    combine_blocks(columns + 2, channels_in, scratch, [&](int place, Vec* rows) {
+      combine_inputs(from + place, conv.x_row, rows);
+    });
+    const float* g = grad.data + row * grad.row;
+    combine_blocks(columns, conv.channels_out, grads, [&](int place, Vec* rows) {
+      const Vec a = load(g + place), b = load(g + grad.row + place);
+      rows[0] = a, rows[1] = a + b, rows[2] = a - b, rows[3] = -b;
+    });
+    for (int i = 0; i < 4; ++i) {
+      for_blocks<3>(conv.channels_out, [&](int out, auto outs) {
+        const View block = {grads + i * floats + out * columns * kLanes, 0};
+        for_blocks<3>(channels_in, [&](int in, auto ins) {
+          constexpr int A = decltype(ins)::value, B = decltype(outs)::value;
+          const float* inputs = scratch + i * x_floats + in * (columns + 2) * kLanes;
+          for (int k = 0; k < 3; ++k) {
+            outer_products<A, B>(inputs + k * A * kLanes, 0, A * kLanes, block, B * kLanes, 1, columns,
+                                 wide + i * weights + ((k * channels_in + in) * conv.channels_out + out) * kWidth,
+                                 conv.channels_out * kWidth);
+          }
+        });
+      });
+    }
+  }
+  for (int i = 0; i < weights; i += kWidth) {
+    const Vec b = load(wide + weights + i), c = load(wide + 2 * weights + i);
+    const Vec outer = (b + c) * 0.5f;
+    store(wide + i, load(wide + i) + outer);
+    store(wide + weights + i, (b - c) * 0.5f);
+    store(wide + 2 * weights + i, outer + load(wide + 3 * weights + i));
+  }
+  if (row < rows) {
+    kernel_backward(conv, x + row * conv.x_row, {grad.data + row * grad.row, grad.row}, 1, columns, wide);
+  }
+}
+
+// Makes two of `rows` rows at once if `combined`, the kernel for that, is not null, and else one; how many it made.
+int convolve_rows(const Convolution& conv, const float* combined, const float* x, int rows, int columns, View out,
+                  float* scratch) {
+  if (!combined || rows < 2) {
+    convolve_row(conv, x, columns, out.data);
+    return 1;
+  }
+  Convolution two = conv;
+  two.kernel = combined;
+  convolve_two_rows(two, x, columns, out, scratch);
+  return 2;
+}
+
 // in [height][width][channels], out [rows][columns][channels_out].
 void convolution_forward(const Layer& layer, const Group& group) {
   const Convolution conv = forward_convolution(layer, group);
+  const float* combined = layer.combined == kNone ? nullptr : group.turned + layer.combined;
   const float* x = padded_input(layer, group);
-  for (int row = 0; row < layer.out.height; ++row) {
-    convolve_row(conv, x + row * conv.x_row, layer.out.width, group.out.data + row * group.out.row);
-    finish_row(layer, group, row);
+  for (int row = 0; row < layer.out.height;) {
+    const View out = {group.out.data + row * group.out.row, group.out.row};
+    int made = convolve_rows(conv, combined, x + row * conv.x_row, layer.out.height - row, layer.out.width, out,
+                             group.scratch);
+    for (; made > 0; --made, ++row) finish_row(layer, group, row);
   }
 }
 
@@ -383,8 +523,12 @@ void convolution_input_backward(const Layer& layer, const Group& group) {
                               layer.kernel_columns * layer.out.channels,
                               layer.in.channels};
   const float* grad = group.grad_out.data - top * group.grad_out.row - left * channels;
-  for (int row = 0; row < layer.in.height; ++row) {
-    convolve_row(turned, grad + row * turned.x_row, layer.in.width, group.grad_in.data + row * group.grad_in.row);
+  const int weights = turned.span * turned.channels_out;
+  const float* combined = layer.combined == kNone ? nullptr : group.turned + layer.combined + 4 * weights;
+  for (int row = 0; row < layer.in.height;) {
+    const View to = {group.grad_in.data + row * group.grad_in.row, group.grad_in.row};
+    row += convolve_rows(turned, combined, grad + row * turned.x_row, layer.in.height - row, layer.in.width, to,
+                         group.scratch);
   }
 }
 
@@ -392,9 +536,17 @@ void convolution_backward(const Layer& layer, const Group& group) {
   finish_backward(layer, group, bias_gradients(layer, group));
   const Convolution conv = forward_convolution(layer, group);
   const int weights = conv.kernel_rows * conv.span * conv.channels_out;
-  memset(group.scratch, 0, sizeof(float) * weights * kWidth);
-  kernel_backward(conv, padded_input(layer, group), group.grad_out, layer.out.height, layer.out.width, group.scratch);
-  add_sums_of_lanes(group.scratch, weights, group.gradients + layer.kernel);
+  const float* x = padded_input(layer, group);
+  float* wide = group.scratch;
+  if (layer.combined == kNone) {
+    memset(wide, 0, sizeof(float) * weights * kWidth);
+    kernel_backward(conv, x, group.grad_out, layer.out.height, layer.out.width, wide);
+  } else {
+    const int combined = weights / 3 * 4 * kWidth;
+    memset(wide, 0, sizeof(float) * combined);
+    kernel_backward_of_two_rows(conv, x, group.grad_out, layer.out.height, layer.out.width, wide, wide + combined);
+  }
+  add_sums_of_lanes(wide, weights, group.gradients + layer.kernel);
   if (group.grad_in.data) convolution_input_backward(layer, group);
 }
 
@@ -832,36 +984,58 @@ void batch_norm_forward(const Layer& layer, const Group& group) {
 }
 
 void batch_gradients(const Layer& layer, const Group& group, double* gradient, double* product) {
-  finish_backward(layer, group, nullptr);
-  for_blocks<3>(layer.in.channels, [&](int c, auto size) {
-    constexpr int C = decltype(size)::value;
-    Vec sums[C] = {}, products[C] = {};
-    for_positions(layer.in, group.in, group.grad_out, c, [&](const float* x, const float* grad) {
-#pragma GCC unroll 4
+  const FinishGradient finish(layer, group);
+  const int channels = layer.in.channels;
+  // Sums before those over the lanes, [channels][kWidth] of the gradient and of the product.
+  float *sums = group.scratch, *products = sums + channels * kWidth;
+  memset(sums, 0, sizeof(float) * 2 * channels * kWidth);
+  for (int row = 0; row < layer.in.height; ++row) {
+    for_blocks<4>(channels, [&](int c, auto size) {
+      constexpr int C = decltype(size)::value;
+      Vec sum[C], sum_of_products[C], means[C];
       for (int i = 0; i < C; ++i) {
-        for (int part = 0; part < kParts; ++part) {
-          const Vec g = load(grad + i * kLanes + part * kWidth);
-          sums[i] += g;
-          products[i] += g * ((load(x + i * kLanes + part * kWidth) - group.batch.mean[c + i]) *
-                              group.batch.scale[c + i]);
+        sum[i] = load(sums + (c + i) * kWidth);
+        sum_of_products[i] = load(products + (c + i) * kWidth);
+        means[i] = broadcast(group.batch.mean[c + i]);
+      }
+      for (int column = 0; column < layer.in.width; ++column) {
+        const ptrdiff_t place = (column * channels + c) * kLanes;
+        const float* x = group.in.data + row * group.in.row + place;
+        const float* out = group.out.data + row * group.out.row + place;
+        const float* grad = group.grad_out.data + row * group.grad_out.row + place;
+        float* held = group.held.data + row * group.held.row + place;
+#pragma GCC unroll 4
+        for (int i = 0; i < C; ++i) {
+#pragma GCC unroll 4
+          for (int part = 0; part < kParts; ++part) {
+            const int at = i * kLanes + part * kWidth;
+            const Vec g = finish(load(out + at), load(grad + at));
+            store(held + at, g);
+            sum[i] += g;
+            sum_of_products[i] += g * (load(x + at) - means[i]);
+          }
         }
       }
+      for (int i = 0; i < C; ++i) {
+        store(sums + (c + i) * kWidth, sum[i]);
+        store(products + (c + i) * kWidth, sum_of_products[i]);
+      }
     });
-    for (int i = 0; i < C; ++i) {
-      gradient[c + i] = sum_of_lanes(sums[i]);
-      product[c + i] = sum_of_lanes(products[i]);
-    }
-  });
+  }
+  for (int c = 0; c < channels; ++c) {
+    gradient[c] = sum_of_lanes(load(sums + c * kWidth));
+    product[c] = sum_of_lanes(load(products + c * kWidth)) * group.batch.scale[c];
+  }
 }
 
-// grad_in = kernel * scale * (grad_out - mean of grad_out - normalised input * mean of grad_out * normalised input), the
+// grad_in = kernel * scale * (held - mean of held - normalised input * mean of held * normalised input), the
 // means over the whole batch. S. Ioffe and C. Szegedy, https://arxiv.org/abs/1502.03167, section 3.
 void batch_norm_backward(const Layer& layer, const Group& group) {
   if (!group.grad_in.data) return;
   const int channels = layer.in.channels;
   for (int row = 0; row < layer.in.height; ++row) {
     const float* x = group.in.data + row * group.in.row;
-    const float* grad = group.grad_out.data + row * group.grad_out.row;
+    const float* grad = group.held.data + row * group.held.row;
     float* to = group.grad_in.data + row * group.grad_in.row;
     for (int column = 0; column < layer.in.width; ++column) {
       for (int c = 0; c < channels; ++c) {

@@ -48,6 +48,9 @@ struct Layer {
   // The kernel as the gradient of the input needs it, in the array of turned kernels: taps in reverse order, in and out
   // channels exchanged.
   ptrdiff_t turned = kNone;
+  // Where two rows are made at once: in the same array, four combined rows of the kernel and then of the turned one, each
+  // [kernel_columns][channels][channels]; see convolve_two_rows.
+  ptrdiff_t combined = kNone;
   // Position of the moving means, followed by the moving variances, in the flat array of statistics.
   ptrdiff_t statistics = kNone;
   float epsilon = 0, momentum = 0;
@@ -73,6 +76,7 @@ struct BatchStatistics {
 struct Group {
   View in, out;                        // activations
   View grad_out, grad_in;              // gradients of the loss; grad_in.data is null where nobody needs it
+  View held;                           // of a batch normalisation: what batch_gradients leaves for backward
   const float* parameters;             // [parameters]
   const float* turned;                 // [turned kernels]
   float* gradients;                    // [parameters], this group's, added to
@@ -107,8 +111,8 @@ struct Kernels {
                     float* gradient);
   // Mean of each channel over a group's samples, and the sum of squared differences from it; [channels] each.
   void (*batch_moments)(const Layer& layer, const Group& group, double* mean, double* squares);
-  // Sums of each channel's output gradient, and of its product with the normalised input; [channels] each. Also takes
-  // the gradient back through activation and dropout, in place.
+  // Takes the gradient back through activation and dropout, into `held`. Sums of each channel's, and of its product with
+  // the normalised input; [channels] each.
   void (*batch_gradients)(const Layer& layer, const Group& group, double* gradient, double* product);
 };
 

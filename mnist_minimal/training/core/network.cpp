@@ -50,6 +50,9 @@ DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer) 
   return {uint32_t(key), uint32_t(key >> 32)};
 }
 
+// The fewest channels, of input and output, with which a convolution makes two rows at once.
+constexpr int kChannelsForTwoRows = 8;
+
 struct Border {
   int top = 0, left = 0, bottom = 0, right = 0;
 };
@@ -208,10 +211,34 @@ void check_places(const std::vector<Layer>& layers, size_t parameters, size_t st
   }
 }
 
+// Whether a convolution has enough channels to make two rows at once; see convolve_two_rows.
+bool makes_two_rows(const Layer& layer) {
+  return layer.kind == Kind::kConvolution && !layer.pooled && layer.kernel_rows == 3 && layer.kernel_columns == 3 &&
+         std::min(layer.in.channels, layer.out.channels) >= kChannelsForTwoRows;
+}
+
+// Rows of a 3x3 kernel [3][floats] -> [4][floats]; see convolve_two_rows.
+void combine_rows(const float* kernel, size_t floats, float* combined) {
+  for (size_t i = 0; i < floats; ++i) {
+    const float a = kernel[i], b = kernel[floats + i], c = kernel[2 * floats + i];
+    combined[i] = a;
+    combined[floats + i] = (a + b + c) * 0.5f;
+    combined[2 * floats + i] = (a - b + c) * 0.5f;
+    combined[3 * floats + i] = c;
+  }
+}
+
 // Floats of scratch memory that a layer's kernels may need: sums before those over the lanes, and two rows of a
 // convolution before its pool.
 size_t scratch_floats(const Layer& layer) {
   size_t floats = kernel_size(layer) * kLanes;
+  if (layer.kind == Kind::kBatchNorm) floats = 2 * size_t(layer.in.channels) * kLanes;
+  if (layer.combined != kNone) {
+    const Shape input = {4, layer.in.width + layer.pad_left + layer.pad_right, layer.in.channels};
+    const Border border = gradient_border(layer);
+    const Shape gradient = {4, layer.out.width + border.left + border.right, layer.out.channels};
+    floats += floats / 3 + padded_floats(input, {}) + padded_floats(gradient, {});
+  }
   if (layer.pooled) {
     floats += 2 * size_t(layer.in.width + layer.pad_left + layer.pad_right) * layer.out.channels * kLanes;
   }
@@ -314,12 +341,14 @@ class Network::Team {
 
 // ------------------------------------------------------------------------------------------------------------- Memory
 
-// What one group needs while it is under way.
+// Results and gradients. A group keeps what each segment starts with until it has come back there; all else serves one
+// group after the other in a thread, which makes it again before it goes back through a segment.
 struct Network::Slot {
   std::vector<View> activations;  // the input and every layer's result
-  std::vector<View> gradients;    // of the same
-  std::vector<int32_t*> choices;  // for each layer
-  std::vector<float*> saved;      // for each layer
+  std::vector<int32_t*> choices;  // that were made for it, by the layer before
+  std::vector<float*> saved;      // by the layer before
+  std::vector<View> gradients;    // of the same; only a thread's
+  float* held = nullptr;          // only a group's
   Floats memory{nullptr, free_floats};
 };
 
@@ -361,6 +390,10 @@ Network::Network(Shape input, float scale, float offset, std::vector<Layer> laye
       layer.turned = turned;
       turned += kernel_size(layer);
     }
+    if (makes_two_rows(layer)) {
+      layer.combined = turned;
+      turned += 2 * kernel_size(layer) / 3 * 4;
+    }
     batch_.emplace_back(layer.kind == Kind::kBatchNorm ? 4 * layer.in.channels : 0);
   }
   turned_.resize(turned);
@@ -380,53 +413,62 @@ void Network::reserve(size_t slots, size_t groups, size_t threads) {
     partials_.resize(groups, std::vector<double>(2 * most_channels));
   }
   if (group_losses_.size() < groups) group_losses_.resize(groups);
-  while (slots_.size() < slots) {
-    auto slot = std::make_unique<Slot>();
-    const size_t count = layers_.size();
-    std::vector<size_t> floats(count + 1), choices(count);
-    size_t total = 0, most_gradient = 0;
-    for (size_t i = 0; i <= count; ++i) {
-      const Shape shape = i > 0 ? layers_[i - 1].out : input_;
-      floats[i] = padded_floats(shape, i < count ? input_border(layers_[i]) : Border());
-      total += floats[i];
-      if (i == count) break;
-      const Shape out = layers_[i].out;
-      most_gradient = std::max(most_gradient, padded_floats(out, gradient_border(layers_[i])));
-      if (layers_[i].pooled || layers_[i].kind == Kind::kMaxPool) choices[i] = padded_floats(out, {});
-      total += choices[i] + 2 * kLanes;
-    }
-    slot->memory = make_floats(total + 2 * most_gradient);
-    float* next = slot->memory.get();
-    float* gradients = next + total;
-    for (size_t i = 0; i <= count; ++i) {
-      const Shape shape = i > 0 ? layers_[i - 1].out : input_;
-      slot->activations.push_back(padded_view(next, shape, i < count ? input_border(layers_[i]) : Border()));
-      next += floats[i];
-      slot->gradients.push_back(
-          padded_view(gradients + i % 2 * most_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
-      if (i == count) break;
-      slot->choices.push_back(reinterpret_cast<int32_t*>(next));
-      slot->saved.push_back(next + choices[i]);
-      next += choices[i] + 2 * kLanes;
-    }
-    slots_.push_back(std::move(slot));
+  while (kept_.size() < slots) kept_.push_back(make_slot(true));
+  while (passing_.size() < threads) passing_.push_back(make_slot(false));
+}
+
+// Whether a group keeps what comes before layer `index`.
+bool Network::is_kept(size_t index) const {
+  return std::find(segments_.begin(), segments_.end(), index) != segments_.end();
+}
+
+std::unique_ptr<Network::Slot> Network::make_slot(bool kept) const {
+  const size_t count = layers_.size();
+  std::vector<size_t> floats(count + 1), choices(count + 1);
+  size_t total = 0, most_gradient = 0, most_held = 0;
+  for (size_t i = 0; i <= count; ++i) {
+    const Shape shape = i > 0 ? layers_[i - 1].out : input_;
+    if (i > 0) most_gradient = std::max(most_gradient, padded_floats(shape, gradient_border(layers_[i - 1])));
+    if (i < count && layers_[i].kind == Kind::kBatchNorm) most_held = std::max(most_held, padded_floats(shape, {}));
+    if (is_kept(i) != kept) continue;
+    floats[i] = padded_floats(shape, i < count ? input_border(layers_[i]) : Border());
+    const bool chosen = i > 0 && (layers_[i - 1].pooled || layers_[i - 1].kind == Kind::kMaxPool);
+    if (chosen) choices[i] = padded_floats(shape, {});
+    total += floats[i] + choices[i] + 2 * kLanes;
   }
+  auto slot = std::make_unique<Slot>();
+  slot->memory = make_floats(total + (kept ? most_held : 2 * most_gradient));
+  float* next = slot->memory.get();
+  float* rest = next + total;
+  if (kept) slot->held = rest;
+  for (size_t i = 0; i <= count; ++i) {
+    const Shape shape = i > 0 ? layers_[i - 1].out : input_;
+    slot->activations.push_back(padded_view(next, shape, i < count ? input_border(layers_[i]) : Border()));
+    slot->choices.push_back(reinterpret_cast<int32_t*>(next + floats[i]));
+    slot->saved.push_back(next + floats[i] + choices[i]);
+    if (is_kept(i) == kept) next += floats[i] + choices[i] + 2 * kLanes;
+    if (kept) continue;
+    slot->gradients.push_back(
+        padded_view(rest + i % 2 * most_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
+  }
+  return slot;
 }
 
 Group Network::group_at(size_t index, const Batch& batch, size_t group, size_t slot, size_t thread) {
   const Layer& layer = layers_[index];
-  Slot& own = *slots_[slot];
+  const Slot& before = is_kept(index) ? *kept_[slot] : *passing_[thread];
+  const Slot& after = is_kept(index + 1) ? *kept_[slot] : *passing_[thread];
   Group result = {};
-  result.in = own.activations[index];
-  result.out = own.activations[index + 1];
-  result.grad_out = own.gradients[index + 1];
-  result.grad_in = index > first_trained_ ? own.gradients[index] : View{nullptr, 0};
+  result.in = before.activations[index];
+  result.out = after.activations[index + 1];
+  result.grad_out = passing_[thread]->gradients[index + 1];
+  result.grad_in = index > first_trained_ ? passing_[thread]->gradients[index] : View{nullptr, 0};
   result.parameters = parameters.data();
   result.turned = turned_.data();
   result.gradients = group_gradients_[group < group_gradients_.size() ? group : 0].data();
   result.scratch = scratch_[thread].get();
-  result.choices = own.choices[index];
-  result.saved = own.saved[index];
+  result.choices = after.choices[index + 1];
+  result.saved = after.saved[index + 1];
   result.samples = batch.samples(group);
   result.present = present(result.samples);
   result.index = int(group);
@@ -435,6 +477,7 @@ Group Network::group_at(size_t index, const Batch& batch, size_t group, size_t s
   if (layer.kind == Kind::kBatchNorm) {
     const float* data = batch_[index].data();
     const int channels = layer.in.channels;
+    result.held = padded_view(kept_[slot]->held, layer.in, {});
     result.batch = {data, data + channels, data + 2 * channels, data + 3 * channels};
   }
   return result;
@@ -456,12 +499,16 @@ void Network::turn_kernels() {
         }
       }
     }
+    if (layer.combined == kNone) continue;
+    const size_t floats = kernel_size(layer) / 3;
+    combine_rows(kernel, floats, turned_.data() + layer.combined);
+    combine_rows(turned, floats, turned_.data() + layer.combined + 4 * floats);
   }
 }
 
 void Network::read_group(const Batch& batch, size_t group, size_t slot) {
   const int64_t* order = batch.order + group * kLanes;
-  const View out = slots_[slot]->activations[0];
+  const View out = kept_[slot]->activations[0];
   if (batch.images.bytes) {
     kernels_.read_bytes(batch.images.bytes, order, batch.samples(group), input_, scale_, offset_, out);
   } else {
@@ -537,6 +584,9 @@ Totals Network::run_batch(const Batch& batch, Team& team) {
     const size_t begin = std::max(segments_[segment], first_trained_);
     const size_t end = segment == last ? layers_.size() : segments_[segment + 1];
     if (segment < last) {
+      for (size_t i = segments_[segment]; i + 1 < end; ++i) {
+        kernels_.forward(layers_[i], group_at(i, batch, group, slot_of(group, thread), thread));
+      }
       kernels_.backward(layers_[end], group_at(end, batch, group, slot_of(group, thread), thread));
     }
     for (size_t i = end; i-- > begin;) {
@@ -636,6 +686,7 @@ Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* or
   if (group_losses_.size() < batch.groups()) group_losses_.resize(batch.groups());
   std::vector<uint8_t> batch_labels(count);
   for (int64_t i = 0; i < count; ++i) batch_labels[i] = labels[order[i]];
+  turn_kernels();
   use_moving_statistics();
   team.run(batch.groups(), [&](size_t group, size_t thread) {
     read_group(batch, group, thread);

@@ -60,6 +60,8 @@ class Network {
 
   void turn_kernels();
   void reserve(size_t slots, size_t groups, size_t threads);
+  bool is_kept(size_t index) const;
+  std::unique_ptr<Slot> make_slot(bool kept) const;
   Group group_at(size_t layer, const Batch& batch, size_t group, size_t slot, size_t thread);
   void read_group(const Batch& batch, size_t group, size_t slot);
   Totals run_batch(const Batch& batch, Team& team);
@@ -78,7 +80,8 @@ class Network {
   std::vector<float> turned_;
   std::vector<std::vector<float>> batch_;      // for each layer, [4][channels] of BatchStatistics
   std::vector<std::vector<double>> partials_;  // for each group, [2][most channels]
-  std::vector<std::unique_ptr<Slot>> slots_;
+  std::vector<std::unique_ptr<Slot>> kept_;     // of the groups that are under way
+  std::vector<std::unique_ptr<Slot>> passing_;  // of the threads
   std::vector<std::unique_ptr<float[], void (*)(float*)>> scratch_;
   std::vector<std::vector<float>> group_gradients_;
   std::vector<GroupLoss> group_losses_;
