@@ -144,8 +144,8 @@ def accuracies(trials: Iterable[Trial], measure: str) -> list[float]:
 
     Args:
         trials: Trials; those that are not finished have no accuracy and are left out.
-        measure: One of MEASURES: "saved" for the last epoch's on the monitored images, "best" for the best epoch's, "test"
-            for that of the kept weights on the test set.
+        measure: One of MEASURES: "saved" for the last epoch's on the monitored images, "best" for the best epoch's on
+            them, "test" for that of the kept weights on the test set.
     """
     done = finished(trials)
     if measure == "test":
