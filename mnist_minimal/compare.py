@@ -186,12 +186,12 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
 
 
-def table(samples: Sequence[Sample], measure: str) -> str:
-    """n, mean, sd, interval, best and share at 99 % of every sample, as Markdown."""
+def table(samples: Sequence[Sample], title: str) -> str:
+    """n, mean, sd, interval, best and share at 99 % of every sample, as Markdown; the title heads the names."""
     from mnist_minimal.statistics import TARGET, summarize
 
     reached = f"at least {TARGET:.0%} (95 % interval)"
-    head = [f"{measure} accuracy", "n", "failed", "stopped early", "mean", "sd", "95 % interval of the mean", "best"]
+    head = [title, "n", "failed", "stopped early", "mean", "sd", "95 % interval of the mean", "best"]
     rows = [[*head, reached]]
     for sample in samples:
         found = summarize(sample.accuracies)
@@ -260,11 +260,14 @@ def _say_order(pair: tuple[Sample, Sample], found: "Superiority", corrected: flo
     )
 
 
+def probability(p_value: float) -> str:
+    """A p-value in words: "= 0.042", or "< 0.001"."""
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
+
+
 def _p(p_value: float, corrected: float, pairs: int) -> str:
-    text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
-    if pairs == 1:
-        return text
-    return f"{text}, {'< 0.001' if corrected < 0.001 else f'{corrected:.3f}'} corrected for {pairs} pairs"
+    text = f"p {probability(p_value)}"
+    return text if pairs == 1 else f"{text}; corrected for {pairs} pairs p {probability(corrected)}"
 
 
 def draw(samples: Sequence[Sample], measure: str, path: Path) -> None:
@@ -351,7 +354,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unlike = differences(samples)
     if unlike and not options.mix:
         raise UserError(f"these studies are not alike: {'; '.join(unlike)}; compare others, or give --mix")
-    print(table(samples, options.measure))
+    print(table(samples, f"{options.measure} accuracy"))
     for paragraph in [*compare_pairs(samples), *notes(samples, unlike)]:
         print(f"\n{paragraph}")
     if options.out:

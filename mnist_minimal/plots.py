@@ -89,7 +89,7 @@ def ecdf(accuracies: Mapping[str, Sequence[float]], target: float, ax: "Axes | N
 
 
 def best_of_k(accuracies: Mapping[str, Sequence[float]], ax: "Axes | None" = None) -> "Axes":
-    """Draws the expected best accuracy of k trials over k, and marks the best of all.
+    """Draws the expected best accuracy of k trials over k, and marks the best of all with a circle.
 
     The band is the 95 % interval of the estimate, drawn as far as a fifth of the trials; beyond, a bootstrap knows too
     little of the highest accuracies (see `statistics.expected_best`).
@@ -105,17 +105,9 @@ def best_of_k(accuracies: Mapping[str, Sequence[float]], ax: "Axes | None" = Non
         found, k = expected_best(sample), range(1, len(sample) + 1)
         trusted = max(1, len(sample) // 5)
         ax.fill_between(k[:trusted], found.low[:trusted], found.high[:trusted], color=color, alpha=0.2, linewidth=0)
-        ax.plot(k, found.mean, color=color, linestyle=line, label=name)
+        ax.plot(k, found.mean, color=color, linestyle=line, label=f"{name}; best of {len(sample)}: {max(sample):.4f}")
         ax.plot(len(sample), max(sample), "o", color=color, markerfacecolor="none")
-        ax.annotate(
-            f"best of {len(sample)}: {max(sample):.4f}",
-            (len(sample), max(sample)),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-        )
     ax.set_xscale("log")
-    ax.set_xlim(right=8 * max(map(len, accuracies.values())))  # Room for what stands beside the last point.
     ax.xaxis.set_major_formatter("{x:.0f}")
     ax.set_xlabel("k, number of trials")
     ax.set_ylabel("expected best accuracy of k trials")

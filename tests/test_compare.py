@@ -75,7 +75,7 @@ def test_three_samples_have_corrected_p_values():
         for first, second in [samples[:2], samples[::2], samples[1:]]
     ]
     smallest = int(np.argmin(p))
-    assert f"t test, p = {p[smallest]:.3f}, {3 * p[smallest]:.3f} corrected for 3 pairs)" in said[smallest]
+    assert f"t test, p = {p[smallest]:.3f}; corrected for 3 pairs p = {3 * p[smallest]:.3f})" in said[smallest]
 
 
 def test_no_evidence_and_no_spread_are_said():
