@@ -6,9 +6,11 @@ It classifies the test set with the saved model of every finished trial, which t
 prints Markdown. All trials meet the same images; still the test set has a share in their spread, since it is finite: of
 two networks that are equally good on endlessly many images, one gets some images right here that the other gets wrong.
 `mnist_minimal.statistics.spread` says how the share is found. Under the protocol "source" the kept weights are those of
-the epoch that was best on these images, which adds to the test set's share.
+the epoch that was best on these images, and that choice is in the figures too.
 
-EXPECTED
+Expected for sep997, n = 50: sd between the trials 0.00107; of it the test set's 0.00072, the networks' 0.00079, which
+is the work of few: without the two lowest trials, 0.00033. The test set's share of the variance is 46 % (26 % to 99 %).
+The best trial on half the images is 0.00237 above the mean there and 0.00002 on the other half.
 """
 
 import argparse
@@ -70,14 +72,27 @@ def report(path: Path, dataset: data.Dataset) -> list[str]:
         ]
     )
     low, high = share_interval(images)
+    here, there = lead_of_best(images)
     return [
         table,
         f"The test set has {share(images):.0%} of the variance between the trials (95 % interval {low:.0%} to "
-        f"{high:.0%}, bootstrap); the rest is the part of a trial's lead over the mean that it is expected to keep on "
-        f"fresh images. Of {images.shape[1]:,} images {np.count_nonzero(wrong == 0):,} are right in all trials, "
-        f"{np.count_nonzero(wrong == len(images))} wrong in all, and "
+        f"{high:.0%}, bootstrap). Of {images.shape[1]:,} images {np.count_nonzero(wrong == 0):,} are right in all "
+        f"trials, {np.count_nonzero(wrong == len(images))} wrong in all, and "
         f"{np.count_nonzero((wrong > 0) & (wrong < len(images)))} depend on the trial.",
+        f"The best trial on a random half of the images is {here:.5f} above the trials' mean there, and {there:.5f} on "
+        "the other half, which did not choose it (mean of 1,000 halvings).",
     ]
+
+
+def lead_of_best(images: np.ndarray) -> tuple[float, float]:
+    """How far the trial that is best on half the images is above the trials' mean, on that half and on the other."""
+    rng, leads = np.random.default_rng(0), []
+    for _ in range(1000):
+        halves = np.array_split(rng.permutation(images.shape[1]), 2)
+        here, there = (images[:, half].mean(axis=1) for half in halves)
+        leads.append((here.max() - here.mean(), there[here.argmax()] - there.mean()))
+    here, there = np.mean(leads, axis=0)
+    return float(here), float(there)
 
 
 def share(images: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """The experiments that read recorded trials print what was recorded and draw it."""
 
+import importlib.util
 from dataclasses import replace
 
 import matplotlib.image
@@ -69,6 +70,22 @@ def test_selection_needs_both_studies(run_python, results):
     assert "sep997-holdout.csv: expected two finished trials or more, found 0" in refused.stderr
 
 
+def test_the_lead_of_the_best_trial_lasts_only_where_it_is_real():
+    specification = importlib.util.spec_from_file_location("experiment", REPOSITORY / "experiments/spread.py")
+    experiment = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(experiment)
+    rng = np.random.default_rng(0)
+    lucky = rng.random((30, 2000)) < 0.9
+    here, there = experiment.lead_of_best(lucky)
+    # The expected highest of 30 normal numbers is 2.04 sds above their mean.
+    assert here == pytest.approx(2.04 * (0.9 * 0.1 / 1000) ** 0.5, rel=0.15)
+    assert abs(there) < 0.002
+    better = np.vstack([lucky, rng.random((1, 2000)) < 0.99])
+    here, there = experiment.lead_of_best(better)
+    assert there == pytest.approx(here, abs=0.002)
+    assert there > 0.08
+
+
 def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
     from mnist_minimal import data
     from mnist_minimal.data_choice import Choice
@@ -91,6 +108,7 @@ def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
     assert between == f"{expected.between:.5f}"
     assert of_images == f"{expected.of_images:.5f}"
     assert of_networks == f"{expected.of_networks:.5f}"
+    assert "The best trial on a random half of the images is" in done.stdout
 
     ledger.append(tmp_path / "odd.csv", replace(trial, seed=8, test_correct=0))
     ledger.append(tmp_path / "odd.csv", replace(trial, seed=9, test_correct=size))
