@@ -243,7 +243,7 @@ def _say_means(pair: tuple[Sample, Sample], found: "MeanDifference", corrected: 
         difference = f"the means differ by {found.difference.value:+.5f}"
         return f"{difference}; {sizes} and no spread to judge by, nothing can be said."
     difference = f"the means differ by {interval(found.difference, '+.5f')}"
-    verdict = "The means are different" if corrected < 0.05 else "This is no evidence of a difference"
+    verdict = "The means are different" if corrected < 0.05 else "The means are not shown to differ"
     return (
         f"{difference} (Welch's t test, {_p(found.p_value, corrected, pairs)}). {verdict}; {sizes}, a difference "
         f"smaller than {found.detectable:.5f} would have been missed more often than one time in five."

@@ -80,7 +80,7 @@ def test_three_samples_have_corrected_p_values():
 
 def test_no_evidence_and_no_spread_are_said():
     said = compare_pairs([Sample("a", [0.981, 0.983, 0.982]), Sample("b", [0.982, 0.983, 0.981])])
-    assert "This is no evidence of a difference; with n = 3 and 3, a difference smaller than" in said[0]
+    assert "The means are not shown to differ; with n = 3 and 3, a difference smaller than" in said[0]
     assert "A trial of a is above one of b with probability 0.50, 95 % interval" in said[0]
     (said,) = compare_pairs([Sample("a", [0.98]), Sample("b", [0.98, 0.98])])
     assert "with n = 1 and 2 and no spread to judge by, nothing can be said. All their accuracies are equal." in said
