@@ -12,6 +12,7 @@ from mnist_minimal.errors import UserError
 COMMANDS = {
     "trials": "train a model again and again and record every trial",
     "evaluate": "accuracy, loss and confusion matrix of saved models",
+    "compare": "compare studies: a table, tests of each pair, distributions in one picture",
     "plots": "draw the distributions and training curves of recorded trials",
     "augment": "draw what a model's recipe does to its training images",
     "summary": "print a model's layers: shapes, parameters, multiply-accumulates, receptive field",

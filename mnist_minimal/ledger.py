@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas
 
 FINISHED, FAILED = "finished", "failed"
+MEASURES = ("saved", "best", "test")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,20 @@ def append(path: Path, trial: Trial) -> bool:
         writer.writerow(fields)
         _write_at_end(path, row.getvalue().encode())
     return True
+
+
+def accuracies(trials: Iterable[Trial], measure: str) -> list[float]:
+    """One accuracy of each finished trial, in [0, 1].
+
+    Args:
+        trials: Trials; those that are not finished have no accuracy and are left out.
+        measure: One of MEASURES: "saved" for the last epoch's on the monitored images, "best" for the best epoch's on
+            them, "test" for that of the kept weights on the test set.
+    """
+    done = finished(trials)
+    if measure == "test":
+        return [(trial.test_correct or 0) / trial.test_size for trial in done]
+    return [getattr(trial, f"{measure}_accuracy") for trial in done]
 
 
 def _write_at_end(path: Path, content: bytes) -> None:

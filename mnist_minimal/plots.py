@@ -5,8 +5,9 @@ model diagram, which is Keras' own.
 """
 
 import argparse
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,20 +21,29 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
-# Blue and orange of the Okabe-Ito palette, which the colour-blind tell apart; for print in grey the lines differ too.
-STYLES = {"saved accuracy": ("#0072B2", "-"), "best accuracy": ("#D55E00", "--")}
+# The Okabe-Ito palette, which the colour-blind tell apart, without its yellow, which is lost on white. For print in
+# grey the lines and the hatches differ too. Samples take them in turn; 7 colours and 4 lines make 28 different pairs.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINES = ("-", "--", "-.", ":")
+HATCHES = ("", "////", "....", "\\\\\\\\")
 
-MAX_BINS = 40
+MAX_BINS = 30
+
+
+def styles() -> Iterator[tuple[str, str, str]]:
+    """The colours, lines and hatches of samples, in order and without end."""
+    return zip(itertools.cycle(COLORS), itertools.cycle(LINES), itertools.cycle(HATCHES), strict=False)
 
 
 def histogram(accuracies: Mapping[str, Sequence[float]], test_size: int, ax: "Axes | None" = None) -> "Axes":
-    """Draws how often each accuracy occurred.
+    """Draws how often each accuracy occurred; in shares where the samples differ in size.
 
     An accuracy on `test_size` images is a whole multiple of 1/test_size. Each bin holds the same number of these
-    values, its edges halfway between two of them, so that no bin is fuller only because it covers more values.
+    values, its edges halfway between two of them, so that no bin is fuller only because it covers more values. All
+    samples have the same bins.
 
     Args:
-        accuracies: Samples by name (the names of STYLES), each in [0, 1].
+        accuracies: Samples by name, each in [0, 1].
         test_size: Number of images the accuracies were measured on; 10,000 for MNIST's test set.
         ax: Axes to draw on.
     """
@@ -41,12 +51,21 @@ def histogram(accuracies: Mapping[str, Sequence[float]], test_size: int, ax: "Ax
     counts = [round(accuracy * test_size) for sample in accuracies.values() for accuracy in sample]
     width = max(1, math.ceil((max(counts) - min(counts) + 1) / MAX_BINS))
     edges = [(edge - 0.5) / test_size for edge in range(min(counts) // width * width, max(counts) + width + 1, width)]
-    for name, sample in accuracies.items():
-        color, line = STYLES[name]
-        ax.hist(sample, bins=edges, histtype="stepfilled", alpha=0.35, color=color)
-        ax.hist(sample, bins=edges, histtype="step", color=color, linestyle=line, label=f"{name}, n = {len(sample)}")
+    as_shares = len({len(sample) for sample in accuracies.values()}) > 1
+    for (name, sample), (color, line, hatch) in zip(accuracies.items(), styles(), strict=False):
+        ax.hist(
+            sample,
+            bins=edges,
+            weights=[1 / len(sample)] * len(sample) if as_shares else None,
+            histtype="stepfilled",
+            facecolor=(color, 0.25),
+            edgecolor=color,
+            linestyle=line,
+            hatch=hatch,
+            label=f"{name}, n = {len(sample)}",
+        )
     ax.set_xlabel(f"accuracy (bins of {width}/{test_size:,})")
-    ax.set_ylabel("trials")
+    ax.set_ylabel("share of trials" if as_shares else "trials")
     ax.legend()
     return ax
 
@@ -55,18 +74,88 @@ def ecdf(accuracies: Mapping[str, Sequence[float]], target: float, ax: "Axes | N
     """Draws the share of trials at or below each accuracy.
 
     Args:
-        accuracies: Samples by name (the names of STYLES), each in [0, 1].
+        accuracies: Samples by name, each in [0, 1].
         target: An accuracy to mark.
         ax: Axes to draw on.
     """
     ax = ax or _new_axes()
-    for name, sample in accuracies.items():
-        color, line = STYLES[name]
+    for (name, sample), (color, line, _) in zip(accuracies.items(), styles(), strict=False):
         ax.ecdf(sample, color=color, linestyle=line, label=f"{name}, n = {len(sample)}")
     ax.axvline(target, color="0.4", linestyle=":", label=f"{target:.0%}")
     ax.set_xlabel("accuracy")
     ax.set_ylabel("share of trials at or below")
     ax.legend()
+    return ax
+
+
+def best_of_k(accuracies: Mapping[str, Sequence[float]], ax: "Axes | None" = None) -> "Axes":
+    """Draws the expected best accuracy of k trials over k, and marks the best of all with a circle.
+
+    The band is the 95 % interval of the estimate, drawn as far as a fifth of the trials; beyond, a bootstrap knows too
+    little of the highest accuracies (see `statistics.expected_best`).
+
+    Args:
+        accuracies: Samples by name, each in [0, 1].
+        ax: Axes to draw on.
+    """
+    from mnist_minimal.statistics import expected_best
+
+    ax = ax or _new_axes()
+    for (name, sample), (color, line, _) in zip(accuracies.items(), styles(), strict=False):
+        found, k = expected_best(sample), range(1, len(sample) + 1)
+        trusted = max(1, len(sample) // 5)
+        ax.fill_between(k[:trusted], found.low[:trusted], found.high[:trusted], color=color, alpha=0.2, linewidth=0)
+        ax.plot(k, found.mean, color=color, linestyle=line, label=f"{name}; best of {len(sample)}: {max(sample):.4f}")
+        ax.plot(len(sample), max(sample), "o", color=color, markerfacecolor="none")
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.set_xlabel("k, number of trials")
+    ax.set_ylabel("expected best accuracy of k trials")
+    ax.legend(loc="lower right")
+    return ax
+
+
+def selection(source: Sequence[Trial], holdout: Sequence[Trial], ax: "Axes | None" = None) -> "Axes":
+    """Draws what choosing the epoch on the test set adds to an accuracy, trial by trial.
+
+    Left, the last and the best epoch of trials that monitored the test set; right, the best epoch of trials that
+    monitored held-out images, on those and on the test set. A grey line is a trial; the bars are means with their 95 %
+    intervals, hollow where the epoch was chosen on the very images.
+
+    Args:
+        source: Finished trials under the protocol "source".
+        holdout: Finished trials under the protocol "holdout".
+        ax: Axes to draw on.
+    """
+    from mnist_minimal.statistics import summarize
+
+    ax = ax or _new_axes()
+    columns = (
+        ("last epoch:\ntest set", ledger.accuracies(source, "saved"), True),
+        ("best epoch:\nthe test set\nthat chose it", ledger.accuracies(source, "best"), False),
+        ("best epoch:\nthe held-out images\nthat chose it", ledger.accuracies(holdout, "best"), False),
+        ("the same epoch:\ntest set", ledger.accuracies(holdout, "test"), True),
+    )
+    for left in (0, 2):
+        ax.plot([left, left + 1], [columns[left][1], columns[left + 1][1]], color="0.75", linewidth=0.8, zorder=1)
+    for column, (_, sample, honest) in enumerate(columns):
+        found, color = summarize(sample), COLORS[column // 2]
+        ax.errorbar(
+            column,
+            found.mean,
+            yerr=[[found.mean - found.low], [found.high - found.mean]],
+            fmt="os"[column // 2],
+            color=color,
+            markerfacecolor=color if honest else "white",
+            capsize=6,
+            zorder=2,
+        )
+        ax.annotate(f"{found.mean:.5f}", (column, found.mean), xytext=(10, 0), textcoords="offset points", va="center")
+    ax.set_xticks(range(len(columns)), [name for name, _, _ in columns])
+    ax.set_xlim(-0.4, len(columns) - 0.4)
+    ax.axvline(1.5, color="0.6", linewidth=0.8)
+    ax.set_title(f"source, n = {len(source)}  |  holdout, n = {len(holdout)}")
+    ax.set_ylabel("accuracy")
     return ax
 
 
@@ -80,10 +169,10 @@ def accuracy_curves(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "A
     from matplotlib.ticker import MaxNLocator
 
     ax = ax or _new_axes()
-    ax.plot(history["epoch"], history["accuracy"], color="#0072B2", label="training (with dropout)")
-    ax.plot(history["epoch"], history["val_accuracy"], color="#D55E00", linestyle="--", label="validation")
+    ax.plot(history["epoch"], history["accuracy"], color=COLORS[0], label="training (with dropout)")
+    ax.plot(history["epoch"], history["val_accuracy"], color=COLORS[1], linestyle="--", label="validation")
     best = history["val_accuracy"].idxmax()
-    ax.plot(history["epoch"][best], history["val_accuracy"][best], "o", color="#D55E00", markerfacecolor="none")
+    ax.plot(history["epoch"][best], history["val_accuracy"][best], "o", color=COLORS[1], markerfacecolor="none")
     ax.annotate(
         f"{history['val_accuracy'][best]:.4f}",
         (history["epoch"][best], history["val_accuracy"][best]),
@@ -197,8 +286,8 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
         raise UserError(f"{csv}: expected a CSV with at least one finished trial, found none")
     first = trials[0]
     accuracies = {
-        "saved accuracy": [trial.saved_accuracy or 0.0 for trial in trials],
-        "best accuracy": [trial.best_accuracy or 0.0 for trial in trials],
+        "saved accuracy": ledger.accuracies(trials, "saved"),
+        "best accuracy": ledger.accuracies(trials, "best"),
     }
     title = f"{first.model} ({first.params} parameters) on {first.dataset}, protocol {first.protocol}"
     if first.max_epochs < RECIPES[first.model].max_epochs:

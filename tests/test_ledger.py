@@ -237,3 +237,10 @@ def test_a_row_is_on_disk_when_append_returns(path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), really_sync(descriptor))[1])
     append(path, 0)
     assert synced
+
+
+def test_accuracies_are_those_of_finished_trials():
+    trials = [TRIAL, FAILED, replace(TRIAL, saved_accuracy=0.98, test_correct=9700)]
+    assert ledger.accuracies(trials, "saved") == [0.9876, 0.98]
+    assert ledger.accuracies(trials, "best") == [0.9881, 0.9881]
+    assert ledger.accuracies(trials, "test") == [0.9881, 0.97]

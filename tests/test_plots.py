@@ -1,5 +1,6 @@
 """Plots: what is drawn is what was recorded."""
 
+import itertools
 import shutil
 from dataclasses import replace
 
@@ -65,6 +66,42 @@ def test_ecdf_rises_to_one_at_the_accuracies(axes):
     x, y = axes.lines[0].get_data()
     shares = {accuracy: max(y[x == accuracy]) for accuracy in SAVED}
     assert shares == pytest.approx({0.9861: 0.2, 0.9873: 0.6, 0.9880: 0.8, 0.9889: 1.0})
+
+
+def test_samples_of_different_sizes_are_drawn_in_shares_of_the_same_bins(axes):
+    plots.histogram({"a": [0.98, 0.98, 0.99, 0.99], "b": [0.98, 0.99]}, 10_000, axes)
+    assert [patch.get_xy()[:, 1].max() for patch in axes.patches] == [0.5, 0.5]
+    assert axes.get_ylabel() == "share of trials"
+    first, second = (np.unique(patch.get_xy()[:, 0]) for patch in axes.patches)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_28_samples_look_different():
+    looks = list(itertools.islice(plots.styles(), 28))
+    assert len({(color, line) for color, line, _ in looks}) == 28
+    assert len({hatch for *_, hatch in looks[:4]}) == 4
+
+
+def test_best_of_k_goes_from_the_mean_to_the_marked_best(axes):
+    plots.best_of_k({"published": SAVED, "ours": BEST}, axes)
+    curve, mark, _, other = axes.lines
+    assert curve.get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert curve.get_ydata()[[0, -1]] == pytest.approx([np.mean(SAVED), 0.9889])
+    assert mark.get_xydata().tolist() == [[5, 0.9889]]
+    assert other.get_xydata().tolist() == [[5, 0.9901]]
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["published; best of 5: 0.9889", "ours; best of 5: 0.9901"]
+
+
+def test_selection_joins_the_accuracies_of_a_trial_and_marks_their_means(axes):
+    source = [replace(TRIAL, saved_accuracy=a, best_accuracy=b) for a, b in zip(SAVED, BEST, strict=True)]
+    holdout = [replace(TRIAL, best_accuracy=0.99, test_correct=correct) for correct in (9850, 9870)]
+    plots.selection(source, holdout, axes)
+    joined = [line.get_xydata().tolist() for line in axes.lines if len(line.get_xdata()) == 2][:7]
+    assert [[0, 0.9861], [1, 0.9875]] in joined
+    assert [[2, 0.99], [3, 0.985]] in joined
+    means = [np.mean(SAVED), np.mean(BEST), 0.99, 0.986]
+    assert [text.get_text() for text in axes.texts] == [f"{mean:.5f}" for mean in means]
 
 
 def test_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(csv, axes):

@@ -1,0 +1,117 @@
+"""The experiments that read recorded trials print what was recorded and draw it."""
+
+import importlib.util
+from dataclasses import replace
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from mnist_minimal import ledger
+from mnist_minimal.models import MODELS
+from mnist_minimal.statistics import spread
+from tests.conftest import REPOSITORY
+from tests.test_ledger import TRIAL
+
+
+def run_experiment(run_python, name, *arguments, **environment):
+    return run_python(REPOSITORY / f"experiments/{name}.py", *arguments, **environment)
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Ten trials that chose on the test set, and four that chose on held-out images."""
+    rng = np.random.default_rng(0)
+    for seed in range(10):
+        last = round(rng.normal(0.987, 0.001), 4)
+        best = round(last + 0.001, 4)
+        trial = replace(TRIAL, seed=seed, saved_accuracy=last, best_accuracy=best, test_correct=round(best * 10_000))
+        ledger.append(tmp_path / "sep997.csv", trial)
+    for seed, (held_out, correct) in enumerate([(0.989, 9860), (0.991, 9880), (0.990, 9870), (0.988, 9850)]):
+        trial = replace(TRIAL, seed=seed, protocol="holdout", best_accuracy=held_out, test_correct=correct)
+        ledger.append(tmp_path / "sep997-holdout.csv", trial)
+    return tmp_path
+
+
+def test_sep997_published(run_python, results):
+    published = np.random.default_rng(1).normal(0.9876, 0.001, 60).round(4)
+    np.savetxt(results / "published.txt", published, fmt="%.4f")
+    arguments = (results / "sep997.csv", "--published", results / "published.txt", "--out", results / "both.png")
+    done = run_experiment(run_python, "sep997_published", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"| {published.mean():.5f} | {published.std(ddof=1):.5f} |" in done.stdout
+    for part in ("ours less published", "Kolmogorov-Smirnov", "Hedges' g", "Our sd over", "would have an sd of"):
+        assert part in done.stdout
+    assert f"{published.max():.5f} |" in done.stdout.splitlines()[-5]  # The best of as many trials as there are.
+    assert matplotlib.image.imread(results / "both.png").std() > 0.05
+
+
+def test_sep997_published_says_what_it_lacks(run_python, results):
+    refused = run_experiment(run_python, "sep997_published", results / "sep997.csv", MNIST_MINIMAL_REFERENCE="")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error: expected --published FILE or MNIST_MINIMAL_REFERENCE")
+
+
+def test_selection(run_python, results):
+    done = run_experiment(run_python, "selection", "--results", results, "--out", results / "selection.png")
+    assert done.returncode == 0, done.stderr
+    # Every best epoch is 0.001 above its last; every held-out accuracy 0.003 above its test accuracy.
+    assert "it chose is +0.00100, 95 % interval +0.00100 to +0.00100" in done.stdout
+    assert "epoch is +0.00300, 95 % interval +0.00300 to +0.00300" in done.stdout
+    assert "has 0.9880 on the test set, where their mean is 0.98650 and their best 0.9880" in done.stdout
+    assert "correlate by 1.00" in done.stdout
+    assert matplotlib.image.imread(results / "selection.png").std() > 0.03
+
+
+def test_selection_needs_both_studies(run_python, results):
+    (results / "sep997-holdout.csv").unlink()
+    refused = run_experiment(run_python, "selection", "--results", results)
+    assert refused.returncode == 2
+    assert "sep997-holdout.csv: expected two finished trials or more, found 0" in refused.stderr
+
+
+def test_the_lead_of_the_best_trial_lasts_only_where_it_is_real():
+    specification = importlib.util.spec_from_file_location("experiment", REPOSITORY / "experiments/spread.py")
+    experiment = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(experiment)
+    rng = np.random.default_rng(0)
+    lucky = rng.random((30, 2000)) < 0.9
+    here, there = experiment.lead_of_best(lucky)
+    # The expected highest of 30 normal numbers is 2.04 sds above their mean.
+    assert here == pytest.approx(2.04 * (0.9 * 0.1 / 1000) ** 0.5, rel=0.15)
+    assert abs(there) < 0.002
+    better = np.vstack([lucky, rng.random((1, 2000)) < 0.99])
+    here, there = experiment.lead_of_best(better)
+    assert there == pytest.approx(here, abs=0.002)
+    assert there > 0.08
+
+
+def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
+    from mnist_minimal import data
+    from mnist_minimal.data_choice import Choice
+    from mnist_minimal.evaluate import probabilities
+    from mnist_minimal.saving import save
+
+    digits = data.load(Choice("digits"))
+    images = []
+    for seed in range(3):
+        model = MODELS["sep997"]()
+        save(model, tmp_path / f"{seed}.h5")
+        images.append(probabilities(model, digits.x_test).argmax(axis=1) == digits.y_test)
+        correct, size = int(images[-1].sum()), len(digits.y_test)
+        trial = replace(TRIAL, seed=seed, dataset="digits", test_correct=correct, test_size=size, weights=f"{seed}.h5")
+        ledger.append(tmp_path / "sep997-digits.csv", trial)
+    done = run_experiment(run_python, "spread", tmp_path / "sep997-digits.csv", "--dataset", "digits")
+    assert done.returncode == 0, done.stderr
+    expected = spread(np.array(images))
+    between, of_images, of_networks = (line.split("|")[2].strip() for line in done.stdout.splitlines()[2:5])
+    assert between == f"{expected.between:.5f}"
+    assert of_images == f"{expected.of_images:.5f}"
+    assert of_networks == f"{expected.of_networks:.5f}"
+    assert "The best trial on a random half of the images is" in done.stdout
+
+    ledger.append(tmp_path / "odd.csv", replace(trial, seed=8, test_correct=0))
+    ledger.append(tmp_path / "odd.csv", replace(trial, seed=9, test_correct=size))
+    refused = run_experiment(run_python, "spread", tmp_path / "odd.csv", "--dataset", "digits")
+    assert refused.returncode == 2
+    assert "expected a model with" in refused.stderr
