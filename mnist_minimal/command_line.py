@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "accuracy, loss and confusion matrix of saved models",
     "plots": "draw the distributions and training curves of recorded trials",
     "summary": "print a model's layers: shapes, parameters, multiply-accumulates, receptive field",
+    "report": "write the results as one HTML page, with a digit to draw",
 }
 
 
