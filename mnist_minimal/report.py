@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Rounding differs between machines and may turn an image or two; more than this share of them is another model.
 TOLERATED_SHARE = 0.001
 
+# Of a network that is often wrong, a page of all its errors would be long and heavy.
+MAX_SHOWN = 200
+
 
 def write_report(results: Path, out: Path, choice: Choice, publications: "Sequence[Publication]") -> list[str]:
     """Writes the page.
@@ -153,7 +156,14 @@ def _gallery(found: "list[Digit]") -> str:
     from mnist_minimal.page import digits
 
     wrong = [digit for digit in found if digit.label != digit.predicted]
-    return _filled("gallery.html", count=f"{len(wrong):,}", size=f"{len(found):,}", digits=digits.gallery(wrong))
+    shown = wrong[:MAX_SHOWN]
+    return _filled(
+        "gallery.html",
+        count=f"{len(wrong):,}",
+        size=f"{len(found):,}",
+        shown="" if len(shown) == len(wrong) else f"The first {len(shown)} of them: ",
+        digits=digits.gallery(shown),
+    )
 
 
 def _script() -> str:

@@ -11,10 +11,10 @@ const element = Object.fromEntries(
 
 const state = {
   ink: bareInk(),
-  image: new Float32Array(PIXELS * PIXELS), // What the network sees.
+  example: null, // The pixels of the example on the board, if there is one; the first stroke takes it away.
   brush: [SIDE / 2 + CELL / 2, SIDE / 2 + CELL / 2], // Where the keys have moved the brush, in points of the ink.
   pen: null, // Where the pen is while it is down.
-  example: false, // Whether an example is on the board; the first stroke takes it away.
+  waiting: false, // Whether the page will be brought up to date before the next frame.
 };
 
 function chosenNetwork() {
@@ -27,8 +27,9 @@ function paint(canvas, [rows, columns], values) {
   const context = canvas.getContext("2d");
   const picture = context.createImageData(columns, rows);
   values.forEach((value, index) => {
-    picture.data.fill(255 * (1 - value), 4 * index, 4 * index + 3);
-    picture.data[4 * index + 3] = 255;
+    const place = 4 * index;
+    picture.data[place] = picture.data[place + 1] = picture.data[place + 2] = 255 * (1 - value);
+    picture.data[place + 3] = 255;
   });
   context.putImageData(picture, 0, 0);
 }
@@ -49,8 +50,7 @@ function showBoard() {
   }
 }
 
-function showProbabilities(probabilities) {
-  const bare = state.image.every((pixel) => pixel === 0);
+function showProbabilities(probabilities, bare) {
   const order = Array.from(probabilities.keys()).sort((one, other) => probabilities[other] - probabilities[one]);
   element.verdict.textContent = bare
     ? "Nothing drawn yet."
@@ -93,35 +93,43 @@ function showLayers(steps) {
   }));
 }
 
-/* Shows the ink, the image, and what the chosen network makes of it. */
+/* Shows the ink, the image it gives, and what the chosen network makes of that. */
 function show() {
+  // An example is taken as it is: it was prepared already, and to prepare it again may move it by a pixel.
+  const image = state.example ?? imageOf(state.ink);
+  const steps = runNetwork(chosenNetwork(), image);
   showBoard();
-  paint(element.seen, [PIXELS, PIXELS], Array.from(state.image, (pixel) => pixel / 255));
-  const steps = runNetwork(chosenNetwork(), state.image);
-  showProbabilities(steps[steps.length - 1].data);
+  paint(element.seen, [PIXELS, PIXELS], Array.from(image, (pixel) => pixel / 255));
+  showProbabilities(steps[steps.length - 1].data, image.every((pixel) => pixel === 0));
   showLayers(steps);
+}
+
+/* Has everything shown before the next frame: a pen may move several times until then. */
+function refresh() {
+  if (state.waiting) return;
+  state.waiting = true;
+  requestAnimationFrame(() => {
+    state.waiting = false;
+    show();
+  });
+}
+
+function clear() {
+  state.ink = bareInk();
+  state.example = null;
+  refresh();
+}
+
+function showExample(pixels) {
+  state.ink = inkOf(pixels);
+  state.example = pixels;
+  refresh();
 }
 
 function draw(from, to) {
   if (state.example) clear();
   drawStroke(state.ink, from, to);
-  state.image = imageOf(state.ink);
-  show();
-}
-
-function clear() {
-  state.ink = bareInk();
-  state.image = imageOf(state.ink);
-  state.example = false;
-  show();
-}
-
-function showExample(pixels) {
-  state.ink = inkOf(pixels);
-  // As it is, since it was prepared already: to prepare it again may move it by a pixel.
-  state.image = Float32Array.from(pixels);
-  state.example = true;
-  show();
+  refresh();
 }
 
 function pointOf(event) {
@@ -160,17 +168,17 @@ element.board.addEventListener("keydown", (event) => {
     state.brush = from.map((place, axis) =>
       Math.min(SIDE - CELL / 2, Math.max(CELL / 2, place + MOVES[event.key][axis])));
     if (event.shiftKey) draw(from, state.brush);
-    else showBoard();
+    else refresh();
   } else {
     return;
   }
   event.preventDefault();
 });
 
-element.board.addEventListener("focus", showBoard);
-element.board.addEventListener("blur", showBoard);
+element.board.addEventListener("focus", refresh);
+element.board.addEventListener("blur", refresh);
 element.clear.addEventListener("click", clear);
-element.network.addEventListener("change", show);
+element.network.addEventListener("change", refresh);
 
 function bytesOf(base64) {
   return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -192,7 +200,7 @@ page.examples.forEach(({ note, pixels }) => {
 page.networks.forEach(({ title }) => element.network.add(new Option(title)));
 
 if (page.examples.length) showExample(bytesOf(page.examples[0].pixels));
-else show();
+else refresh();
 
 /* For whoever wants to ask a network from a program. */
 window.mnistMinimal = {

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_minimal import plots
 from mnist_minimal.ledger import Trial
@@ -24,7 +24,7 @@ BLUE, VERMILION = "#0072B2", "#D55E00"
 INK = "#010203"
 INKS = (INK, "#333333")
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # Text stays text: small, and as sharp as the page's.
     "svg.hashsalt": "mnist_minimal",  # The same figure gives the same bytes.
     "font.size": 10,
@@ -102,7 +102,9 @@ def plane(findings: Sequence[Finding], publications: Sequence[Publication], desc
         for finding in comparable:
             mean = means[finding.name]
             shown += [finding.kept.best, mean.mean if math.isnan(mean.low) else mean.low]
-        _set_range({item.model: item.params for item in [*publications, *comparable]}, shown, axes)
+        params = {publication.model: publication.params for publication in publications}
+        params |= {finding.model: finding.params for finding in comparable}
+        _set_range(params, shown, axes)
         axes.set_xlabel("trainable parameters")
         axes.set_ylabel("accuracy on the test set")
         figure.legend(loc="outside upper center", ncols=2)

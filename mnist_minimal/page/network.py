@@ -52,13 +52,15 @@ def describe(model: "keras.Model") -> dict[str, Any]:
     Raises:
         UserError: if the model is no chain, or has a step that network.js has not.
     """
+    import keras
+
     applied = architecture.chain(json.loads(model.to_json())["config"])
     return {
         "name": model.name,
         "parameters": int(sum(np.prod(weights.shape) for weights in model.trainable_weights)),
         "steps": [_step(step) for step in architecture.effects(applied)],
         "weights": {
-            layer.name: {variable.name: _values(np.asarray(variable)) for variable in layer.weights}
+            layer.name: {variable.name: _values(keras.ops.convert_to_numpy(variable)) for variable in layer.weights}
             for layer in model.layers
             if layer.weights
         },

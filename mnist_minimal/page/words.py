@@ -55,7 +55,7 @@ def answer(findings: Sequence[Finding], shown: Finding, publications: Iterable[P
         trials = sum(len(finding.trials) for finding in counted)
         best = max(counted, key=lambda finding: finding.kept.best)
         lead = (
-            f"None of the {trials:,} trials here reached {PERCENT} on MNIST's test set. The best run, of "
+            f"None of the {_trials(trials)} here reached {PERCENT} on MNIST's test set. The best run, of "
             f"{best.model} with {best.params:,} parameters, came to {best.kept.best:.4f}."
         )
     steady = [finding for finding in counted if finding.kept.low >= TARGET]
@@ -158,7 +158,7 @@ def plane(findings: Iterable[Finding], publications: Iterable[Publication]) -> s
 
 def distribution(finding: Finding, publications: Iterable[Publication]) -> str:
     """What the figure of a study's distribution shows, plain text."""
-    shown = f"Accuracies of {len(finding.trials):,} trials. Last epoch: {_spread(finding.last, finding.trials)}."
+    shown = f"Accuracies of {_trials(len(finding.trials))}. Last epoch: {_spread(finding.last, finding.trials)}."
     shown += f" Kept epoch: mean {finding.kept.mean:.5f}, highest {finding.kept.best:.4f}."
     for publication in publications:
         if publication.model == finding.model and publication.of == "mean":
@@ -178,7 +178,7 @@ def _account(finding: Finding, publications: Iterable[Publication]) -> str:
     """A study in a few sentences."""
     last, kept = finding.last, finding.kept
     reached = f"{kept.reached:,}" if kept.reached else "None"
-    said = f"{title(finding)}, {kept.n:,} trials. Accuracy after the last epoch: {last.mean:.5f} on the mean"
+    said = f"{title(finding)}, {_trials(kept.n)}. Accuracy after the last epoch: {last.mean:.5f} on the mean"
     if last.n > 1:
         said += f" (95 % interval {last.low:.5f} to {last.high:.5f}), sd {last.sd:.5f}"
     published = [publication.text for publication in publications if publication.model == finding.model]
@@ -190,6 +190,10 @@ def _account(finding: Finding, publications: Iterable[Publication]) -> str:
         f"does lies between {100 * kept.reached_low:.1f} and {100 * kept.reached_high:.1f} % (95 %, Wilson)."
     )
     return said + (f" {len(finding.failed):,} more failed." if finding.failed else "")
+
+
+def _trials(number: int) -> str:
+    return f"{number:,} trial{'' if number == 1 else 's'}"
 
 
 def _mean(summary: Summary) -> str:
