@@ -186,14 +186,19 @@ def test_nothing_is_loaded_from_anywhere(csv):
     assert policy.startswith("default-src 'none';")
 
 
-def test_every_id_is_one_of_its_kind_and_every_reference_finds_one(csv):
-    reader = Reader(written(csv.parent))
+def check_references(page):
+    """Every id is there once, and what is referred to by one is there."""
+    reader = Reader(page)
     identifiers = reader.values("id")
     assert len(identifiers) == len(set(identifiers))
-    named = [*reader.values("aria-labelledby"), *reader.values("aria-describedby"), *reader.values("for")]
-    targets = {name for value in named for name in value.split()}
+    attributes = ("aria-labelledby", "aria-describedby", "for")
+    targets = {name for attribute in attributes for value in reader.values(attribute) for name in value.split()}
     targets |= {target[1:] for target in [*reader.values("href"), *reader.values("xlink:href")]}
     assert targets <= set(identifiers)
+
+
+def test_every_reference_finds_its_id(csv):
+    check_references(written(csv.parent))
 
 
 def test_figures_are_whole_and_tell_what_they_show(csv):
@@ -226,6 +231,13 @@ print({"tensorflow", "keras", "sklearn"} & set(sys.modules))
 def test_a_folder_without_trials_is_an_error(tmp_path):
     with pytest.raises(UserError, match="expected CSVs with finished trials, found none; run"):
         main(["--results", str(tmp_path)])
+
+
+@pytest.mark.parametrize("nothing", [{"params": 0}, {"test_size": 0}])
+def test_a_study_of_nothing_is_an_error(tmp_path, nothing):
+    ledger.append(tmp_path / "sep997.csv", replace(TRIAL, **nothing))
+    with pytest.raises(UserError, match=r"sep997\.csv: expected trials of a model with parameters"):
+        written(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"versions": 3}', "\x00"])

@@ -26,7 +26,7 @@ from mnist_minimal.report import write_report
 from mnist_minimal.saving import save
 from tests.conftest import MNIST_PATH
 from tests.test_ledger import FAILED, TRIAL
-from tests.test_report import HOSTILE
+from tests.test_report import HOSTILE, check_references
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -330,6 +330,10 @@ def test_what_can_be_used_can_be_focused_and_has_a_name(page):
     assert {"BUTTON", "SELECT", "SUMMARY", "CANVAS", "DIV"} <= {tag for tag, *_ in used}
     assert all(name for _, name, *_ in used), used
     assert all(focused for _, _, focused, _ in used), used
+
+
+def test_every_reference_finds_its_id(page):
+    check_references(page.read_text(encoding="utf-8"))
 
 
 def test_pictures_have_texts(page):

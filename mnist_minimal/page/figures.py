@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 BLUE, VERMILION = "#0072B2", "#D55E00"
 
-# Drawn in this, and in the near black that plots.py has, then left to the page's own colour of text.
 INK = "#010203"
-INKS = (INK, "#333333")
+
+# What Matplotlib writes, and what the page has in its place: colours that go with a light and with a dark paper.
+COLORS = {
+    INK: "currentColor",
+    "#333333": "currentColor",
+    BLUE.lower(): "var(--blue)",
+    VERMILION.lower(): "var(--vermilion)",
+}
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # Text stays text: small, and as sharp as the page's.
@@ -139,7 +145,7 @@ def distribution(finding: Finding, publications: Sequence[Publication], descript
             spread.plot(mean, place, color=color, marker=marker)
         spread.set_yticks(range(len(rows)), [row[0] for row in rows])
         spread.set_ylim(len(rows) - 0.4, -0.6)
-        lower.xaxis.set_major_locator(MaxNLocator(6))
+        lower.xaxis.set_major_locator(MaxNLocator(5))
         spread.set_title("saved accuracy: mean, one sd to each side, range")
         return _svg(figure, "distribution", "Distribution of accuracies", description)
 
@@ -237,8 +243,8 @@ def _svg(figure: "Figure", name: str, title: str, description: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for ink in INKS:
-        svg = svg.replace(ink, "currentColor")
+    for color, name_in_page in COLORS.items():
+        svg = svg.replace(color, name_in_page)
     # The width and height in points would be the picture's size; the page gives it one.
     head = re.sub(r' (width|height)="[^"]*pt"', "", svg[: svg.index(">")])
     labels = f'role="img" aria-labelledby="{name}-title {name}-description"'

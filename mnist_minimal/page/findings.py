@@ -119,6 +119,10 @@ def _finding(csv: Path, trials: list[Trial]) -> Finding:
     finished = ledger.finished(trials)
     seeds = {trial.seed for trial in finished}
     first = finished[0]
+    if first.params < 1 or any(trial.test_size < 1 for trial in finished):
+        raise UserError(
+            f"{csv}: expected trials of a model with parameters on a test set with images, found 0 of either"
+        )
     full = RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs
     return Finding(
         csv=csv,
