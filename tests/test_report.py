@@ -70,7 +70,8 @@ def spoken(folder, publications=PUBLISHED):
 
 def test_the_answer_is_computed_from_the_trials(csv):
     text = spoken(csv.parent)
-    assert "The smallest network here that reached 99 % on MNIST's test set has 997 parameters (sep997)." in text
+    assert "The smallest network here that reached 99 % on MNIST's test set has 997 parameters (sep997)" in text
+    assert "(sep997); 1 of its 5 trials did." in text
     # By hand: the mean of SAVED, sd with n - 1, and Student's t of 4 degrees of freedom, 2.7764 * sd / sqrt(5).
     assert "0.98752 on the mean (95 % interval 0.98624 to 0.98880), sd 0.00103" in text
     assert "0.98864 on the mean, 0.9901 in the best run" in text
@@ -90,8 +91,8 @@ def test_a_mean_surely_above_is_named(tmp_path):
     record(tmp_path / "sep997.csv", correct=[9910, 9912, 9914, 9916, 9918])
     record(tmp_path / "sep697.csv", model="sep697", params=697, max_epochs=2000)
     text = spoken(tmp_path)
-    assert "reached 99 % on MNIST's test set has 697 parameters (sep697)." in text
-    assert "The smallest whose mean is surely above it (95 %) has 997 parameters (sep997)." in text
+    assert "reached 99 % on MNIST's test set has 697 parameters (sep697); 1 of its 5 trials did." in text
+    assert "The smallest whose mean lies above it with its whole 95 % interval has 997 (sep997)." in text
 
 
 @pytest.mark.parametrize("other", [{"dataset": "digits"}, {"protocol": "holdout"}, {"max_epochs": 3}])
@@ -111,8 +112,8 @@ def test_the_table_has_published_beside_ours(csv):
         "997",
         "mean of 223 runs, last epoch: 0.98761, sd 0.00105; best of 223 runs: 0.9906",
         "5",
-        "0.98752, sd 0.00103 (0.98624 to 0.98880)",
-        "0.98864, sd 0.00103 (0.98737 to 0.98991)",
+        "0.98752\u00a0±\u00a00.00128, sd\u00a00.00103",
+        "0.98864\u00a0±\u00a00.00127, sd\u00a00.00103",
         "0.9901 (seed 4)",
         "1 of 5 (3.6 to 62.4&nbsp;%)",
     ]
@@ -209,7 +210,9 @@ def test_figures_are_whole_and_tell_what_they_show(csv):
         title, description = root[0], root[1]
         assert root.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
         assert "published" in description.text.lower()
-    assert "sep997 at 997 parameters: mean of the last epochs 0.98752, sd 0.00103" in figures[0]
+    assert (
+        "sep997 at 997 parameters: mean of the last epochs 0.98752\u00a0±\u00a00.00128, sd\u00a00.00103" in figures[0]
+    )
 
 
 def test_a_page_without_models_is_written_without_keras(csv, run_python):

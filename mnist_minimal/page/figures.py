@@ -134,6 +134,7 @@ def distribution(finding: Finding, publications: Sequence[Publication], descript
         figure = Figure(figsize=(WIDTH_INCHES, 5.6), layout="constrained")
         spread, upper, lower = figure.subplots(3, sharex=True, height_ratios=(1, 2.2, 2.2))
         plots.histogram(accuracies, finding.trials[0].test_size, upper)
+        upper.set_ylim(top=1.45 * upper.get_ylim()[1])  # Room for the legend above the bars.
         plots.ecdf(accuracies, TARGET, lower)
         rows = [(f"ours, n = {finding.last.n}", BLUE, "o", finding.last.mean, finding.last.sd, min(saved), max(saved))]
         for item in published:
@@ -207,10 +208,12 @@ def _set_range(params: dict[str, int], accuracies: Sequence[float], axes: "Axes"
 
     left, right = min(params.values()) / 1.5, max(params.values()) * 1.5
     height = max(accuracies) - min(accuracies) or 0.01
-    foot = min(accuracies) - 0.15 * height
+    top, foot = max(accuracies) + 0.08 * height, min(accuracies) - 0.12 * height
+    # The share of the axes' height that the names take.
+    names = 0.06 + 0.027 * max(map(len, params))
     axes.set_xscale("log")
     axes.set_xlim(left, right)
-    axes.set_ylim(foot - 0.35 * height, max(accuracies) + 0.08 * height)
+    axes.set_ylim(foot - names / (1 - names) * (top - foot), top)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

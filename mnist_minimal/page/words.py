@@ -48,8 +48,8 @@ def answer(findings: Sequence[Finding], shown: Finding, publications: Iterable[P
     if reached:
         smallest = min(reached, key=lambda finding: finding.params)
         lead = (
-            f"The smallest network here that reached {PERCENT} on MNIST's test set has {smallest.params:,} "
-            f"parameters ({smallest.model})."
+            f"The smallest network here that reached {PERCENT} on MNIST's test set has {smallest.params:,} parameters "
+            f"({smallest.model}); {smallest.kept.reached:,} of its {_trials(smallest.kept.n)} did."
         )
     else:
         trials = sum(len(finding.trials) for finding in counted)
@@ -62,7 +62,8 @@ def answer(findings: Sequence[Finding], shown: Finding, publications: Iterable[P
     if steady:
         smallest = min(steady, key=lambda finding: finding.params)
         lead += (
-            f" The smallest whose mean is surely above it (95 %) has {smallest.params:,} parameters ({smallest.model})."
+            " The smallest whose mean lies above it with its whole 95 % interval has "
+            f"{smallest.params:,} ({smallest.model})."
         )
     return f'<p class="lead">{text(lead)}</p>' + _paragraph(_account(shown, publications))
 
@@ -74,10 +75,10 @@ def comparison(findings: Sequence[Finding], publications: Sequence[Publication])
         "parameters",
         "published",
         "our trials",
-        "last epochs: mean, sd (95 % interval)",
-        "kept epochs: mean, sd (95 % interval)",
+        "last epochs: mean ± 95 %, sd",
+        "kept epochs: mean ± 95 %, sd",
         "best run",
-        f"share at {PERCENT} or more (95 % interval)",
+        f"share at {PERCENT} or more (95 %)",
     )
     published: dict[str, list[Publication]] = {}
     for publication in publications:
@@ -85,12 +86,15 @@ def comparison(findings: Sequence[Finding], publications: Sequence[Publication])
     rows: list[tuple[int, Sequence[str]]] = []
     for finding in findings:
         if finding.comparable:
-            texts = [publication.text for publication in published.pop(finding.model, [])]
+            texts = [publication.text for publication in published.get(finding.model, [])]
             figures = (f"{len(finding.trials):,}", _mean(finding.last), _mean(finding.kept))
             best = f"{finding.kept.best:.4f} (seed {finding.best.seed})"
             cells = ("; ".join(texts) or "none", *figures, best, _share(finding.kept))
             rows.append((finding.params, (finding.model, f"{finding.params:,}", *cells)))
+    retrained = {finding.model for finding in findings if finding.comparable}
     for model, found in published.items():
+        if model in retrained:
+            continue
         texts = [publication.text for publication in found]
         rows.append((found[0].params, (model, f"{found[0].params:,}", "; ".join(texts), "none yet", *4 * ("-",))))
     return _table(
@@ -170,7 +174,7 @@ def curves(trial: Trial) -> str:
     """What the figure of a trial's training curves shows, plain text."""
     return (
         f"Training and validation accuracy and learning rate by epoch, {trial.epochs} epochs. The best validation "
-        f"accuracy is {trial.best_accuracy:.4f} in epoch {trial.best_epoch}, the last {trial.saved_accuracy:.4f}."
+        f"accuracy is {trial.best_accuracy:.4f}, the last {trial.saved_accuracy:.4f}."
     )
 
 
@@ -185,7 +189,7 @@ def _account(finding: Finding, publications: Iterable[Publication]) -> str:
     if published:
         said += f"; published: {'; '.join(published)}"
     said += (
-        f". With the weights of the best epoch, which are kept: {kept.mean:.5f} on the mean, {kept.best:.4f} in the "
+        f". With the weights that were kept: {kept.mean:.5f} on the mean, {kept.best:.4f} in the "
         f"best run. {reached} of the {kept.n:,} reached {PERCENT}: the share that "
         f"does lies between {100 * kept.reached_low:.1f} and {100 * kept.reached_high:.1f} % (95 %, Wilson)."
     )
@@ -199,7 +203,7 @@ def _trials(number: int) -> str:
 def _mean(summary: Summary) -> str:
     if math.isnan(summary.low):
         return f"{summary.mean:.5f}"
-    return f"{summary.mean:.5f}, sd {summary.sd:.5f} ({summary.low:.5f} to {summary.high:.5f})"
+    return f"{summary.mean:.5f}\u00a0±\u00a0{summary.high - summary.mean:.5f}, sd\u00a0{summary.sd:.5f}"
 
 
 def _share(summary: Summary) -> str:
