@@ -16,6 +16,7 @@ COMMANDS = {
     "plots": "draw the distributions and training curves of recorded trials",
     "augment": "draw what a model's recipe does to its training images",
     "summary": "print a model's layers: shapes, parameters, multiply-accumulates, receptive field",
+    "report": "write the results as one HTML page, with a digit to draw",
 }
 
 

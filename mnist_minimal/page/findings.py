@@ -1,0 +1,149 @@
+"""What the studies in a folder found: their trials, read and summarized."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_minimal import ledger
+from mnist_minimal.errors import UserError
+from mnist_minimal.ledger import Trial
+from mnist_minimal.recipes import RECIPES
+from mnist_minimal.statistics import TARGET, Summary, summarize
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One study and what it says.
+
+    Attributes:
+        csv: The table of its trials.
+        trials: The finished trials, at least one.
+        failed: The failed ones whose seeds were not finished later.
+        last: Of the accuracies of the last epochs, on the images that were monitored.
+        kept: Of the accuracies on the test set of the weights that were kept.
+        versions: What the study was begun with, by name; {} where its JSON does not say.
+        cut: The cap on the epochs where it is lower than the recipe's, else None.
+    """
+
+    csv: Path
+    trials: list[Trial]
+    failed: list[Trial]
+    last: Summary
+    kept: Summary
+    versions: dict[str, str]
+    cut: int | None
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.csv.stem
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.trials[0].model
+
+    @property
+    def params(self) -> int:
+        """Number of trainable parameters of the model."""
+        return self.trials[0].params
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return self.trials[0].dataset
+
+    @property
+    def protocol(self) -> str:
+        """Which images were monitored: "source" or "holdout"."""
+        return self.trials[0].protocol
+
+    @property
+    def comparable(self) -> bool:
+        """Whether these are trials of the published recipe, whole, on MNIST."""
+        return self.dataset == "mnist" and self.protocol == "source" and self.cut is None
+
+    @property
+    def best(self) -> Trial:
+        """The trial whose kept weights get the most test images right, of several that with the lowest seed."""
+        return max(self.trials, key=lambda trial: (kept_accuracy(trial), -trial.seed))
+
+    def file(self, seed: int, ending: str) -> Path:
+        """A file of one trial: its history (.csv) or its saved model (.h5)."""
+        return self.csv.with_suffix("") / f"{seed}{ending}"
+
+
+def kept_accuracy(trial: Trial) -> float:
+    """The accuracy on the test set, in [0, 1], of the weights that a finished trial kept."""
+    return (trial.test_correct or 0) / trial.test_size
+
+
+def find(folder: Path) -> list[Finding]:
+    """The studies with a finished trial whose CSVs lie in a folder, by number of parameters, then by name.
+
+    CSVs with other columns are not of trials and are passed over.
+
+    Raises:
+        UserError: if there is no such study, or a CSV of trials is damaged.
+    """
+    studies = [csv for csv in sorted(folder.glob("*.csv")) if _is_ledger(csv)]
+    found = [_finding(csv, trials) for csv in studies if ledger.finished(trials := ledger.read(csv))]
+    if not found:
+        raise UserError(
+            f"{folder}: expected CSVs with finished trials, found none; run mnist_minimal.trials first, or name the "
+            "folder with --results"
+        )
+    return sorted(found, key=lambda finding: (finding.params, finding.name))
+
+
+def featured(findings: Sequence[Finding]) -> Finding:
+    """The study to look at closely: the smallest network that reached the target, else the one with the best run.
+
+    Studies that are comparable with what was published come before others.
+    """
+    candidates = [finding for finding in findings if finding.comparable] or list(findings)
+    reached = [finding for finding in candidates if finding.kept.best >= TARGET]
+    if reached:
+        return min(reached, key=lambda finding: finding.params)
+    return max(candidates, key=lambda finding: finding.kept.best)
+
+
+def _is_ledger(csv: Path) -> bool:
+    with csv.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().lstrip("\ufeff").rstrip("\r\n") == ledger.HEADER
+
+
+def _finding(csv: Path, trials: list[Trial]) -> Finding:
+    finished = ledger.finished(trials)
+    seeds = {trial.seed for trial in finished}
+    first = finished[0]
+    if first.params < 1 or any(trial.test_size < 1 for trial in finished):
+        raise UserError(
+            f"{csv}: expected trials of a model with parameters on a test set with images, found 0 of either"
+        )
+    full = RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs
+    return Finding(
+        csv=csv,
+        trials=finished,
+        # Of a seed that failed several times only the last failure: it was one trial.
+        failed=list({trial.seed: trial for trial in trials if trial.seed not in seeds}.values()),
+        last=summarize([trial.saved_accuracy or 0.0 for trial in finished]),
+        kept=summarize([kept_accuracy(trial) for trial in finished]),
+        versions=_versions(csv.with_suffix(".json")),
+        cut=first.max_epochs if first.max_epochs < full else None,
+    )
+
+
+def _versions(path: Path) -> dict[str, str]:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): str(version) for name, version in content["versions"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: expected the versions that the study was begun with, found a file without them ({error!r}); "
+            "restore or remove it"
+        ) from error

@@ -1,0 +1,175 @@
+/*
+ * A trained network in plain JavaScript: runs what mnist_minimal/page/network.py wrote as JSON.
+ *
+ * A tensor is {shape: [rows, columns, channels] or [channels], data: Float32Array}, the channels next to each other.
+ * Sums are taken in double precision and rounded once, to single precision, as each step's output is stored.
+ */
+
+function tensor(shape, values) {
+  return { shape, data: Float32Array.from(values) };
+}
+
+function elementwise(input, change) {
+  return tensor(input.shape, input.data.map(change));
+}
+
+function channels(input) {
+  return input.shape[input.shape.length - 1];
+}
+
+/*
+ * Moves a window over an image and calls visit(to, from, tap) for each of its pixels that lies inside the image:
+ * the numbers of the output pixel, of the input pixel, and of the place in the window. Returns the output's rows and
+ * columns. "same" pads as TensorFlow does: an odd pixel of padding goes below and to the right.
+ */
+function slide(input, window, strides, padding, visit) {
+  const [rows, columns] = [0, 1].map((axis) => {
+    const size = input.shape[axis];
+    const count = padding === "same"
+      ? Math.ceil(size / strides[axis])
+      : Math.floor((size - window[axis]) / strides[axis]) + 1;
+    const missing = (count - 1) * strides[axis] + window[axis] - size;
+    return { size, count, before: padding === "same" ? Math.floor(Math.max(missing, 0) / 2) : 0 };
+  });
+  for (let row = 0; row < rows.count; row++) {
+    for (let column = 0; column < columns.count; column++) {
+      for (let down = 0; down < window[0]; down++) {
+        const y = row * strides[0] - rows.before + down;
+        if (y < 0 || y >= rows.size) continue;
+        for (let right = 0; right < window[1]; right++) {
+          const x = column * strides[1] - columns.before + right;
+          if (x < 0 || x >= columns.size) continue;
+          visit(row * columns.count + column, y * columns.size + x, down * window[1] + right);
+        }
+      }
+    }
+  }
+  return [rows.count, columns.count];
+}
+
+/* Every pixel's channels times a matrix [channels, outputs], plus a bias where there is one. */
+function mixChannels(input, matrix, bias, outputs) {
+  const depth = channels(input);
+  const mixed = [];
+  for (let pixel = 0; pixel < input.data.length; pixel += depth) {
+    for (let output = 0; output < outputs; output++) {
+      let sum = bias ? bias[output] : 0;
+      for (let channel = 0; channel < depth; channel++) {
+        sum += input.data[pixel + channel] * matrix[channel * outputs + output];
+      }
+      mixed.push(sum);
+    }
+  }
+  return tensor([...input.shape.slice(0, -1), outputs], mixed);
+}
+
+function normalizeChannels(input, { epsilon }, { gamma, beta, moving_mean, moving_variance }) {
+  const depth = channels(input);
+  return elementwise(input, (value, index) => {
+    const channel = index % depth;
+    const scaled = (value - moving_mean[channel]) / Math.sqrt(moving_variance[channel] + epsilon);
+    return scaled * (gamma ? gamma[channel] : 1) + (beta ? beta[channel] : 0);
+  });
+}
+
+function mean(values) {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/* One function a kind of step: (input, the step's settings, its layer's weights) to the output. */
+const STEPS = {
+  Rescaling: (input, { scale, offset }) => elementwise(input, (value) => value * scale + offset),
+
+  Conv2D(input, { filters, kernel_size, strides, padding }, { kernel, bias }) {
+    const depth = channels(input);
+    const sums = [];
+    const size = slide(input, kernel_size, strides, padding, (to, from, tap) => {
+      for (let filter = 0; filter < filters; filter++) {
+        let sum = sums[to * filters + filter] ?? (bias ? bias[filter] : 0);
+        for (let channel = 0; channel < depth; channel++) {
+          sum += input.data[from * depth + channel] * kernel[(tap * depth + channel) * filters + filter];
+        }
+        sums[to * filters + filter] = sum;
+      }
+    });
+    return tensor([...size, filters], sums);
+  },
+
+  SeparableConv2D(input, { filters, kernel_size, strides, padding }, { depthwise_kernel, pointwise_kernel, bias }) {
+    const depth = channels(input);
+    const sums = [];
+    const size = slide(input, kernel_size, strides, padding, (to, from, tap) => {
+      for (let channel = 0; channel < depth; channel++) {
+        sums[to * depth + channel] = (sums[to * depth + channel] ?? 0) +
+          input.data[from * depth + channel] * depthwise_kernel[tap * depth + channel];
+      }
+    });
+    return mixChannels(tensor([...size, depth], sums), pointwise_kernel, bias, filters);
+  },
+
+  MaxPooling2D(input, { pool_size, strides, padding }) {
+    const depth = channels(input);
+    const largest = [];
+    const size = slide(input, pool_size, strides, padding, (to, from) => {
+      for (let channel = 0; channel < depth; channel++) {
+        const value = input.data[from * depth + channel];
+        largest[to * depth + channel] = Math.max(largest[to * depth + channel] ?? -Infinity, value);
+      }
+    });
+    return tensor([...size, depth], largest);
+  },
+
+  AveragePooling2D(input, { pool_size, strides, padding }) {
+    const depth = channels(input);
+    const sums = [];
+    const counts = [];
+    const size = slide(input, pool_size, strides, padding, (to, from) => {
+      counts[to] = (counts[to] ?? 0) + 1;
+      for (let channel = 0; channel < depth; channel++) {
+        sums[to * depth + channel] = (sums[to * depth + channel] ?? 0) + input.data[from * depth + channel];
+      }
+    });
+    return tensor([...size, depth], sums.map((sum, index) => sum / counts[Math.floor(index / depth)]));
+  },
+
+  GlobalAveragePooling2D(input, { keepdims }) {
+    const depth = channels(input);
+    const averages = Array.from({ length: depth }, (_, channel) =>
+      mean(Array.from(input.data).filter((_, index) => index % depth === channel)));
+    return tensor(keepdims ? [1, 1, depth] : [depth], averages);
+  },
+
+  Flatten: (input) => tensor([input.data.length], input.data),
+
+  Dense: (input, { units }, { kernel, bias }) => mixChannels(input, kernel, bias, units),
+
+  BatchNormalization: normalizeChannels,
+
+  "mnist_minimal>InstanceNormalization"(input, { epsilon }, { gamma, beta }) {
+    const values = Array.from(input.data);
+    const average = mean(values);
+    const deviation = Math.sqrt(mean(values.map((value) => (value - average) ** 2)) + epsilon);
+    return elementwise(input, (value) => (value - average) / deviation * gamma[0] + beta[0]);
+  },
+
+  relu: (input, { negative_slope }) => elementwise(input, (value) => (value > 0 ? value : value * negative_slope)),
+
+  softmax(input) {
+    const largest = Math.max(...input.data);
+    const powers = Array.from(input.data, (value) => Math.exp(value - largest));
+    const sum = powers.reduce((total, power) => total + power, 0);
+    return tensor(input.shape, powers.map((power) => power / sum));
+  },
+};
+
+/*
+ * Runs a network on one image of 28 x 28 pixels, 0 .. 255. Returns every step's output, in order, as
+ * {layer, kind, shape, data}; the last one's data are the ten probabilities.
+ */
+function runNetwork(network, pixels) {
+  let output = tensor([28, 28, 1], pixels);
+  return network.steps.map((step) => {
+    output = STEPS[step.kind](output, step, network.weights[step.layer] ?? {});
+    return { layer: step.layer, kind: step.kind, ...output };
+  });
+}

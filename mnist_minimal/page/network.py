@@ -1,0 +1,87 @@
+"""A trained model as JSON: what it computes step by step, and its weights. `network.js` runs it."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mnist_minimal import architecture
+from mnist_minimal.architecture import Layer, shown
+from mnist_minimal.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+# The kinds of steps that network.js has, each with the settings that it reads and those that must be as they are here.
+READ: dict[str, tuple[str, ...]] = {
+    "Rescaling": ("scale", "offset"),
+    "Conv2D": ("filters", "kernel_size", "strides", "padding"),
+    "SeparableConv2D": ("filters", "kernel_size", "strides", "padding"),
+    "MaxPooling2D": ("pool_size", "strides", "padding"),
+    "AveragePooling2D": ("pool_size", "strides", "padding"),
+    "GlobalAveragePooling2D": ("keepdims",),
+    "Flatten": (),
+    "Dense": ("units",),
+    "BatchNormalization": ("epsilon",),
+    "mnist_minimal>InstanceNormalization": ("epsilon",),
+    "relu": ("negative_slope",),
+    "softmax": (),
+}
+REQUIRED: dict[str, Any] = {
+    "data_format": "channels_last",
+    "dilation_rate": [1, 1],
+    "groups": 1,
+    "depth_multiplier": 1,
+    "axis": -1,
+    "max_value": None,
+    "threshold": 0.0,
+}
+
+
+def describe(model: "keras.Model") -> dict[str, Any]:
+    """A model as JSON's types.
+
+    Args:
+        model: A built chain of layers from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
+
+    Returns:
+        `name`; `parameters`, how many of them are trainable; `steps`, what is computed in order, without dropout and
+        with each activation as a step of its own, every one with its `layer`, its `kind` and the settings of READ;
+        `weights`, by layer and name, flat, rows first, each float32 in the fewest digits that give it back exactly.
+
+    Raises:
+        UserError: if the model is no chain, or has a step that network.js has not.
+    """
+    import keras
+
+    applied = architecture.chain(json.loads(model.to_json())["config"])
+    return {
+        "name": model.name,
+        "parameters": int(sum(np.prod(weights.shape) for weights in model.trainable_weights)),
+        "steps": [_step(step) for step in architecture.effects(applied)],
+        "weights": {
+            layer.name: {variable.name: _values(keras.ops.convert_to_numpy(variable)) for variable in layer.weights}
+            for layer in model.layers
+            if layer.weights
+        },
+    }
+
+
+def _step(step: Layer) -> dict[str, Any]:
+    kind = step.settings["function"] if step.kind == "activation" else step.kind
+    if kind not in READ:
+        raise UserError(
+            f"layer {shown(step.name)}: expected one that the page can compute, found {shown(kind)}; those known are "
+            f"{', '.join(READ)}"
+        )
+    for key, value in REQUIRED.items():
+        if step.settings.get(key, value) != value:
+            raise UserError(
+                f"layer {shown(step.name)}: the page computes only {key} {value}, found {shown(step.settings[key])}"
+            )
+    return {"layer": step.name, "kind": kind} | {key: step.settings[key] for key in READ[kind]}
+
+
+def _values(array: np.ndarray) -> list[float]:
+    # float(str()) and not float(): the latter has the digits of a double, twice as many as a float32 needs.
+    return [float(str(value)) for value in array.astype(np.float32).ravel()]

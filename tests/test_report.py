@@ -1,0 +1,309 @@
+"""The report page: what it says is what the studies found, and it says it safely."""
+
+import json
+import re
+import xml.etree.ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mnist_minimal import ledger
+from mnist_minimal.data_choice import Choice
+from mnist_minimal.errors import UserError
+from mnist_minimal.page import findings, words
+from mnist_minimal.page.publication import PUBLISHED
+from mnist_minimal.report import main, write_report
+from tests.test_ledger import FAILED, TRIAL
+
+CORRECT = [9875, 9880, 9884, 9892, 9901]
+SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
+
+HOSTILE = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'> \" ' $style \u2028 --> ]]>"
+
+
+def record(csv, correct=CORRECT, **fields):
+    """Writes a study of five finished trials, without their models and histories."""
+    for seed, (saved, right) in enumerate(zip(SAVED, correct, strict=True)):
+        figures = {"saved_accuracy": saved, "best_accuracy": right / 10_000, "test_correct": right}
+        ledger.append(csv, replace(TRIAL, seed=seed, **figures, **fields))
+    return csv
+
+
+@pytest.fixture
+def csv(tmp_path):
+    return record(tmp_path / "sep997.csv")
+
+
+class Reader(HTMLParser):
+    """The elements of a page with their attributes, and its text outside scripts and styles."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.elements, self.text, self.silent = [], "", False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.silent = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.silent = False
+
+    def handle_data(self, data):
+        self.text += "" if self.silent else data
+
+    def values(self, attribute):
+        return [attributes[attribute] for _, attributes in self.elements if attribute in attributes]
+
+
+def written(folder, publications=PUBLISHED):
+    write_report(folder, folder / "report.html", Choice("digits"), publications)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def spoken(folder, publications=PUBLISHED):
+    """The page's text, as it is read out."""
+    return " ".join(Reader(written(folder, publications)).text.split())
+
+
+def test_the_answer_is_computed_from_the_trials(csv):
+    text = spoken(csv.parent)
+    assert "The smallest network here that reached 99 % on MNIST's test set has 997 parameters (sep997)" in text
+    assert "(sep997); 1 of its 5 trials did." in text
+    # By hand: the mean of SAVED, sd with n - 1, and Student's t of 4 degrees of freedom, 2.7764 * sd / sqrt(5).
+    assert "0.98752 on the mean (95 % interval 0.98624 to 0.98880), sd 0.00103" in text
+    assert "0.98864 on the mean, 0.9901 in the best run" in text
+    # One of five by Wilson's score: (0.2 + z2/10 -+ z sqrt(0.2 * 0.8 / 5 + z2/100)) / (1 + z2/5), z2 = 1.96 ** 2.
+    assert "1 of the 5 reached 99 %: the share that does lies between 3.6 and 62.4 % (95 %, Wilson)." in text
+
+
+def test_where_no_trial_reached_it_the_answer_says_so(tmp_path):
+    record(tmp_path / "sep997.csv", correct=[9875, 9880, 9884, 9892, 9899])
+    text = spoken(tmp_path)
+    assert "None of the 5 trials here reached 99 % on MNIST's test set." in text
+    assert "The best run, of sep997 with 997 parameters, came to 0.9899." in text
+    assert "None of the 5 reached 99 %: the share that does lies between 0.0 and 43.4 %" in text
+
+
+def test_a_mean_surely_above_is_named(tmp_path):
+    record(tmp_path / "sep997.csv", correct=[9910, 9912, 9914, 9916, 9918])
+    record(tmp_path / "sep697.csv", model="sep697", params=697, max_epochs=2000)
+    text = spoken(tmp_path)
+    assert "reached 99 % on MNIST's test set has 697 parameters (sep697); 1 of its 5 trials did." in text
+    assert "The smallest whose mean lies above it with its whole 95 % interval has 997 (sep997)." in text
+
+
+@pytest.mark.parametrize("other", [{"dataset": "digits"}, {"protocol": "holdout"}, {"max_epochs": 3}])
+def test_trials_of_something_else_are_no_answer(tmp_path, other):
+    record(tmp_path / "other.csv", **other)
+    text = spoken(tmp_path)
+    assert "There is no answer here yet" in text
+    assert "best of 223 runs: 0.9906none yet" in text
+
+
+def test_the_table_has_published_beside_ours(csv):
+    page = written(csv.parent)
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</tr>', page)
+    cells = {name: line.removesuffix("</td>").split("</td><td>") for name, line in rows}
+    assert cells["sep697"] == ["697", "best of about 700 runs: 0.9903", "none yet", "-", "-", "-", "-"]
+    assert cells["sep997"] == [
+        "997",
+        "mean of 223 runs, last epoch: 0.98761, sd 0.00105; best of 223 runs: 0.9906",
+        "5",
+        "0.98752\u00a0±\u00a00.00128, sd\u00a00.00103",
+        "0.98864\u00a0±\u00a00.00127, sd\u00a00.00103",
+        "0.9901 (seed 4)",
+        "1 of 5 (3.6 to 62.4&nbsp;%)",
+    ]
+
+
+def test_a_single_trial_has_neither_sd_nor_interval(tmp_path):
+    ledger.append(tmp_path / "sep997.csv", TRIAL)
+    text = spoken(tmp_path)
+    assert "sep997, 997 parameters, 1 trial. Accuracy after the last epoch: 0.98760 on the mean;" in text
+    assert "nan" not in text.lower()
+
+
+def test_failures_are_shown_but_not_those_that_were_mended(csv):
+    ledger.append(csv, replace(FAILED, seed=9, reason="the loss was NaN"))
+    ledger.append(csv, replace(FAILED, seed=9, reason="out of memory"))
+    ledger.append(csv, replace(FAILED, seed=2, reason="mended"))
+    text = spoken(csv.parent)
+    assert "sep997, seed 9: out of memory" in text
+    assert "NaN" not in text
+    assert "mended" not in text
+    assert "1 more failed" in text
+
+
+def test_versions_and_dates_come_from_the_studies_files(csv):
+    versions = {"mnist_minimal": "0.1.0", "python": "3.12.1", "keras": "3.15.1"}
+    csv.with_suffix(".json").write_text(json.dumps({"versions": versions}))
+    text = spoken(csv.parent)
+    assert "2026-01-02" in text
+    assert "python 3.12.1, keras 3.15.1" in text
+    assert "keras (tensorflow on cpu, keras 3.15.1)" in text
+
+
+def test_other_tables_are_passed_over(csv):
+    (csv.parent / "confusion.csv").write_text("a,b\n1,2\n")
+    assert [finding.name for finding in findings.find(csv.parent)] == ["sep997"]
+
+
+def test_the_study_shown_is_the_smallest_that_reached_the_target_else_the_best(tmp_path):
+    low = [9875, 9880, 9884, 9892, 9899]
+    record(tmp_path / "a.csv", params=100, correct=low)
+    record(tmp_path / "b.csv", params=200, correct=CORRECT)
+    record(tmp_path / "c.csv", params=300, correct=[9910, 9912, 9914, 9916, 9918])
+    found = findings.find(tmp_path)
+    assert [finding.name for finding in found] == ["a", "b", "c"]
+    assert findings.featured(found).name == "b"
+    assert findings.featured([found[0], replace(found[0], kept=replace(found[0].kept, best=0.95))]).name == "a"
+
+
+def test_what_a_file_says_stays_text(tmp_path):
+    record(tmp_path / "sep997.csv", version=HOSTILE, backend=HOSTILE, weights=HOSTILE, finished_at=HOSTILE)
+    ledger.append(tmp_path / "sep997.csv", replace(FAILED, seed=9, reason=HOSTILE))
+    (tmp_path / "sep997.json").write_text(json.dumps({"versions": {HOSTILE: HOSTILE}}))
+    record(tmp_path / "hostile.csv", model=HOSTILE, dataset=HOSTILE, protocol=HOSTILE, trainer=HOSTILE)
+    reader = Reader(written(tmp_path))
+    tags = [tag for tag, _ in reader.elements]
+    assert "img" not in tags
+    assert "script" not in tags
+    assert not any(name.startswith("on") for _, attributes in reader.elements for name in attributes)
+    assert reader.text.count("window.taken") > 5
+
+
+def test_nothing_is_loaded_from_anywhere(csv):
+    page = written(csv.parent)
+    reader = Reader(page)
+    tags = {tag for tag, _ in reader.elements}
+    assert not tags & {"link", "iframe", "object", "embed", "base", "source", "audio", "video"}
+    assert not reader.values("src")
+    assert all(target.startswith("#") for target in [*reader.values("href"), *reader.values("xlink:href")])
+    assert not re.search(r"@import|url\((?!#)", page)
+    policy = dict(zip(reader.values("http-equiv"), reader.values("content"), strict=False))["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none';")
+
+
+def check_references(page):
+    """Every id is there once, and what is referred to by one is there."""
+    reader = Reader(page)
+    identifiers = reader.values("id")
+    assert len(identifiers) == len(set(identifiers))
+    attributes = ("aria-labelledby", "aria-describedby", "for")
+    targets = {name for attribute in attributes for value in reader.values(attribute) for name in value.split()}
+    targets |= {target[1:] for target in [*reader.values("href"), *reader.values("xlink:href")]}
+    assert targets <= set(identifiers)
+
+
+def test_every_reference_finds_its_id(csv):
+    check_references(written(csv.parent))
+
+
+def test_figures_are_whole_and_tell_what_they_show(csv):
+    figures = re.findall(r"<svg.*?</svg>", written(csv.parent), re.DOTALL)
+    assert len(figures) == 2
+    for figure in figures:
+        root = xml.etree.ElementTree.fromstring(figure)
+        title, description = root[0], root[1]
+        assert root.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
+        assert "published" in description.text.lower()
+    assert (
+        "sep997 at 997 parameters: mean of the last epochs 0.98752\u00a0±\u00a00.00128, sd\u00a00.00103" in figures[0]
+    )
+
+
+def test_a_page_without_models_is_written_without_keras(csv, run_python):
+    program = """
+import sys
+from mnist_minimal.report import main
+main(["--results", sys.argv[1]])
+print({"tensorflow", "keras", "sklearn"} & set(sys.modules))
+"""
+    finished = run_python("-c", program, csv.parent)
+    assert finished.stdout.splitlines() == [str(csv.parent / "report.html"), "set()"], finished.stderr
+    best, curves, median = finished.stderr.splitlines()
+    assert best == f"left out: the best run of sep997 can't be asked: there is no {csv.parent}/sep997/4.h5"
+    assert curves == f"left out: no curves of the best run of sep997 are drawn: there is no {csv.parent}/sep997/4.csv"
+    assert "median" in median
+    assert "Draw a digit" not in (csv.parent / "report.html").read_text()
+
+
+def test_a_folder_without_trials_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="expected CSVs with finished trials, found none; run"):
+        main(["--results", str(tmp_path)])
+
+
+@pytest.mark.parametrize("nothing", [{"params": 0}, {"test_size": 0}])
+def test_a_study_of_nothing_is_an_error(tmp_path, nothing):
+    ledger.append(tmp_path / "sep997.csv", replace(TRIAL, **nothing))
+    with pytest.raises(UserError, match=r"sep997\.csv: expected trials of a model with parameters"):
+        written(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"versions": 3}', "\x00"])
+def test_a_damaged_json_is_an_error_with_its_name(csv, content):
+    csv.with_suffix(".json").write_text(content)
+    with pytest.raises(UserError, match=r"sep997\.json: expected the versions"):
+        written(csv.parent)
+
+
+def test_a_model_of_other_trials_is_refused(csv):
+    from mnist_minimal.models import MODELS
+    from mnist_minimal.saving import save
+
+    csv.unlink()
+    ledger.append(csv, replace(TRIAL, seed=4, dataset="digits", test_correct=290, test_size=297))
+    csv.with_suffix("").mkdir()
+    save(MODELS["sep997"](), csv.with_suffix("") / "4.h5")
+    with pytest.raises(UserError, match="expected the model that gets 290 test images right"):
+        written(csv.parent)
+
+
+def test_without_the_images_the_page_has_the_board_but_no_digits(csv):
+    from mnist_minimal.models import MODELS
+    from mnist_minimal.saving import save
+
+    csv.with_suffix("").mkdir()
+    save(MODELS["sep997"](), csv.with_suffix("") / "4.h5")
+    missing = write_report(csv.parent, csv.parent / "report.html", Choice("digits"), PUBLISHED)
+    assert missing[0].startswith("no digits are shown: sep997 was tested on mnist, and the images found are of digits")
+    page = (csv.parent / "report.html").read_text(encoding="utf-8")
+    assert "Draw a digit" in page
+    assert "takes for others" not in page
+
+
+def test_weights_come_back_from_json_to_the_last_bit():
+    import keras
+
+    from mnist_minimal.models import MODELS
+    from mnist_minimal.page.network import describe
+
+    model = MODELS["sep997"]()
+    description = json.loads(json.dumps(describe(model)))
+    assert description["parameters"] == 997
+    for layer in model.layers:
+        for variable in layer.weights:
+            values = np.array(description["weights"][layer.name][variable.name], dtype=np.float32)
+            np.testing.assert_array_equal(values, keras.ops.convert_to_numpy(variable).ravel())
+
+
+def test_a_layer_that_the_page_can_not_compute_is_refused():
+    import keras
+    from keras import layers
+
+    from mnist_minimal.page.network import describe
+
+    def chain(layer):
+        return keras.Sequential([keras.Input((28, 28, 1)), layer, layers.Flatten(), layers.Dense(10, "softmax")])
+
+    with pytest.raises(UserError, match="layer 'up': expected one that the page can compute, found 'Conv2DTranspose'"):
+        describe(chain(layers.Conv2DTranspose(1, 3, name="up")))
+    with pytest.raises(UserError, match=r"layer 'wide': the page computes only dilation_rate \[1, 1\], found \[2, 2\]"):
+        describe(chain(layers.Conv2D(1, 3, dilation_rate=2, name="wide")))
+
+
+def test_percent_signs_stay_with_their_numbers():
+    assert words.text("99 % < 100 %") == "99&nbsp;% &lt; 100&nbsp;%"
