@@ -11,6 +11,8 @@ from mnist_minimal.errors import UserError
 
 COMMANDS = {
     "trials": "train a model again and again and record every trial",
+    "models": "list the published models, what was published of them and what the results say",
+    "objectives": "check results against what the sources wanted of their models",
     "evaluate": "accuracy, loss and confusion matrix of saved models",
     "compare": "compare studies: a table, tests of each pair, distributions in one picture",
     "plots": "draw the distributions and training curves of recorded trials",

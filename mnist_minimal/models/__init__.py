@@ -1,26 +1,25 @@
-"""The published minimal networks: one builder function each, by name in MODELS."""
+"""The published minimal networks: one builder function each, by name in MODELS, and a command that lists them."""
 
-from mnist_minimal.models.convolutional import (
-    antman9954,
-    conv18242,
-    gap13914,
-    pyramid3762,
-    small7344,
-    small7384,
-    small8624,
-)
-from mnist_minimal.models.separable import sep697, sep997
-from mnist_minimal.models.shared import shared1936
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-MODELS = {
-    "conv18242": conv18242,
-    "gap13914": gap13914,
-    "antman9954": antman9954,
-    "small8624": small8624,
-    "small7384": small7384,
-    "small7344": small7344,
-    "pyramid3762": pyramid3762,
-    "shared1936": shared1936,
-    "sep997": sep997,
-    "sep697": sep697,
-}
+if TYPE_CHECKING:
+    import keras
+
+    MODELS: dict[str, Callable[[], keras.Model]]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports MODELS, and Keras with it, when it is first asked for: the command's `--help` is to be quick."""
+    if name == "MODELS":
+        from mnist_minimal.models.catalogue import MODELS
+
+        return MODELS
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command `mnist-minimal models`."""
+    from mnist_minimal.models.listing import main
+
+    return main(arguments)
