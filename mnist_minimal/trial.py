@@ -12,6 +12,7 @@ from mnist_minimal import __version__
 from mnist_minimal.data_choice import Choice
 from mnist_minimal.files import written_whole
 from mnist_minimal.ledger import FAILED, FINISHED, STOPPED, Trial
+from mnist_minimal.model_choice import builder
 from mnist_minimal.progress import EpochReport
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.study import Study
@@ -75,7 +76,6 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
     import keras
 
     from mnist_minimal.evaluate import evaluate
-    from mnist_minimal.models import MODELS
     from mnist_minimal.saving import save
     from mnist_minimal.training.checkpoint import Checkpoint
     from mnist_minimal.training.trainers import backend, fit_function
@@ -85,7 +85,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
         keras.utils.clear_session()
     with BUILDING:
         keras.utils.set_random_seed(seed)
-        model = MODELS[job.study.model]()
+        model = builder(job.study.model)()
     checkpoint = Checkpoint(
         job.study.checkpoint(seed),
         identity={

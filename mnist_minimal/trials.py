@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from mnist_minimal import data_choice, ledger
+from mnist_minimal import data_choice, ledger, model_choice
 from mnist_minimal.command_line import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import FAILED, Trial
 from mnist_minimal.progress import Display, EpochReport, display
 from mnist_minimal.recipes import RECIPES, Recipe
-from mnist_minimal.study import Study, open_study
+from mnist_minimal.study import Study, open_study, recipe_epochs
 from mnist_minimal.trial import Job, Train, failed_trial, make_train
 from mnist_minimal.workers import WorkerProcesses, reason
 from mnist_minimal.worse_half import Comparison, LeftError
@@ -218,8 +218,9 @@ def print_summary(study: Study) -> None:
     early = f", {stopped} stopped early by the rule" if stopped else ""
     print(f"\n{title}{early}, {failures} failed ({study.csv})")
     caps = sorted({trial.max_epochs for trial in ledger.done(trials)})
-    if caps and caps[0] < RECIPES[study.model].max_epochs:
-        print(f"The epochs were capped at {caps[0]}; the recipe has up to {RECIPES[study.model].max_epochs}.")
+    whole = recipe_epochs(study.csv)
+    if caps and whole and caps[0] < whole:
+        print(f"The epochs were capped at {caps[0]}; the recipe has up to {whole}.")
     if not done:
         return
     columns: dict[str, list[float | None]] = {
@@ -250,7 +251,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, choices=RECIPES, help="the model, trained by its published recipe")
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=model_choice.model_name,
+        metavar="MODEL",
+        help=f"the model, trained by its recipe: {', '.join(RECIPES)}, or {model_choice.OWN_FORM}",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        help="train a model of your own by this published recipe (default: the one in its module)",
+    )
     parser.add_argument(
         "--runs", type=_positive, metavar="N", help="how many trials (default: go on until Ctrl-C, or --until)"
     )
@@ -285,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from mnist_minimal import data
 
+    recipe = model_choice.recipe(options.model, options.recipe)
     interrupted = threading.Event()
 
     def interrupt(*_: object) -> None:
@@ -300,7 +313,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if dataset.notice:
         print(dataset.notice)
     study = Study(options.out, options.model, dataset.name, options.protocol)
-    recipe = RECIPES[options.model]
     options.epochs = min(options.epochs or recipe.max_epochs, recipe.max_epochs)
     open_study(study, recipe, options.epochs)
     status = 0
@@ -364,10 +376,9 @@ def run_job(
 
 def make_job(options: argparse.Namespace, study: Study, recipe: Recipe, dataset: "Dataset") -> Job:
     """The job of these options, with what has to be known of the model."""
-    from mnist_minimal.models import MODELS
     from mnist_minimal.training.trainers import choose
 
-    model = MODELS[study.model]()
+    model = model_choice.builder(study.model)()
     trainer, notice = choose(options.trainer, model)
     if notice:
         print(notice)
