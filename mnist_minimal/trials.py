@@ -343,6 +343,9 @@ def run_job(
             print(f"Seed {trial.seed} has reached {options.until} before, with {trial.best_accuracy}.")
             return 0
     if len(done) == options.runs:
+        # A kill may have come between the last row and this.
+        for trial in done:
+            study.checkpoint(trial.seed).unlink(missing_ok=True)
         return 0
     job = make_job(options, study, recipe, dataset)
     comparison = None

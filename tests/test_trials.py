@@ -306,9 +306,12 @@ def test_the_main_job_says_what_came_out(finished_job):
 def test_the_same_command_again_runs_nothing_and_more_runs_only_what_is_missing(finished_job, run_python):
     out = ("--out", finished_job / "results")
     before = (finished_job / "results/sep997-digits.csv").read_text()
+    left_by_a_kill = finished_job / "results/sep997-digits/1.checkpoint.npz"
+    left_by_a_kill.touch()
     again = run_python(*COMMAND, "--runs", "2", *out)
     assert again.returncode == 0, again.stderr
     assert (finished_job / "results/sep997-digits.csv").read_text() == before
+    assert not left_by_a_kill.exists()
     more = run_python(*COMMAND, "--runs", "3", *out)
     assert more.returncode == 0, more.stderr
     after = (finished_job / "results/sep997-digits.csv").read_text()
