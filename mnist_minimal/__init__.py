@@ -1,5 +1,6 @@
 """How few parameters does a network need to get 99 % on MNIST, and how often does training get it there?"""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: "str | Path") -> "keras.Model":
-    """The model in a `.h5` or `.keras` file; see `mnist_minimal.saving.load`."""
+def load(path: "str | Path", builders: "Mapping[str, Callable[[], keras.Model]] | None" = None) -> "keras.Model":
+    """The model in a `.h5` or `.keras` file, one of MODELS or of `builders`; see `mnist_minimal.saving.load`."""
     # Imported here, so that `import mnist_minimal` and every command's --help do without TensorFlow.
+    from mnist_minimal.models import MODELS
     from mnist_minimal.saving import load
 
-    return load(path)
+    return load(path, MODELS if builders is None else builders)

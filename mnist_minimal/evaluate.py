@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mnist_minimal.command_line import run
 from mnist_minimal.data_choice import add_arguments, from_arguments
 from mnist_minimal.errors import UserError
+from mnist_minimal.model_choice import OWN_FORM, builder, model_name
 
 if TYPE_CHECKING:
     import keras
@@ -99,6 +100,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m mnist_minimal.evaluate", description=__doc__)
     parser.add_argument("files", nargs="+", metavar="FILE", help="a saved model: .h5, .keras or .weights.h5")
+    parser.add_argument(
+        "--model",
+        type=model_name,
+        metavar="MODEL",
+        help=f"what the files hold (default: any of the published models): one of them, or {OWN_FORM}",
+    )
     add_arguments(parser)
     return parser.parse_args(arguments)
 
@@ -108,13 +115,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from mnist_minimal import data, load
 
+    builders = {options.model: builder(options.model)} if options.model else None
     dataset = data.load(from_arguments(options))
     if dataset.notice:
         print(dataset.notice, file=sys.stderr)
     status = 0
     for file in options.files:
         try:
-            model = load(file)
+            model = load(file, builders)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 1

@@ -20,7 +20,7 @@ from mnist_minimal.errors import UserError
 if TYPE_CHECKING:
     import pandas
 
-FINISHED, FAILED = "finished", "failed"
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 MEASURES = ("saved", "best", "test")
 
 
@@ -48,8 +48,9 @@ class Trial:
         weights: The saved model, relative to the CSV's folder.
         max_epochs: The cap on the epochs.
         backend: What the trainer ran on.
-        reason: Why the trial failed, or "".
-        status: "finished" or "failed". It stands last so that a row cut short is known by it.
+        reason: Why the trial was stopped or failed, or "".
+        status: "finished"; "stopped", where the rule of `mnist_minimal.worse_half` ended it early; or "failed". It
+            stands last so that a row cut short is known by it.
     """
 
     model: str
@@ -109,15 +110,20 @@ def frame(path: Path) -> "pandas.DataFrame":
 
 
 def finished(trials: Iterable[Trial]) -> list[Trial]:
-    """The trials that came to their end, without the failed ones."""
+    """The trials that came to their end, without those that were stopped early and the failed ones."""
     return [trial for trial in trials if trial.status == FINISHED]
+
+
+def done(trials: Iterable[Trial]) -> list[Trial]:
+    """The trials that are not trained again: the finished ones and those that were stopped early."""
+    return [trial for trial in trials if trial.status in (FINISHED, STOPPED)]
 
 
 def append(path: Path, trial: Trial) -> bool:
     """Adds one row, on disk when this returns.
 
     Returns:
-        False, with nothing written, where the seed is already there as finished: another runner was faster.
+        False, with nothing written, where the seed is already there as finished or stopped: another runner was faster.
 
     Raises:
         UserError: if the file has other columns or can't be written, or the trial has a figure out of its range; the
@@ -126,7 +132,7 @@ def append(path: Path, trial: Trial) -> bool:
     with FileLock(f"{path}.lock"):
         _repair(path)
         text = _read_text(path)
-        if any(row.seed == trial.seed for row in finished(_parse(path, *row) for row in _rows(path, text))):
+        if any(row.seed == trial.seed for row in done(_parse(path, *row) for row in _rows(path, text))):
             return False
         fields = [_written(value) for value in astuple(trial)]
         _parse(path, 0, fields)  # A row that could not be read again would spoil the file.
@@ -233,10 +239,10 @@ def _parse(path: Path, number: int, row: list[str]) -> Trial:
             raise ValueError(f"{len(row)} fields instead of {len(COLUMNS)}")
         values = {name: _value(name, text) for name, text in zip(COLUMNS, row, strict=True)}
         trial = Trial(**values)  # type: ignore[arg-type]
-        if trial.status not in (FINISHED, FAILED):
-            raise ValueError(f"status {trial.status!r} instead of {FINISHED} or {FAILED}")
-        if trial.status == FINISHED and any(getattr(trial, name) is None for name in _MAY_BE_EMPTY):
-            raise ValueError("a finished trial with an empty field")
+        if trial.status not in (FINISHED, STOPPED, FAILED):
+            raise ValueError(f"status {trial.status!r} instead of {FINISHED}, {STOPPED} or {FAILED}")
+        if trial.status != FAILED and any(getattr(trial, name) is None for name in _MAY_BE_EMPTY):
+            raise ValueError(f"a {trial.status} trial with an empty field")
     except ValueError as error:
         raise UserError(f"{path}, line {number}: expected a trial, found {error}; mend or remove the line") from error
     return trial

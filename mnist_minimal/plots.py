@@ -15,7 +15,8 @@ from mnist_minimal import ledger
 from mnist_minimal.command_line import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import Trial
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.model_choice import builder, file_name, model_name
+from mnist_minimal.study import recipe_epochs
 
 if TYPE_CHECKING:
     import pandas
@@ -209,7 +210,7 @@ def _mark_learning_rate_steps(history: "pandas.DataFrame", ax: "Axes") -> None:
         ax.axvline(epoch - 0.5, color="0.6", linestyle=":", label="learning rate steps down" if number == 0 else None)
 
 
-def model_diagram(model_name: str, path: Path) -> None:
+def model_diagram(model: str, path: Path) -> None:
     """Writes Keras' diagram of a model as a PNG.
 
     Raises:
@@ -217,11 +218,9 @@ def model_diagram(model_name: str, path: Path) -> None:
     """
     import keras
 
-    from mnist_minimal.models import MODELS
-
     try:
         keras.utils.plot_model(
-            MODELS[model_name](),
+            builder(model)(),
             str(path),
             show_shapes=True,
             show_layer_names=True,
@@ -290,7 +289,7 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
         "best accuracy": ledger.accuracies(trials, "best"),
     }
     title = f"{first.model} ({first.params} parameters) on {first.dataset}, protocol {first.protocol}"
-    if first.max_epochs < RECIPES[first.model].max_epochs:
+    if first.max_epochs < (recipe_epochs(csv) or 0):
         title += f", cut at {first.max_epochs} epochs"
 
     figure = Figure(figsize=(7, 7), layout="constrained")
@@ -336,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--diagram",
         action="append",
         default=[],
-        choices=RECIPES,
+        type=model_name,
         metavar="MODEL",
         help="also draw Keras' diagram of this model (imports Keras, needs Graphviz); alone, draw nothing else",
     )
@@ -354,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for picture in draw_study(csv, options.out or csv.parent):
             print(picture)
     for model in options.diagram:
-        picture = (options.out or Path()) / f"{model}-diagram.png"
+        picture = (options.out or Path()) / f"{file_name(model)}-diagram.png"
         model_diagram(model, picture)
         print(picture)
     return 0

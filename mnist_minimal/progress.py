@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from mnist_minimal.ledger import FINISHED, Trial
+from mnist_minimal.ledger import FAILED, STOPPED, Trial
 
 SECONDS_BETWEEN_LINES = 30
 
@@ -30,7 +30,7 @@ class EpochReport:
 
 
 class Display(Protocol):
-    """Shows a job's events, in the order in which they happen."""
+    """Shows a job's events, in the order in which they happen; `trials` is how many of the study are done."""
 
     def trial_started(self, seed: int) -> None: ...
     def epoch_ended(self, report: EpochReport) -> None: ...
@@ -89,10 +89,11 @@ def duration(seconds: float) -> str:
 
 def trial_line(trial: Trial) -> str:
     """One line about a trial that ended."""
-    if trial.status != FINISHED:
+    if trial.status == FAILED:
         return f"seed {trial.seed} failed: {trial.reason}"
+    stopped = f" stopped, {trial.reason}" if trial.status == STOPPED else ""
     return (
-        f"seed {trial.seed}: saved {trial.saved_accuracy:.4f}, best {trial.best_accuracy:.4f} at epoch "
+        f"seed {trial.seed}{stopped}: saved {trial.saved_accuracy:.4f}, best {trial.best_accuracy:.4f} at epoch "
         f"{trial.best_epoch} of {trial.epochs}, {duration(trial.train_seconds or 0)}"
     )
 
@@ -118,7 +119,7 @@ class Lines:
 
     def trial_ended(self, trial: Trial, trials: int) -> None:
         self.pace.trial_ended(trial.seed)
-        self._print(f"{trial_line(trial)}; {trials} finished")
+        self._print(f"{trial_line(trial)}; {trials} done")
 
     def close(self) -> None:
         pass
@@ -178,7 +179,7 @@ def display(total: int | None, done: int, jobs: int) -> Display:
 
     Args:
         total: Trials in the job, or None where there is no end.
-        done: Trials that are finished already.
+        done: Trials that are finished or stopped already.
         jobs: Trials that run side by side.
     """
     pace = Pace(None if total is None else total - done, jobs)

@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ from mnist_minimal import architecture
 from mnist_minimal.architecture import Layer, shown
 from mnist_minimal.errors import UserError
 from mnist_minimal.model_file import Contents, Shapes, refusing_damage
-from mnist_minimal.models import MODELS
+
+Builders = Mapping[str, Callable[[], keras.Model]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a builder of MODELS builds.
+    """What a builder builds.
 
     Attributes:
         config: Its Keras configuration.
@@ -36,21 +37,25 @@ class Plan:
     parameters: int
 
 
-def recognize(contents: Contents) -> tuple[str, list[str]]:
+def recognize(contents: Contents, builders: Builders) -> tuple[str, list[str]]:
     """The model that a file holds.
 
+    Args:
+        contents: What there is in the file.
+        builders: The models that it may hold, by name.
+
     Returns:
-        Its name in MODELS, and the names under which the file keeps those of its layers that have arrays, in the order
-        of the model's layers.
+        Its name in `builders`, and the names under which the file keeps those of its layers that have arrays, in the
+        order of the model's layers.
 
     Raises:
         UserError: if it is none of the models; the message names what differs from the nearest one.
     """
     if contents.config is None:
-        return _by_names(contents)
-    name, own_names = _by_steps(contents.config)
+        return _by_names(contents, builders)
+    name, own_names = _by_steps(contents.config, builders)
     numbers = _numbers(contents.config)
-    shapes = _plan(name).shapes
+    shapes = _plan(builders[name]).shapes
     keys = [numbers[own_names[layer]] if contents.numbered else own_names[layer] for layer in shapes]
     for key, expected in zip(keys, shapes.values(), strict=True):
         found = contents.shapes.get(key)
@@ -67,16 +72,16 @@ def variables(layer: keras.Layer) -> list[keras.Variable]:
 
 
 @functools.cache
-def _plan(name: str) -> Plan:
-    """What the builder `name` builds."""
-    model = MODELS[name]()
+def _plan(builder: Callable[[], keras.Model]) -> Plan:
+    """What a builder builds."""
+    model = builder()
     config = json.loads(model.to_json())["config"]
     shapes = {layer.name: [tuple(variable.shape) for variable in variables(layer)] for layer in model.layers}
     steps = architecture.effects(architecture.chain(config))
     return Plan(config, steps, {layer: found for layer, found in shapes.items() if found}, model.count_params())
 
 
-def _by_steps(config: dict[str, Any]) -> tuple[str, dict[str, str]]:
+def _by_steps(config: dict[str, Any], builders: Builders) -> tuple[str, dict[str, str]]:
     """The first model that computes what a configuration describes, and that one's name of each of its layers."""
     with refusing_damage():
         layers = architecture.layers(config)
@@ -84,12 +89,12 @@ def _by_steps(config: dict[str, Any]) -> tuple[str, dict[str, str]]:
         with refusing_damage():
             steps = architecture.effects(architecture.chain(config))
     except UserError:
-        _refuse_unknown_kinds(layers)
+        _refuse_unknown_kinds(layers, builders)
         raise
     differences = {}
     # Models that differ in dropout alone compute the same; the file's own word decides between them.
-    for name in sorted(MODELS, key=lambda name: name != config.get("name")):
-        plan = _plan(name)
+    for name in sorted(builders, key=lambda name: name != config.get("name")):
+        plan = _plan(builders[name])
         with refusing_damage():
             same, difference = architecture.agreement(steps, plan.steps)
         pairs = {
@@ -102,38 +107,38 @@ def _by_steps(config: dict[str, Any]) -> tuple[str, dict[str, str]]:
         if not difference:
             return name, dict(pairs)
         differences[name] = same, difference
-    _refuse_unknown_kinds(layers)
+    _refuse_unknown_kinds(layers, builders)
     own = config.get("name")
     nearest = own if own in differences else max(differences, key=lambda name: differences[name][0])
-    raise UserError(f"expected one of the models {', '.join(MODELS)}; it is not {nearest}: {differences[nearest][1]}")
+    raise UserError(f"expected one of the models {', '.join(builders)}; it is not {nearest}: {differences[nearest][1]}")
 
 
-def _refuse_unknown_kinds(layers: Sequence[Layer]) -> None:
+def _refuse_unknown_kinds(layers: Sequence[Layer], builders: Builders) -> None:
     """Refuses a layer of a class that no model has."""
-    known = {layer.kind for name in MODELS for layer in architecture.layers(_plan(name).config)}
+    known = {layer.kind for builder in builders.values() for layer in architecture.layers(_plan(builder).config)}
     known |= architecture.WITHOUT_EFFECT | architecture.ACTIVATION_LAYERS.keys()
     for layer in layers:
         if layer.kind not in known:
             raise UserError(
-                f"layer {shown(layer.name)}: expected a layer of one of the models {', '.join(MODELS)}, "
+                f"layer {shown(layer.name)}: expected a layer of one of the models {', '.join(builders)}, "
                 f"found {shown(layer.kind)}, which none of them has"
             )
 
 
-def _by_names(contents: Contents) -> tuple[str, list[str]]:
+def _by_names(contents: Contents, builders: Builders) -> tuple[str, list[str]]:
     """The only model whose arrays have the shapes in a file of weights only and whose layers could have the names."""
     fitting = {}
-    for name in MODELS:
-        shapes = _plan(name).shapes
-        numbers = _numbers(_plan(name).config)
+    for name, builder in builders.items():
+        shapes = _plan(builder).shapes
+        numbers = _numbers(_plan(builder).config)
         keys = [numbers[layer] for layer in shapes] if contents.numbered else list(contents.shapes)
         if len(keys) == len(shapes) and contents.shapes == dict(zip(keys, shapes.values(), strict=True)):
             fitting[name] = keys
     if not fitting:
-        models = ", ".join(f"{name} ({_plan(name).parameters:,} parameters)" for name in MODELS)
+        models = ", ".join(f"{name} ({_plan(builder).parameters:,} parameters)" for name, builder in builders.items())
         found = sum(math.prod(shape) for shapes in contents.shapes.values() for shape in shapes)
         raise UserError(f"expected the arrays of one of the models {models}; found others, of {found:,} parameters")
-    named = [name for name in fitting if _names_fit(contents, _plan(name))]
+    named = [name for name in fitting if _names_fit(contents, _plan(builders[name]))]
     if not named:
         raise UserError(
             f"expected the layers of {' or '.join(fitting)}, whose shapes these are, found other layers' names"

@@ -1,13 +1,13 @@
 """Trained models in files: `.h5` and `.keras`, written so that a crash leaves no half a file, read without trust.
 
 A file may come from anywhere. All that is taken from it are the names of layers, a description of the architecture as
-plain JSON, and arrays of numbers; the model itself is always made by a builder of `mnist_minimal.models`. Nothing in a
-file is run, unpickled or made into an object.
+plain JSON, and arrays of numbers; the model itself is always made by a builder of `mnist_minimal.models`, or by one
+that the caller gives. Nothing in a file is run, unpickled or made into an object.
 """
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import keras
@@ -45,16 +45,20 @@ def save(model: keras.Model, path: str | Path) -> None:
         raise UserError(f"{path}: expected a place to write a model to, found: {one_line(error)}") from error
 
 
-def load(path: str | Path) -> keras.Model:
-    """Builds the model of MODELS that a file holds and gives it the file's weights.
+def load(path: str | Path, builders: Mapping[str, Callable[[], keras.Model]] = MODELS) -> keras.Model:
+    """Builds the model that a file holds and gives it the file's weights.
 
     Reads what `save` wrote, full `.h5` models and `.keras` files of Keras 2 and 3, and files of weights only as
     `save_weights` of Keras 2 and 3 writes them. A description of the architecture in the file must agree with the
     builder's in all that the output depends on; of a file without one, the names of the layers, as far as they tell the
     class, and the shapes of all arrays must.
 
+    Args:
+        path: The file.
+        builders: The models that it may hold, by name; each builder returns a new, built model.
+
     Returns:
-        A built, uncompiled model, as `MODELS[name]()` returns it.
+        A built, uncompiled model, as its builder returns it.
 
     Raises:
         UserError: if the file can't be read, is damaged, holds none of the models, or holds anything that a saved model
@@ -62,11 +66,11 @@ def load(path: str | Path) -> keras.Model:
     """
     try:
         with opened(Path(path)) as contents:
-            name, keys = recognize(contents)
+            name, keys = recognize(contents, builders)
             arrays = [array(dataset) for key in keys for dataset in contents.datasets[key]]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    model = MODELS[name]()
+    model = builders[name]()
     in_file_order = [variable for layer in model.layers for variable in variables(layer)]
     for variable, values in zip(in_file_order, arrays, strict=True):
         variable.assign(values)

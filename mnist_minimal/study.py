@@ -12,6 +12,7 @@ from filelock import FileLock
 from mnist_minimal import __version__
 from mnist_minimal.errors import UserError
 from mnist_minimal.files import written_whole
+from mnist_minimal.model_choice import file_name
 from mnist_minimal.recipes import Recipe
 
 PACKAGES = ("tensorflow", "keras", "numpy")
@@ -23,7 +24,7 @@ class Study:
 
     Attributes:
         out: The folder of all results.
-        model: Name of the model.
+        model: Name of the model; of a model of the user's own, `module:function`.
         dataset: Name of the data set.
         protocol: "source" or "holdout".
     """
@@ -37,7 +38,7 @@ class Study:
     def name(self) -> str:
         """The model's name, then the data set unless it is MNIST, then `holdout` if that is the protocol."""
         dataset = "" if self.dataset == "mnist" else f"-{self.dataset}"
-        return f"{self.model}{dataset}{'-holdout' if self.protocol == 'holdout' else ''}"
+        return f"{file_name(self.model)}{dataset}{'-holdout' if self.protocol == 'holdout' else ''}"
 
     @property
     def csv(self) -> Path:
@@ -110,6 +111,19 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
                 f"{study.json}: this study was begun with {_difference(key, begun.get(key), value)}; "
                 "give the same options, or another folder with --out"
             )
+
+
+def recipe_epochs(csv: Path) -> int | None:
+    """The number of epochs in the recipe that a study was begun with; None where its JSON does not tell.
+
+    Args:
+        csv: The study's CSV, beside which the JSON lies.
+    """
+    try:
+        epochs = json.loads(csv.with_suffix(".json").read_text(encoding="utf-8"))["recipe"]["max_epochs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return epochs if isinstance(epochs, int) else None
 
 
 def _difference(key: str, begun: Any, wanted: Any) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.command_line import run
 from mnist_minimal.errors import UserError
+from mnist_minimal.model_choice import OWN, OWN_FORM, builder
 
 if TYPE_CHECKING:
     import keras
@@ -159,7 +160,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mnist_minimal.summary", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("what", nargs="?", metavar="MODEL_OR_FILE", help="a model's name, as sep997, or a saved model")
-    what.add_argument("--model", metavar="NAME", help="a model's name")
+    what.add_argument("--model", metavar="MODEL", help=f"a model's name, or {OWN_FORM}")
     return parser.parse_args(arguments)
 
 
@@ -169,13 +170,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mnist_minimal import load
     from mnist_minimal.models import MODELS
 
-    if options.model is not None and options.model not in MODELS:
-        raise UserError(f"expected one of the models {', '.join(MODELS)}, found {options.model!r}")
     name = options.model or options.what
-    try:
-        model = MODELS[name]() if name in MODELS else load(name)
-    except UserError as error:
-        raise UserError(f"{error}; the models with names are {', '.join(MODELS)}") from error
+    if options.model is not None or name in MODELS or OWN.fullmatch(name):
+        model = builder(name)()
+    else:
+        try:
+            model = load(name)
+        except UserError as error:
+            raise UserError(f"{error}; the models with names are {', '.join(MODELS)}") from error
     print(f"{model.name}: one image's way from the pixels to the class probabilities")
     print(table(layer_table(model)))
     return 0

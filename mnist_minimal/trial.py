@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from mnist_minimal import __version__
 from mnist_minimal.data_choice import Choice
 from mnist_minimal.files import written_whole
-from mnist_minimal.ledger import FAILED, Trial
+from mnist_minimal.ledger import FAILED, FINISHED, STOPPED, Trial
+from mnist_minimal.model_choice import builder
 from mnist_minimal.progress import EpochReport
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import Recipe
 from mnist_minimal.study import Study
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 # The seed of first weights is one for the whole process: trials in other threads must not draw between.
 BUILDING = threading.Lock()
 
-Train = Callable[[int, Callable[[EpochReport], None]], Trial]
+# Told of every epoch, it answers why the trial is to stop there, or "".
+Report = Callable[[EpochReport], str]
+Train = Callable[[int, Report], Trial]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Job:
     """What all trials of a job have in common; it can be sent to another process.
 
     Attributes:
-        study: The study; it names the model, which names the recipe.
+        study: The study; it names the model.
+        recipe: How the model is trained.
         choice: The data set.
         trainer: "keras" or "native".
         max_epochs: The cap on the epochs.
@@ -40,6 +44,7 @@ class Job:
     """
 
     study: Study
+    recipe: Recipe
     choice: Choice
     trainer: str
     max_epochs: int
@@ -52,27 +57,25 @@ def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
     """The function that trains one seed of the job; reads the data set where it is not given."""
     from mnist_minimal import data
 
-    share = RECIPES[job.study.model].validation_share
-    splits = data.split(dataset or data.load(job.choice), job.study.protocol, share)
+    splits = data.split(dataset or data.load(job.choice), job.study.protocol, job.recipe.validation_share)
     return partial(train_trial, job, splits)
 
 
-def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochReport], None]) -> Trial:
+def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
     """Trains a new model from a seed, saves it and its history, and counts the test images it gets right.
 
     Args:
         job: What to train.
         splits: The images.
         seed: Seed of the first weights, the order of the images and the dropout; 0 <= seed < 2**32.
-        report: Called after each epoch.
+        report: Called after each epoch; training ends where it gives a reason.
 
     Returns:
-        The finished trial.
+        The trial, finished or stopped.
     """
     import keras
 
     from mnist_minimal.evaluate import evaluate
-    from mnist_minimal.models import MODELS
     from mnist_minimal.saving import save
     from mnist_minimal.training.checkpoint import Checkpoint
     from mnist_minimal.training.trainers import backend, fit_function
@@ -82,11 +85,11 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
         keras.utils.clear_session()
     with BUILDING:
         keras.utils.set_random_seed(seed)
-        model = MODELS[job.study.model]()
+        model = builder(job.study.model)()
     checkpoint = Checkpoint(
         job.study.checkpoint(seed),
         identity={
-            "recipe": RECIPES[job.study.model].as_dict(),
+            "recipe": job.recipe.as_dict(),
             "dataset": job.study.dataset,
             "protocol": job.study.protocol,
             "seed": seed,
@@ -101,11 +104,15 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
     def report_epoch(epoch: int, logs: dict[str, float]) -> None:
         nonlocal best
         best = max(best, logs["val_accuracy"])
-        report(EpochReport(seed, epoch + 1, job.max_epochs, logs["val_accuracy"], best))
+        reason = report(EpochReport(seed, epoch + 1, job.max_epochs, logs["val_accuracy"], best))
+        # A trial that its recipe ends in this very epoch is at its end.
+        if reason and not model.stop_training:
+            checkpoint.reason = reason
+            model.stop_training = True
 
     fitted = fit_function(job.trainer, job.jobs)(
         model,
-        RECIPES[job.study.model],
+        job.recipe,
         splits,
         seed,
         max_epochs=job.max_epochs,
@@ -129,6 +136,8 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Callable[[EpochRe
         cpu_seconds=round(fitted.cpu_seconds, 2),
         weights=weights.relative_to(job.study.out).as_posix(),
         backend=backend(job.trainer),
+        reason=checkpoint.reason,
+        status=STOPPED if checkpoint.reason else FINISHED,
     )
 
 

@@ -16,21 +16,24 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from mnist_minimal import data_choice, ledger
+from mnist_minimal import data_choice, ledger, model_choice
 from mnist_minimal.command_line import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import FAILED, Trial
 from mnist_minimal.progress import Display, EpochReport, display
-from mnist_minimal.recipes import RECIPES
-from mnist_minimal.study import Study, open_study
+from mnist_minimal.recipes import RECIPES, Recipe
+from mnist_minimal.study import Study, open_study, recipe_epochs
 from mnist_minimal.trial import Job, Train, failed_trial, make_train
 from mnist_minimal.workers import WorkerProcesses, reason
+from mnist_minimal.worse_half import Comparison, LeftError
 
 if TYPE_CHECKING:
     from mnist_minimal.data import Dataset
 
 # So many failures one after the other are no accident of training, and a job without end would go on failing.
 MAX_FAILURES_IN_A_ROW = 3
+
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class StoppedError(Exception):
@@ -46,10 +49,11 @@ def run_trials(
     *,
     jobs: int = 1,
     until: float | None = None,
+    comparison: Comparison | None = None,
     stop_training: Callable[[], None] = lambda: None,
     interrupted: threading.Event | None = None,
 ) -> list[int]:
-    """Trains every seed that is not finished yet and appends each trial to the study's CSV when it ends.
+    """Trains every seed that is not done yet and appends each trial to the study's CSV when it ends.
 
     A seed that another runner on the same study is training is left to it. A trial that fails is recorded with its
     reason, and the next one starts.
@@ -58,10 +62,12 @@ def run_trials(
         train: Trains one seed; called from `jobs` threads, from the calling thread where `jobs` is 1.
         failed: The row of a failed trial, from its seed and the reason.
         study: Where the trials belong.
-        seeds: The seeds, in order; may have no end.
+        seeds: The seeds, in rising order; may have no end.
         shown: Shows what happens.
         jobs: Trials that run side by side.
         until: Stop as soon as a trial's best accuracy is at least this.
+        comparison: Stops the worse half of the trials early; None trains all to their end. A seed that another runner
+            was training when it was stopped is then taken over where a trial has to be compared with it.
         stop_training: Ends `train` in the other threads when the job is stopped.
         interrupted: Set from outside to end the job at the next epoch, as Ctrl-C does at once.
 
@@ -74,20 +80,28 @@ def run_trials(
     """
     source, stop, guard = iter(seeds), threading.Event(), threading.RLock()
     interrupted = interrupted or threading.Event()
-    held: list[int] = []
+    taken: list[int] = []
+    held: set[int] = set()
     errors: list[BaseException] = []
     failures_in_a_row = 0
 
-    def report(epoch: EpochReport) -> None:
+    def report(epoch: EpochReport) -> str:
         if stop.is_set() or interrupted.is_set():
             raise StoppedError
         with guard:
             shown.epoch_ended(epoch)
+        if comparison and epoch.epoch == comparison.rule.epoch:
+            return comparison.reason_to_stop(epoch.seed, list(taken), wait)
+        return ""
+
+    def wait() -> None:
+        if stop.wait(SECONDS_BETWEEN_LOOKS) or interrupted.is_set():
+            raise StoppedError
 
     def record(trial: Trial) -> None:
         nonlocal failures_in_a_row
         ledger.append(study.csv, trial)
-        shown.trial_ended(trial, len(ledger.finished(ledger.read(study.csv))))
+        shown.trial_ended(trial, len(ledger.done(ledger.read(study.csv))))
         failures_in_a_row = failures_in_a_row + 1 if trial.status == FAILED else 0
         if failures_in_a_row == MAX_FAILURES_IN_A_ROW:
             raise UserError(f"{failures_in_a_row} trials in a row failed, the last one with: {trial.reason}")
@@ -95,39 +109,62 @@ def run_trials(
             stop.set()
 
     def train_seed(seed: int) -> None:
-        if any(trial.seed == seed for trial in ledger.finished(ledger.read(study.csv))):
+        if any(trial.seed == seed for trial in ledger.done(ledger.read(study.csv))):
             # A kill may have come between the row and this.
             study.checkpoint(seed).unlink(missing_ok=True)
             return
         with guard:
             shown.trial_started(seed)
-        try:
-            trial = train(seed, report)
-        except UserError:
-            raise
-        except Exception as error:
-            if stop.is_set() or interrupted.is_set():
-                return
-            trial = failed(seed, reason(error))
+        while True:
+            try:
+                trial = train(seed, report)
+                break
+            except UserError:
+                raise
+            except LeftError as left:
+                # Trained here, or awaited if another thread or runner is faster; then this trial goes on.
+                train_claimed(left.seed, claim(left.seed))
+            except Exception as error:
+                if stop.is_set() or interrupted.is_set():
+                    return
+                trial = failed(seed, reason(error))
+                break
         with guard:
             record(trial)
         # Kept until the row is on disk: a kill before it costs no epoch.
         study.checkpoint(seed).unlink(missing_ok=True)
 
+    def claim(seed: int) -> FileLock | None:
+        claimed = FileLock(study.claim(seed), timeout=0)
+        try:
+            claimed.acquire()
+        except Timeout:
+            held.add(seed)
+            return None
+        held.discard(seed)
+        return claimed
+
+    def train_claimed(seed: int, claimed: FileLock | None) -> None:
+        if claimed is None:
+            return
+        try:
+            train_seed(seed)
+            # A runner that opened the file before it goes finds the seed done, or may well try it again.
+            with contextlib.suppress(OSError):
+                study.claim(seed).unlink()
+        finally:
+            claimed.release()
+
     def work() -> None:
         while not stop.is_set() and not interrupted.is_set():
+            # Claimed as it is taken, so that no other thread finds it taken and not being trained.
             with guard:
                 seed = next(source, None)
-            if seed is None:
-                return
-            try:
-                with FileLock(study.claim(seed), timeout=0):
-                    train_seed(seed)
-                    # A runner that opened the file before it goes finds the seed finished, or may well try it again.
-                    with contextlib.suppress(OSError):
-                        study.claim(seed).unlink()
-            except Timeout:
-                held.append(seed)
+                if seed is None:
+                    return
+                taken.append(seed)
+                claimed = claim(seed)
+            train_claimed(seed, claimed)
 
     def work_in_thread() -> None:
         try:
@@ -140,7 +177,7 @@ def run_trials(
         work()
         if interrupted.is_set():
             raise KeyboardInterrupt
-        return held
+        return sorted(held)
     threads = [threading.Thread(target=work_in_thread, daemon=True) for _ in range(jobs)]
     for thread in threads:
         thread.start()
@@ -157,7 +194,7 @@ def run_trials(
         raise errors[0]
     if interrupted.is_set():
         raise KeyboardInterrupt
-    return held
+    return sorted(held)
 
 
 def reaches(trial: Trial, target: float | None) -> bool:
@@ -166,18 +203,24 @@ def reaches(trial: Trial, target: float | None) -> bool:
 
 
 def print_summary(study: Study) -> None:
-    """Prints n, mean, sd, 95 % interval, best and how many reached 99 % of a study's finished trials."""
+    """Prints n, mean, sd, 95 % interval, best and how many reached 99 % of a study's finished trials.
+
+    Trials that were stopped early are counted, and left out of the figures.
+    """
     from mnist_minimal.statistics import TARGET, summarize
 
     trials = ledger.read(study.csv)
     done = ledger.finished(trials)
-    failures = len({trial.seed for trial in trials} - {trial.seed for trial in done})
+    failures = len({trial.seed for trial in trials} - {trial.seed for trial in ledger.done(trials)})
+    stopped = len(ledger.done(trials)) - len(done)
     noun = "trial" if len(done) == 1 else "trials"
     title = f"{study.model} on {study.dataset}, protocol {study.protocol}: {len(done)} finished {noun}"
-    print(f"\n{title}, {failures} failed ({study.csv})")
-    caps = sorted({trial.max_epochs for trial in done})
-    if caps and caps[0] < RECIPES[study.model].max_epochs:
-        print(f"The epochs were capped at {caps[0]}; the recipe has up to {RECIPES[study.model].max_epochs}.")
+    early = f", {stopped} stopped early by the rule" if stopped else ""
+    print(f"\n{title}{early}, {failures} failed ({study.csv})")
+    caps = sorted({trial.max_epochs for trial in ledger.done(trials)})
+    whole = recipe_epochs(study.csv)
+    if caps and whole and caps[0] < whole:
+        print(f"The epochs were capped at {caps[0]}; the recipe has up to {whole}.")
     if not done:
         return
     columns: dict[str, list[float | None]] = {
@@ -194,6 +237,11 @@ def print_summary(study: Study) -> None:
             f"{name:16}{summary.n:>4}  {summary.mean:.6f}  {sd:>8}  {interval:>18}  {summary.best:>7.4f}  "
             f"{summary.reached} of {summary.n} (95 %: {summary.reached_low:.0%} to {summary.reached_high:.0%})"
         )
+    if stopped:
+        print(
+            f"The {stopped} stopped early are censored: they were in the worse half then, and what they would have "
+            "reached is not known, so they are in none of these figures."
+        )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -203,7 +251,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, choices=RECIPES, help="the model, trained by its published recipe")
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=model_choice.model_name,
+        metavar="MODEL",
+        help=f"the model, trained by its recipe: {', '.join(RECIPES)}, or {model_choice.OWN_FORM}",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        help="train a model of your own by this published recipe (default: the one in its module)",
+    )
     parser.add_argument(
         "--runs", type=_positive, metavar="N", help="how many trials (default: go on until Ctrl-C, or --until)"
     )
@@ -238,6 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from mnist_minimal import data
 
+    recipe = model_choice.recipe(options.model, options.recipe)
     interrupted = threading.Event()
 
     def interrupt(*_: object) -> None:
@@ -253,12 +313,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if dataset.notice:
         print(dataset.notice)
     study = Study(options.out, options.model, dataset.name, options.protocol)
-    recipe = RECIPES[options.model]
     options.epochs = min(options.epochs or recipe.max_epochs, recipe.max_epochs)
     open_study(study, recipe, options.epochs)
     status = 0
     try:
-        status = run_job(options, study, dataset, interrupted)
+        status = run_job(options, study, recipe, dataset, interrupted)
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on from here.")
         status = 130
@@ -266,22 +325,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset", interrupted: threading.Event) -> int:
-    """Runs what of the job is not finished; returns 0, or 1 where a seed of it failed and has not finished since."""
+def run_job(
+    options: argparse.Namespace, study: Study, recipe: Recipe, dataset: "Dataset", interrupted: threading.Event
+) -> int:
+    """Runs what of the job is not done; returns 0, or 1 where a seed of it failed and is not done since."""
+    from mnist_minimal import data
+
     seeds: range | itertools.count[int]
     seeds = itertools.count(options.seed) if options.runs is None else range(options.seed, options.seed + options.runs)
 
     def of_this_job(trial: Trial) -> bool:
         return options.seed <= trial.seed and (options.runs is None or trial.seed < options.seed + options.runs)
 
-    done = [trial for trial in ledger.finished(ledger.read(study.csv)) if of_this_job(trial)]
+    done = [trial for trial in ledger.done(ledger.read(study.csv)) if of_this_job(trial)]
     for trial in done:
         if reaches(trial, options.until):
             print(f"Seed {trial.seed} has reached {options.until} before, with {trial.best_accuracy}.")
             return 0
     if len(done) == options.runs:
+        # A kill may have come between the last row and this.
+        for trial in done:
+            study.checkpoint(trial.seed).unlink(missing_ok=True)
         return 0
-    job = make_job(options, study, dataset)
+    job = make_job(options, study, recipe, dataset)
+    comparison = None
+    if recipe.worse_half and recipe.worse_half.epoch < options.epochs:
+        monitored = data.split(dataset, study.protocol, recipe.validation_share).y_val
+        comparison = Comparison(study, recipe.worse_half, len(monitored))
     # The core trains in threads. Keras does not: its seeds and TensorFlow's state are one for the whole process.
     in_processes = job.trainer == "keras" and options.jobs > 1
     workers = WorkerProcesses(partial(make_train, job), options.jobs) if in_processes else None
@@ -295,6 +365,7 @@ def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset", inter
             shown,
             jobs=options.jobs,
             until=options.until,
+            comparison=comparison,
             stop_training=workers.stop if workers else lambda: None,
             interrupted=interrupted,
         )
@@ -303,20 +374,20 @@ def run_job(options: argparse.Namespace, study: Study, dataset: "Dataset", inter
     if held:
         print(f"Left to other runners that are training them: seed {', '.join(map(str, held))}.")
     trials = [trial for trial in ledger.read(study.csv) if of_this_job(trial)]
-    return 1 if {trial.seed for trial in trials} > {trial.seed for trial in ledger.finished(trials)} else 0
+    return 1 if {trial.seed for trial in trials} > {trial.seed for trial in ledger.done(trials)} else 0
 
 
-def make_job(options: argparse.Namespace, study: Study, dataset: "Dataset") -> Job:
+def make_job(options: argparse.Namespace, study: Study, recipe: Recipe, dataset: "Dataset") -> Job:
     """The job of these options, with what has to be known of the model."""
-    from mnist_minimal.models import MODELS
     from mnist_minimal.training.trainers import choose
 
-    model = MODELS[study.model]()
+    model = model_choice.builder(study.model)()
     trainer, notice = choose(options.trainer, model)
     if notice:
         print(notice)
     return Job(
         study=study,
+        recipe=recipe,
         # Where the digits took MNIST's place, the workers need not look for it again.
         choice=data_choice.Choice("digits") if dataset.name == "digits" else data_choice.from_arguments(options),
         trainer=trainer,

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 from mnist_minimal.ledger import Trial
 from mnist_minimal.progress import EpochReport
-from mnist_minimal.trial import Train
+from mnist_minimal.trial import Report, Train
 
 
 class WorkerError(Exception):
@@ -29,8 +29,8 @@ class WorkerProcesses:
         for worker in self.all:
             self.idle.put(worker)
 
-    def __call__(self, seed: int, report: Callable[[EpochReport], None]) -> Trial:
-        """Trains one seed and hands on its epoch reports.
+    def __call__(self, seed: int, report: Report) -> Trial:
+        """Trains one seed and hands on its epoch reports, and their answers back.
 
         Raises:
             WorkerError: if the trial failed there, with its reason.
@@ -60,7 +60,7 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def train(self, seed: int, report: Callable[[EpochReport], None]) -> Trial:
+    def train(self, seed: int, report: Report) -> Trial:
         if not self.process.is_alive():
             self.start()
         try:
@@ -71,7 +71,13 @@ class _Worker:
                     return answer
                 if isinstance(answer, str):
                     raise WorkerError(answer)
-                report(answer)
+                try:
+                    reply = report(answer)
+                except BaseException:
+                    # The process waits for a reply that does not come.
+                    self.stop()
+                    raise
+                self.connection.send(reply)
         except (EOFError, ConnectionError) as error:
             self.process.join()
             raise WorkerError(
@@ -87,6 +93,11 @@ def _serve(make_train: Callable[[], Train], connection: Connection) -> None:
     # Ctrl-C reaches the whole group of processes; the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     train: Train | None = None
+
+    def report(epoch: EpochReport) -> str:
+        connection.send(epoch)
+        return connection.recv()
+
     while True:
         try:
             seed = connection.recv()
@@ -94,7 +105,7 @@ def _serve(make_train: Callable[[], Train], connection: Connection) -> None:
             return
         try:
             train = train or make_train()
-            connection.send(train(seed, connection.send))
+            connection.send(train(seed, report))
         except Exception as error:
             connection.send(reason(error))
 

@@ -50,6 +50,10 @@ FAILED = replace(
     status="failed",
 )
 
+STOPPED = replace(
+    TRIAL, epochs=100, reason="worse half at epoch 100: 0.979870 < 0.981200 (median of 30)", status="stopped"
+)
+
 
 def append(path: Path, *seeds: int) -> None:
     for seed in seeds:
@@ -102,6 +106,17 @@ def test_a_failed_seed_may_finish_later(path):
     ledger.append(path, FAILED)
     assert ledger.append(path, TRIAL)
     assert ledger.finished(ledger.read(path)) == [TRIAL]
+
+
+def test_a_stopped_seed_is_done_and_not_finished(path):
+    ledger.append(path, replace(FAILED, seed=1))
+    ledger.append(path, replace(STOPPED, seed=2))
+    append(path, 3)
+    assert not ledger.append(path, replace(TRIAL, seed=2))
+    rows = ledger.read(path)
+    assert rows[1] == replace(STOPPED, seed=2)
+    assert [trial.seed for trial in ledger.finished(rows)] == [3]
+    assert [trial.seed for trial in ledger.done(rows)] == [2, 3]
 
 
 def test_an_error_of_several_lines_stays_one_row(path):

@@ -72,12 +72,19 @@ def test_lines_say_each_trial_and_now_and_then_an_epoch(clock, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "seed 7: epoch 3 (of at most 200), accuracy 0.9300, best 0.9800",
         "seed 7: epoch 6 (of at most 200), accuracy 0.9600, best 0.9800",
-        "seed 7: saved 0.9876, best 0.9881 at epoch 46 of 71, 21 min; 1 finished",
+        "seed 7: saved 0.9876, best 0.9881 at epoch 46 of 71, 21 min; 1 done",
     ]
 
 
 def test_a_failed_trial_says_why():
     assert trial_line(FAILED) == 'seed 0 failed: MemoryError: no room for 7 "GB", sorry'
+
+
+def test_a_stopped_trial_says_why_and_its_figures():
+    reason = "worse half at epoch 100: 0.979870 < 0.981200 (median of 30)"
+    assert trial_line(replace(TRIAL, status="stopped", reason=reason, epochs=100)) == (
+        f"seed 0 stopped, {reason}: saved 0.9876, best 0.9881 at epoch 46 of 100, 21 min"
+    )
 
 
 SHOW = """

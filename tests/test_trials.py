@@ -306,9 +306,12 @@ def test_the_main_job_says_what_came_out(finished_job):
 def test_the_same_command_again_runs_nothing_and_more_runs_only_what_is_missing(finished_job, run_python):
     out = ("--out", finished_job / "results")
     before = (finished_job / "results/sep997-digits.csv").read_text()
+    left_by_a_kill = finished_job / "results/sep997-digits/1.checkpoint.npz"
+    left_by_a_kill.touch()
     again = run_python(*COMMAND, "--runs", "2", *out)
     assert again.returncode == 0, again.stderr
     assert (finished_job / "results/sep997-digits.csv").read_text() == before
+    assert not left_by_a_kill.exists()
     more = run_python(*COMMAND, "--runs", "3", *out)
     assert more.returncode == 0, more.stderr
     after = (finished_job / "results/sep997-digits.csv").read_text()
@@ -373,7 +376,9 @@ def test_a_job_asked_to_stop_ends_cleanly_says_how_to_go_on_and_does(tmp_path, r
         (("--runs", "0"), "--runs: expected a whole number of at least 1, found '0'"),
         (("--seed", "-1"), "--seed: expected a whole number from 0"),
         (("--until", "99"), "--until: expected an accuracy above 0 and at most 1, such as 0.99, found '99'"),
-        (("--model", "sep998"), "invalid choice: 'sep998'"),
+        (("--model", "sep998"), "--model: expected one of the models sep997, sep697, "),
+        (("--model", "sep998"), "or one of your own as module:function, such as mypackage.nets:tiny, found 'sep998'"),
+        (("--model", "sep997", "--recipe", "sep697"), "sep997 is trained by its own recipe"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(run_python, arguments, complaint):

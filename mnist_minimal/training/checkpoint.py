@@ -41,6 +41,7 @@ class Checkpoint:
         history: Their figures, by name.
         train_seconds, cpu_seconds: Time spent on them.
         stopped: Whether training was at its end.
+        reason: Why training was ended from outside before its recipe would have, or "".
     """
 
     def __init__(self, path: Path | None = None, identity: dict[str, Any] | None = None) -> None:
@@ -49,6 +50,7 @@ class Checkpoint:
         self.history: dict[str, list[float]] = {}
         self.train_seconds = self.cpu_seconds = 0.0
         self.stopped = False
+        self.reason = ""
         self.callbacks: dict[str, dict[str, Any]] = {}
         self.arrays: dict[str, Arrays] = {}
         if path is None or not path.exists():
@@ -65,6 +67,7 @@ class Checkpoint:
                 return
             arrays = {kind: [file[f"{kind}-{index}"] for index in range(n)] for kind, n in state["arrays"].items()}
         self.epochs, self.history, self.stopped = state["epochs"], state["history"], state["stopped"]
+        self.reason = state.get("reason", "")
         self.train_seconds, self.cpu_seconds = state["train_seconds"], state["cpu_seconds"]
         self.callbacks, self.arrays = state["callbacks"], arrays
 
@@ -77,6 +80,7 @@ class Checkpoint:
             "epochs": self.epochs,
             "history": self.history,
             "stopped": self.stopped,
+            "reason": self.reason,
             "train_seconds": self.train_seconds,
             "cpu_seconds": self.cpu_seconds,
             "callbacks": self.callbacks,
