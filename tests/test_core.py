@@ -255,13 +255,6 @@ def test_every_kind_of_layer(name: str, count: int) -> None:
     assert_same_as_keras(model, x, labels(count, classes))
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("count", [1, 5, 16, 32, 100, 128])
-def test_models_probabilities_and_gradients(name: str, count: int) -> None:
-    keras.utils.set_random_seed(2)
-    assert_same_as_keras(randomise(without_dropout(MODELS[name]())), images(count), labels(count))
-
-
 OPTIMIZERS = {
     "adamw": lambda: AdamW(0.001, 1e-3),
     "adam": lambda: keras.optimizers.Adam(0.002, beta_1=0.8, beta_2=0.99, epsilon=1e-6),
@@ -289,15 +282,6 @@ def assert_same_weights(ours: Chain, reference: keras.Model, tolerance: float) -
     ours.push()
     for mine, theirs in zip(ours.model.weights, reference.weights, strict=True):
         np.testing.assert_allclose(np.asarray(mine), np.asarray(theirs), atol=tolerance, err_msg=mine.path)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_models_weights_after_20_steps(name: str) -> None:
-    keras.utils.set_random_seed(4)
-    # With larger steps a rounding error soon lifts one activation over its kink, and Adam, which divides a gradient by
-    # its own size, makes that visible.
-    model = randomise(without_dropout(MODELS[name]()))
-    assert_same_weights(*train_both(model, "adamw", 20, 48), tolerance=2e-6)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
