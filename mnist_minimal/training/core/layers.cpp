@@ -52,7 +52,7 @@ inline void for_blocks(int count, Work work) {
 constexpr int32_t kDropped = INT32_MIN;
 
 struct Plain {
-  Vec operator()(Vec value, int, int) const { return value; }
+  Vec operator()(Vec value, ptrdiff_t, int) const { return value; }
 };
 
 // x > 0 ? x : slope * x for a slope in [0, 1], then dropout.
@@ -77,7 +77,7 @@ struct Finish {
   }
 
   // `element` is the place in the layer's result, [height][width][channels].
-  Vec operator()(Vec value, int element, int part) const {
+  Vec operator()(Vec value, ptrdiff_t element, int part) const {
     value = larger(value, slope * value);
     if constexpr (Drops) {
       WordVec lanes;
@@ -115,10 +115,10 @@ inline void with_finish(const Layer& layer, const Group& group, Work work) {
 // sums need all registers.
 void finish_row(const Layer& layer, const Group& group, int row) {
   if (layer.slope == 1 && !drops(layer, group)) return;
-  const int size = layer.out.width * layer.out.channels;
+  const ptrdiff_t size = layer.out.width * layer.out.channels;
   float* out = group.out.data + row * group.out.row;
   with_finish(layer, group, [&](auto finish) {
-    for (int i = 0; i < size; ++i) {
+    for (ptrdiff_t i = 0; i < size; ++i) {
 #pragma GCC unroll 4
       for (int part = 0; part < kParts; ++part) {
         float* place = out + i * kLanes + part * kWidth;
@@ -218,7 +218,7 @@ void clear_border(View view, int rows, int floats, int top, int bottom, int left
 // [channels_out], bias [channels_out] or null -> out [columns][channels_out][kLanes].
 struct Convolution {
   ptrdiff_t x_row;
-  int x_step;  // floats from one position of x to the next
+  ptrdiff_t x_step;  // floats from one position of x to the next
   const float* kernel;
   const float* bias;
   int kernel_rows, span, channels_out;
@@ -278,8 +278,8 @@ void convolve_row(const Convolution& conv, const float* x, int columns, float* o
   for_blocks<6>(conv.channels_out, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     constexpr int P = kAccumulators / (kPartsAtOnce * C) < 1 ? 1 : kAccumulators / (kPartsAtOnce * C);
-    const int step = conv.channels_out;
-    int column = 0;
+    const ptrdiff_t step = conv.channels_out;
+    ptrdiff_t column = 0;
     for (; column + P <= columns; column += P) {
       convolve_block<P, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes);
     }
@@ -302,11 +302,19 @@ void convolve_row(const Convolution& conv, const float* x, int columns, float* o
 // A numbers of each of the [rows][columns] positions of x and B of those of grad -> wide [A][B][kWidth], added to; x_step,
 // grad_step and wide_step are the floats between two positions and between two rows of `wide`.
 template <int A, int B>
-inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View grad, int grad_step, int rows, int columns,
-                           float* wide, int wide_step) {
+inline void outer_products(const float* x, ptrdiff_t x_row, ptrdiff_t x_step, View grad, ptrdiff_t grad_step, int rows,
+                           int columns, float* wide, ptrdiff_t wide_step) {
   // Sums that are few are kept apart for the parts of a row of lanes: each must wait for the one before it.
   constexpr int Q = A * B * kPartsAtOnce <= kAccumulators ? kPartsAtOnce : 1;
-  Vec sums[Q][A][B] = {};
+  Vec sums[Q][A][B];
+#pragma GCC unroll 2
+  for (int q = 0; q < Q; ++q) {
+#pragma GCC unroll 4
+    for (int a = 0; a < A; ++a) {
+#pragma GCC unroll 4
+      for (int b = 0; b < B; ++b) sums[q][a][b] = zeros();
+    }
+  }
   for (int row = 0; row < rows; ++row) {
     const float* from = x + row * x_row;
     const float* g = grad.data + row * grad.row;
@@ -322,10 +330,13 @@ inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View gra
       }
     }
   }
+#pragma GCC unroll 4
   for (int a = 0; a < A; ++a) {
+#pragma GCC unroll 4
     for (int b = 0; b < B; ++b) {
       float* to = wide + a * wide_step + b * kWidth;
       Vec sum = load(to);
+#pragma GCC unroll 2
       for (int q = 0; q < Q; ++q) sum += sums[q][a][b];
       store(to, sum);
     }
@@ -336,7 +347,7 @@ inline void outer_products(const float* x, ptrdiff_t x_row, int x_step, View gra
 // [kLanes] -> wide [kernel_rows][span][channels_out][kWidth], added to: the kernel's gradient before the sum over lanes.
 void kernel_backward(const Convolution& conv, const float* x, View grad, int rows, int columns, float* wide) {
   // As many rows at a time as leave both operands in the first-level cache.
-  const int bytes_per_row = (columns * (conv.x_step + conv.channels_out * kLanes)) * int(sizeof(float));
+  const int bytes_per_row = columns * int(conv.x_step + conv.channels_out * kLanes) * int(sizeof(float));
   const int chunk = bytes_per_row > 8192 ? 1 : 16384 / bytes_per_row + 1;
   for (int begin = 0; begin < rows; begin += chunk) {
     const int count = rows - begin < chunk ? rows - begin : chunk;
@@ -555,16 +566,17 @@ void convolution_backward(const Layer& layer, const Group& group) {
 // in [height][width][channels], scratch [2][columns][channels_out], out and choices [rows / 2][columns / 2][channels_out].
 void pooled_convolution_forward(const Layer& layer, const Group& group) {
   const Convolution conv = forward_convolution(layer, group);
-  const int columns = convolved_columns(layer), channels = layer.out.channels;
+  const int columns = convolved_columns(layer);
+  const ptrdiff_t channels = layer.out.channels;
   const View tile = {group.scratch, ptrdiff_t(columns) * channels * kLanes};
   with_finish(layer, group, [&](auto finish) {
     for (int row = 0; row < layer.out.height; ++row) {
       const float* x = padded_input(layer, group) + 2 * row * conv.x_row;
       for (int i = 0; i < 2; ++i) convolve_row(conv, x + i * conv.x_row, columns, tile.data + i * tile.row);
       float* out = group.out.data + row * group.out.row;
-      for (int column = 0; column < layer.out.width; ++column) {
-        for (int c = 0; c < channels; ++c) {
-          const int element = (row * layer.out.width + column) * channels + c;
+      for (ptrdiff_t column = 0; column < layer.out.width; ++column) {
+        for (ptrdiff_t c = 0; c < channels; ++c) {
+          const ptrdiff_t element = (row * layer.out.width + column) * channels + c;
           const float* corner = tile.data + (2 * column * channels + c) * kLanes;
 #pragma GCC unroll 4
           for (int part = 0; part < kParts; ++part) {
@@ -575,7 +587,7 @@ void pooled_convolution_forward(const Layer& layer, const Group& group) {
             const Vec upper = select(right, b, a), lower = select(lower_right, e, d);
             const IntVec down = lower > upper;
             const IntVec choice = select(down, 2 - lower_right, -right);
-            const int place = (column * channels + c) * kLanes + part * kWidth;
+            const ptrdiff_t place = (column * channels + c) * kLanes + part * kWidth;
             store(out + place, finish(select(down, lower, upper), element, part));
             *reinterpret_cast<IntVec*>(group.choices + element * kLanes + part * kWidth) = choice;
           }
@@ -593,12 +605,17 @@ void pooled_convolution_forward(const Layer& layer, const Group& group) {
 template <int R, int K>
 inline void pooled_products(const Convolution& conv, const float* x, const float* grad, const int32_t* choices,
                             int columns, float* wide) {
-  const int stride = conv.channels_out * kLanes;
-  Vec sums[R][K] = {};
-  for (int column = 0; column < columns; ++column) {
+  const ptrdiff_t stride = conv.channels_out * kLanes;
+  Vec sums[R][K];
+#pragma GCC unroll 3
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 3
+    for (int k = 0; k < K; ++k) sums[r][k] = zeros();
+  }
+  for (ptrdiff_t column = 0; column < columns; ++column) {
 #pragma GCC unroll 4
     for (int part = 0; part < kParts; ++part) {
-      const int place = column * stride + part * kWidth;
+      const ptrdiff_t place = column * stride + part * kWidth;
       const Vec g = load(grad + place);
       const IntVec choice = *reinterpret_cast<const IntVec*>(choices + place);
       const IntVec right = (choice & 1) == 1, down = choice > 1;
@@ -616,7 +633,9 @@ inline void pooled_products(const Convolution& conv, const float* x, const float
       }
     }
   }
+#pragma GCC unroll 3
   for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 3
     for (int k = 0; k < K; ++k) {
       float* to = wide + (r * conv.span + k) * conv.channels_out * kWidth;
       store(to, load(to) + sums[r][k]);
@@ -653,7 +672,7 @@ void pooled_convolution_backward(const Layer& layer, const Group& group) {
 // One channel of a row of outputs, P positions at once: x [Rows][columns + kernel_columns - 1][channels][kLanes], kernel
 // [rows * kernel_columns] of the channel, all in registers.
 template <int P, int Rows, int Columns>
-inline void depthwise_block(const float* x, ptrdiff_t x_row, int step, const Vec* kernel, Vec bias, float* out) {
+inline void depthwise_block(const float* x, ptrdiff_t x_row, ptrdiff_t step, const Vec* kernel, Vec bias, float* out) {
   Vec sums[P];
 #pragma GCC unroll 8
   for (int p = 0; p < P; ++p) sums[p] = bias;
@@ -672,11 +691,32 @@ inline void depthwise_block(const float* x, ptrdiff_t x_row, int step, const Vec
   for (int p = 0; p < P; ++p) store(out + p * step, sums[p]);
 }
 
-// kernel [Rows * 3][channels]: the rows of a 3x3 kernel that meet anything but zeros.
-template <int Rows>
+inline bool is_3x3(const Layer& layer) { return layer.kernel_rows == 3 && layer.kernel_columns == 3; }
+
+// Calls work(Size<channels>) for the numbers of channels for which a kernel of fixed distances between positions is
+// compiled, and work(Size<0>) for the others.
+template <class Work>
+inline void with_channels(int channels, Work work) {
+  switch (channels) {
+    case 5: return work(Size<5>());
+    case 6: return work(Size<6>());
+    case 7: return work(Size<7>());
+    case 8: return work(Size<8>());
+    case 9: return work(Size<9>());
+    case 10: return work(Size<10>());
+    case 11: return work(Size<11>());
+    case 12: return work(Size<12>());
+    default: return work(Size<0>());
+  }
+}
+
+// kernel [Rows * 3][channels]: the rows of a 3x3 kernel that meet anything but zeros. Channels is their number, or 0 where
+// not known in advance.
+template <int Rows, int Channels>
 void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, const float* bias, int columns,
-                       int channels, float* out) {
-  const int step = channels * kLanes;
+                       int number_of_channels, float* out) {
+  const int channels = Channels ? Channels : number_of_channels;
+  const ptrdiff_t step = channels * kLanes;
   for (int c = 0; c < channels; ++c) {
     Vec taps[Rows * 3];
 #pragma GCC unroll 9
@@ -686,7 +726,7 @@ void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, con
     for (int part = 0; part < kParts; ++part) {
       const float* from = x + c * kLanes + part * kWidth;
       float* to = out + c * kLanes + part * kWidth;
-      int column = 0;
+      ptrdiff_t column = 0;
       for (; column + 3 <= columns; column += 3) {
         depthwise_block<3, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step);
       }
@@ -723,7 +763,7 @@ void depthwise_rows(const float* x, ptrdiff_t x_row, int top, int x_rows, const 
   const int channels = layer.in.channels;
   for (int row = 0; row < rows; ++row) {
     float* to = out.data + row * out.row;
-    if (layer.kernel_rows != 3 || layer.kernel_columns != 3) {
+    if (!is_3x3(layer)) {
       depthwise_row(x + row * x_row, x_row, kernel, layer.kernel_rows, layer.kernel_columns, bias, columns, channels,
                     to);
       continue;
@@ -731,11 +771,14 @@ void depthwise_rows(const float* x, ptrdiff_t x_row, int top, int x_rows, const 
     const int first = top > row ? top - row : 0, last = top + x_rows - row < 3 ? top + x_rows - row : 3;
     const float* from = x + (row + first) * x_row;
     const float* taps = kernel + first * 3 * channels;
-    switch (last - first) {
-      case 1: depthwise_row_3x3<1>(from, x_row, taps, bias, columns, channels, to); break;
-      case 2: depthwise_row_3x3<2>(from, x_row, taps, bias, columns, channels, to); break;
-      case 3: depthwise_row_3x3<3>(from, x_row, taps, bias, columns, channels, to); break;
-    }
+    with_channels(channels, [&](auto known) {
+      constexpr int C = decltype(known)::value;
+      switch (last - first) {
+        case 1: return depthwise_row_3x3<1, C>(from, x_row, taps, bias, columns, channels, to);
+        case 2: return depthwise_row_3x3<2, C>(from, x_row, taps, bias, columns, channels, to);
+        case 3: return depthwise_row_3x3<3, C>(from, x_row, taps, bias, columns, channels, to);
+      }
+    });
   }
 }
 
@@ -748,7 +791,7 @@ void depthwise_forward(const Layer& layer, const Group& group) {
 
 // P positions of one channel: x [Rows][P + Columns - 1], grad [P] -> sums [Rows][Columns], added to.
 template <int P, int Rows, int Columns>
-inline void depthwise_products(const float* x, ptrdiff_t x_row, const float* grad, int step, Vec* sums) {
+inline void depthwise_products(const float* x, ptrdiff_t x_row, const float* grad, ptrdiff_t step, Vec* sums) {
 #pragma GCC unroll 4
   for (int part = 0; part < kParts; ++part) {
     Vec g[P];
@@ -769,20 +812,22 @@ inline void depthwise_products(const float* x, ptrdiff_t x_row, const float* gra
 }
 
 // in [height][width][channels], grad_out [rows][columns][channels] -> wide [taps][channels][kWidth].
+template <int Channels>
 void depthwise_kernel_backward(const Layer& layer, const Group& group, float* wide) {
-  const int channels = layer.in.channels, step = channels * kLanes;
+  const int channels = Channels ? Channels : layer.in.channels;
+  const ptrdiff_t step = channels * kLanes;
   const float* x = padded_input(layer, group);
   memset(wide, 0, sizeof(float) * layer.kernel_rows * layer.kernel_columns * channels * kWidth);
   for (int row = 0; row < layer.out.height; ++row, x += group.in.row) {
     const float* grad = group.grad_out.data + row * group.grad_out.row;
     for (int c = 0; c < channels; ++c) {
-      if (layer.kernel_rows == 3 && layer.kernel_columns == 3) {
+      if (is_3x3(layer)) {
         Vec sums[9];
 #pragma GCC unroll 9
         for (int tap = 0; tap < 9; ++tap) sums[tap] = load(wide + (tap * channels + c) * kWidth);
         const float* from = x + c * kLanes;
         const float* g = grad + c * kLanes;
-        int column = 0;
+        ptrdiff_t column = 0;
         for (; column + 3 <= layer.out.width; column += 3) {
           depthwise_products<3, 3, 3>(from + column * step, group.in.row, g + column * step, step, sums);
         }
@@ -810,17 +855,22 @@ void depthwise_kernel_backward(const Layer& layer, const Group& group, float* wi
 
 void depthwise_backward(const Layer& layer, const Group& group) {
   finish_backward(layer, group, bias_gradients(layer, group));
-  depthwise_kernel_backward(layer, group, group.scratch);
+  with_channels(layer.in.channels, [&](auto channels) {
+    depthwise_kernel_backward<decltype(channels)::value>(layer, group, group.scratch);
+  });
   add_sums_of_lanes(group.scratch, layer.kernel_rows * layer.kernel_columns * layer.in.channels,
                     group.gradients + layer.kernel);
   if (!group.grad_in.data) return;
   const int channels = layer.in.channels * kLanes;
   const int top = layer.kernel_rows - 1 - layer.pad_top, bottom = layer.kernel_rows - 1 - layer.pad_bottom;
   const int left = layer.kernel_columns - 1 - layer.pad_left, right = layer.kernel_columns - 1 - layer.pad_right;
-  clear_border(group.grad_out, layer.out.height, layer.out.width * channels, top, bottom, left * channels,
-               right * channels);
+  // A 3x3 kernel does not read the rows of zeros above and below.
+  const bool skips = is_3x3(layer);
+  clear_border(group.grad_out, layer.out.height, layer.out.width * channels, skips ? 0 : top, skips ? 0 : bottom,
+               left * channels, right * channels);
   depthwise_rows(group.grad_out.data - top * group.grad_out.row - left * channels, group.grad_out.row, top,
-                 layer.out.height, group.turned + layer.turned, nullptr, layer, layer.in.height, layer.in.width, group.grad_in);
+                 layer.out.height, group.turned + layer.turned, nullptr, layer, layer.in.height, layer.in.width,
+                 group.grad_in);
 }
 
 // ----------------------------------------------------------------------------------------------------------- Pooling
