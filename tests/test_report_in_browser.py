@@ -21,7 +21,7 @@ from mnist_minimal.evaluate import evaluate, probabilities
 from mnist_minimal.models import MODELS
 from mnist_minimal.models.normalization import InstanceNormalization
 from mnist_minimal.page.network import describe
-from mnist_minimal.page.publication import PUBLISHED
+from mnist_minimal.published import PUBLISHED
 from mnist_minimal.report import write_report
 from mnist_minimal.saving import save
 from tests.conftest import MNIST_PATH
