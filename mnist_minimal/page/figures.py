@@ -222,7 +222,7 @@ def _set_columns(params: dict[str, int], accuracies: Sequence[float], axes: "Axe
     axes.set_xlim(left, right)
     axes.set_ylim(foot - share / (1 - share) * (top - foot), top)
     # The scale of accuracies ends above the names.
-    ticks = MaxNLocator(7).tick_values(foot, top)
+    ticks = MaxNLocator(7, steps=(1, 2, 5, 10)).tick_values(foot, top)
     axes.set_yticks([tick for tick in ticks if foot <= tick <= top])
     axes.spines["left"].set_bounds(foot, top)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
