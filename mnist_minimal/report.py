@@ -142,8 +142,9 @@ def _curves(shown: "Finding", missing: list[str]) -> str:
     from mnist_minimal.page import figures, words
     from mnist_minimal.plots import median_trial
 
-    charts = ""
-    for name, trial in (("best", shown.best), ("median", median_trial(shown.trials))):
+    charts, median = "", median_trial(shown.trials)
+    drawn = [("best", shown.best)] + ([("median", median)] if median != shown.best else [])
+    for name, trial in drawn:
         history = shown.file(trial.seed, ".csv")
         if history.is_file():
             charts += f'<figure class="chart">{figures.curves(shown, trial, name, words.curves(trial))}</figure>'

@@ -99,6 +99,8 @@ def test_a_mean_surely_above_is_named(tmp_path):
     text = spoken(tmp_path)
     assert "with the weights it kept has 697 parameters (sep697); 1 of its 5 trials did." in text
     assert "The smallest whose mean lies above it with its whole 95 % interval has 997 (sep997)." in text
+    (tmp_path / "sep697.csv").unlink()
+    assert "5 of its 5 trials did. Its mean lies above it with its whole 95 % interval." in spoken(tmp_path)
 
 
 @pytest.mark.parametrize("other", [{"dataset": "digits"}, {"protocol": "holdout"}, {"max_epochs": 3}])

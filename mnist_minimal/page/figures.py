@@ -120,7 +120,8 @@ def distribution(finding: Finding, publications: Sequence[Publication], descript
         for publication in compared(finding.model, publications)
         if finding.comparable and publication.of == "mean"
     ]
-    name = NAMES[compared_measure(finding, publications) if finding.comparable else finding.measures[0]]
+    measure = compared_measure(finding, publications)
+    name = NAMES[measure if measure in finding.measures else finding.measures[0]]
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 5.6), layout="constrained")
         spread, upper, lower = figure.subplots(3, sharex=True, height_ratios=(1, 2.2, 2.2))

@@ -8,7 +8,7 @@ from typing import Any
 
 from mnist_minimal import ledger
 from mnist_minimal.errors import UserError
-from mnist_minimal.ledger import FAILED, FINISHED, MEASURES, Trial
+from mnist_minimal.ledger import FAILED, FINISHED, Trial
 from mnist_minimal.published import Publication
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.statistics import TARGET, Summary, summarize
@@ -72,13 +72,14 @@ class Finding:
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Those of `ledger.MEASURES` that are accuracies on the test set.
+        """The accuracies on the test set that tell the trials apart, of `ledger.MEASURES`.
 
-        Only the kept weights' are where other images were monitored, and where nothing is known of the recipe.
+        Where the test set is monitored these are the last and the best epoch's, one of which is the kept weights' too.
+        Where other images are, or nothing is known of the recipe, only the kept weights' is on the test set.
         """
         recipe = RECIPES.get(self.model)
         monitored = recipe is not None and self.protocol == "source" and recipe.validation_share == 0
-        return MEASURES if monitored else ("test",)
+        return ("saved", "best") if monitored else ("test",)
 
     @property
     def kept_epoch(self) -> int | None:
@@ -93,7 +94,7 @@ class Finding:
         return max(self.trials, key=lambda trial: (trial.test_correct or 0, -trial.seed))
 
     def accuracies(self, measure: str) -> list[float]:
-        """One accuracy of each finished trial; the measure is one of `measures`."""
+        """One accuracy of each finished trial, by "test" or one of `measures`."""
         return ledger.accuracies(self.trials, measure)
 
     def file(self, seed: int, ending: str) -> Path:

@@ -71,10 +71,12 @@ def answer(findings: Sequence[Finding], shown: Finding, publications: Sequence[P
     # Where the worse trials were stopped, the mean of the others is not the model's.
     steady = [finding for finding in counted if finding.kept.low >= TARGET and not finding.stopped]
     if steady:
-        smallest = min(steady, key=lambda finding: finding.params)
+        surely = min(steady, key=lambda finding: finding.params)
         lead += (
-            " The smallest whose mean lies above it with its whole 95 % interval has "
-            f"{smallest.params:,} ({smallest.model})."
+            " Its mean lies above it with its whole 95 % interval."
+            if surely is smallest
+            else " The smallest whose mean lies above it with its whole 95 % interval has "
+            f"{surely.params:,} ({surely.model})."
         )
     return f'<p class="lead">{text(lead)}</p>' + _paragraph(_account(shown, publications))
 
@@ -136,7 +138,7 @@ def kept(findings: Sequence[Finding]) -> str:
             f"{finding.params:,}",
             _count(finding),
             _mean(finding.kept),
-            f"{finding.kept.best:.4f} (seed {finding.best.seed})",
+            f"{finding.kept.best:.4f} (seed\u00a0{finding.best.seed})",
             _share(finding.kept),
         )
         for finding in findings
