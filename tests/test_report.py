@@ -76,6 +76,7 @@ def test_the_answer_is_computed_from_the_trials(csv):
     assert "has 997 parameters (sep997); 1 of its 5 trials did." in text
     # By hand: the mean of SAVED, sd with n - 1, and Student's t of 4 degrees of freedom, 2.7764 * sd / sqrt(5).
     assert "0.98752 on the mean (95 % interval 0.98624 to 0.98880), sd 0.00103" in text
+    assert "sd 0.00105; ours less that mean: \u22120.00009 (95 % interval \u22120.00136 to +0.00118, Welch)." in text
     assert "With the weights that were kept: 0.98864 on the mean (95 % interval 0.98737 to 0.98991), sd 0.00103" in text
     # One of five by Wilson's score: (0.2 + z2/10 -+ z sqrt(0.2 * 0.8 / 5 + z2/100)) / (1 + z2/5), z2 = 1.96 ** 2.
     assert "1 of the 5 reached 99 % with the weights that were kept: the share that does lies between 3.6 and" in text

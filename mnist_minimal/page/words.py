@@ -7,7 +7,7 @@ from html import escape
 from mnist_minimal.ledger import Trial
 from mnist_minimal.page.findings import NAMES, Finding, compared, compared_measure
 from mnist_minimal.published import PARAMETERS, Publication
-from mnist_minimal.statistics import TARGET, Moments, Summary, difference_from_moments, summarize
+from mnist_minimal.statistics import TARGET, Estimate, Moments, Summary, difference_from_moments, summarize
 
 PERCENT = f"{100 * TARGET:g} %"
 
@@ -105,6 +105,7 @@ def comparison(findings: Sequence[Finding], publications: Sequence[Publication])
     for publication in sorted(publications, key=lambda publication: PARAMETERS[publication.model]):
         for finding in studies.get(publication.model, []):
             summary = summarize(finding.accuracies(publication.measure), publication.accuracy)
+            difference = _difference(finding, publication)
             rows.append(
                 (
                     _named(finding),
@@ -114,7 +115,7 @@ def comparison(findings: Sequence[Finding], publications: Sequence[Publication])
                     NAMES[publication.measure],
                     _mean(summary),
                     f"{summary.best:.4f}",
-                    _difference(finding, publication),
+                    f"{_signed(difference.value)} ({_ends(difference)})" if difference else "-",
                     "-" if publication.of == "mean" else f"{summary.reached:,} of {summary.n:,}",
                 )
             )
@@ -250,8 +251,8 @@ def _account(finding: Finding, publications: Sequence[Publication]) -> str:
     said += f" Accuracy of the {NAMES[measure]}: {_mean_in_words(ours)}."
     for publication in compared(finding.model, publications):
         said += f" Published: {publication.text}"
-        if (difference := _difference(finding, publication)) != "-":
-            said += f"; ours less that mean: {difference}"
+        if difference := _difference(finding, publication):
+            said += f"; ours less that mean: {_signed(difference.value)} (95 % interval {_ends(difference)}, Welch)"
         said += "."
     reached = f"{kept.reached:,}" if kept.reached else "None"
     # The best epoch's weights are those that some recipes keep.
@@ -264,18 +265,20 @@ def _account(finding: Finding, publications: Sequence[Publication]) -> str:
     return said + (f" {len(finding.failed):,} more failed." if finding.failed else "")
 
 
-def _difference(finding: Finding, publication: Publication) -> str:
-    """Our mean less the published one and Welch's interval; "-" where there is no such interval."""
+def _difference(finding: Finding, publication: Publication) -> Estimate | None:
+    """Our mean less the published one and Welch's interval; None where there is no such interval."""
     # Where the worse trials were stopped, the mean of the others is not the model's.
     if publication.of != "mean" or publication.sd is None or finding.stopped:
-        return "-"
+        return None
     ours = summarize(finding.accuracies(publication.measure))
     found = difference_from_moments(
         Moments(ours.n, ours.mean, ours.sd), Moments(publication.n, publication.accuracy, publication.sd)
     ).difference
-    if math.isnan(found.low):
-        return "-"
-    return f"{_signed(found.value)} ({_signed(found.low)} to {_signed(found.high)})"
+    return None if math.isnan(found.low) else found
+
+
+def _ends(estimate: Estimate) -> str:
+    return f"{_signed(estimate.low)} to {_signed(estimate.high)}"
 
 
 def _named(finding: Finding) -> str:
