@@ -20,7 +20,7 @@ from mnist_minimal.files import written_whole
 if TYPE_CHECKING:
     from mnist_minimal.page.digits import Digit
     from mnist_minimal.page.findings import Finding
-    from mnist_minimal.page.publication import Publication
+    from mnist_minimal.published import Publication
 
 # Rounding differs between machines and may turn an image or two; more than this share of them is another model.
 TOLERATED_SHARE = 0.001
@@ -60,10 +60,11 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
         board=_board(networks, shown, digits) if networks else "",
         plane=figures.plane(findings, publications, words.plane(findings, publications)),
         comparison=words.comparison(findings, publications),
+        kept=words.kept(findings),
         featured=words.text(words.title(shown)),
         distribution=figures.distribution(shown, publications, words.distribution(shown, publications)),
         curves=_curves(shown, missing),
-        gallery=_gallery(digits) if digits else "",
+        gallery=_gallery(shown, digits) if digits else "",
         provenance=words.provenance(findings),
         failures=words.failures(findings),
         version=words.text(__version__),
@@ -141,8 +142,9 @@ def _curves(shown: "Finding", missing: list[str]) -> str:
     from mnist_minimal.page import figures, words
     from mnist_minimal.plots import median_trial
 
-    charts = ""
-    for name, trial in (("best", shown.best), ("median", median_trial(shown.trials))):
+    charts, median = "", median_trial(shown.trials)
+    drawn = [("best", shown.best)] + ([("median", median)] if median != shown.best else [])
+    for name, trial in drawn:
         history = shown.file(trial.seed, ".csv")
         if history.is_file():
             charts += f'<figure class="chart">{figures.curves(shown, trial, name, words.curves(trial))}</figure>'
@@ -151,9 +153,9 @@ def _curves(shown: "Finding", missing: list[str]) -> str:
     return charts
 
 
-def _gallery(found: "list[Digit]") -> str:
+def _gallery(finding: "Finding", found: "list[Digit]") -> str:
     """The digits that the best run of the study shown takes for others."""
-    from mnist_minimal.page import digits
+    from mnist_minimal.page import digits, words
 
     wrong = [digit for digit in found if digit.label != digit.predicted]
     shown = wrong[:MAX_SHOWN]
@@ -162,6 +164,7 @@ def _gallery(found: "list[Digit]") -> str:
         count=f"{len(wrong):,}",
         size=f"{len(found):,}",
         shown="" if len(shown) == len(wrong) else f"The first {len(shown)} of them: ",
+        source=words.text(words.digits_source(finding.dataset)),
         digits=digits.gallery(shown),
     )
 
@@ -190,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="PAGE", help="the page (default: report.html in that folder)")
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    from mnist_minimal.page.publication import PUBLISHED
+    from mnist_minimal.published import PUBLISHED
 
     out = options.out or options.results / "report.html"
     for line in write_report(options.results, out, from_arguments(options), PUBLISHED):

@@ -92,26 +92,46 @@ class MeanDifference:
     detectable: float
 
 
+@dataclass(frozen=True)
+class Moments:
+    """What Welch's t test needs of a sample: its size, its mean, and its sd (n - 1 in the denominator)."""
+
+    n: int
+    mean: float
+    sd: float
+
+
 def difference_of_means(first: Sequence[float], second: Sequence[float]) -> MeanDifference:
     """Welch's t test, which lets the two samples have different sds.
 
     All figures but the difference itself are NaN where a sample has one accuracy only, or neither sample varies:
     accuracies are counts of images, and a few equal ones don't show that training always ends there.
     """
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    difference, unknown = float(a.mean() - b.mean()), float("nan")
-    if min(a.size, b.size) < 2 or np.ptp(a) == np.ptp(b) == 0:
+    return difference_from_moments(_moments(first), _moments(second))
+
+
+def difference_from_moments(first: Moments, second: Moments) -> MeanDifference:
+    """`difference_of_means` of samples of which no more is known, as of those in publications."""
+    difference, unknown = first.mean - second.mean, float("nan")
+    if min(first.n, second.n) < 2 or first.sd == second.sd == 0:
         return MeanDifference(Estimate(difference, unknown, unknown), unknown, unknown)
-    of_a, of_b = float(a.var(ddof=1)) / a.size, float(b.var(ddof=1)) / b.size
-    error = (of_a + of_b) ** 0.5
+    of_first, of_second = first.sd**2 / first.n, second.sd**2 / second.n
+    error = (of_first + of_second) ** 0.5
     # Welch and Satterthwaite's degrees of freedom.
-    freedom = error**4 / (of_a**2 / (a.size - 1) + of_b**2 / (b.size - 1))
+    freedom = error**4 / (of_first**2 / (first.n - 1) + of_second**2 / (second.n - 1))
     quantile = float(stats.t.ppf(0.975, freedom))
     return MeanDifference(
         Estimate(difference, difference - quantile * error, difference + quantile * error),
         p_value=float(2 * stats.t.sf(abs(difference) / error, freedom)),
         detectable=(quantile + float(stats.t.ppf(0.8, freedom))) * error,
     )
+
+
+def _moments(accuracies: Sequence[float]) -> Moments:
+    sample = np.asarray(accuracies, dtype=float)
+    # Equal accuracies have no spread; their mean is rounded, and they would be found to lie beside it.
+    sd = float(sample.std(ddof=1)) if sample.size > 1 and np.ptp(sample) > 0 else 0.0
+    return Moments(sample.size, float(sample.mean()), sd)
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:

@@ -8,9 +8,11 @@ import pytest
 from scipy import optimize, stats
 
 from mnist_minimal.statistics import (
+    Moments,
     best_of_weights,
     binomial_sd,
     chance_of_best_at_most,
+    difference_from_moments,
     difference_of_means,
     expected_best,
     hedges_g,
@@ -72,6 +74,16 @@ def test_welch_is_scipys():
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
     assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
     assert found.difference.value == pytest.approx(first.mean() - second.mean())
+
+
+def test_welch_needs_no_more_than_moments():
+    sample, published = accuracies(0, 50), Moments(223, 0.98761, 0.00105)
+    found = difference_from_moments(Moments(50, float(sample.mean()), float(sample.std(ddof=1))), published)
+    expected = stats.ttest_ind_from_stats(sample.mean(), sample.std(ddof=1), 50, 0.98761, 0.00105, 223, equal_var=False)
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    # Two equal accuracies have no spread although their mean in binary is not quite the same number.
+    equal = difference_of_means([0.1, 0.1, 0.1], [0.3, 0.3, 0.3])
+    assert math.isnan(equal.p_value)
 
 
 def test_a_detectable_difference_is_found_four_times_in_five():

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_minimal import plots
 from mnist_minimal.ledger import Trial
-from mnist_minimal.page.findings import Finding
-from mnist_minimal.page.publication import Publication
-from mnist_minimal.statistics import TARGET
+from mnist_minimal.page.findings import NAMES, Finding, compared, compared_measure
+from mnist_minimal.published import PARAMETERS, Publication
+from mnist_minimal.statistics import TARGET, Summary, summarize
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.transforms import Transform
@@ -50,16 +51,25 @@ STYLE: dict[Any, Any] = {
 
 WIDTH_INCHES = 4.5
 
-# Ours and the published stand this far to either side of a model's place, so that neither covers the other.
+# Ours and the published stand this far to either side of a model's column, so that neither covers the other.
 ASIDE_POINTS = 4
+
+# Room for a column, as a share of the axes' width; models with about as many parameters are moved apart.
+COLUMN = 0.08
+
+# The foot of the plane, as shares of the axes' height: lines from the scale to the columns, above them the names.
+LINES, PER_CHARACTER = 0.09, 0.022
+
+MAX_NAME = 16
+
+# The interval of a mean of two trials is so wide that nothing else could be seen beside it; the table has it.
+LEAST_FOR_INTERVAL = 3
 
 PERCENT = f"{100 * TARGET:g} %"
 
 
 def plane(findings: Sequence[Finding], publications: Sequence[Publication], description: str) -> str:
-    """Every model by its parameters and accuracy, published and ours, as SVG.
-
-    A mean is that of the accuracies which the model's publication counts: of the last epochs or of the kept ones.
+    """Every model by its parameters and accuracy, published and ours by the same measure, as SVG.
 
     Args:
         findings: Studies; those that are not comparable with publications are left out.
@@ -69,48 +79,29 @@ def plane(findings: Sequence[Finding], publications: Sequence[Publication], desc
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    epochs = {publication.model: publication.epoch for publication in publications}
     comparable = [finding for finding in findings if finding.comparable]
-    means = {
-        finding.name: finding.last if epochs.get(finding.model) == "last" else finding.kept for finding in comparable
-    }
+    ours = [(finding, summarize(finding.accuracies(compared_measure(finding, publications)))) for finding in comparable]
+    models = dict.fromkeys(publication.model for publication in publications)
+    theirs = [publication for model in models for publication in compared(model, publications)]
+    params = {model: PARAMETERS[model] for model in models} | {finding.model: finding.params for finding in comparable}
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH_INCHES, 5), layout="constrained")
         axes = figure.subplots()
+        accuracies = [TARGET, *(publication.accuracy for publication in theirs)]
+        for _, summary in ours:
+            accuracies += [summary.best, summary.mean - _margin(summary), summary.mean + _margin(summary)]
+        columns = _set_columns(params, accuracies, axes)
         axes.axhline(TARGET, color="0.5", linestyle=":", linewidth=1)
-        axes.annotate(PERCENT, (1, TARGET), xycoords=("axes fraction", "data"), ha="right", va="bottom")
-        _mark_published(publications, axes)
-        for finding in comparable:
-            mean = means[finding.name]
-            margin = 0.0 if math.isnan(mean.low) else mean.high - mean.mean
-            first = finding is comparable[0]
-            axes.errorbar(
-                finding.params,
-                mean.mean,
-                margin,
-                fmt="o",
-                color=BLUE,
-                capsize=4,
-                transform=_aside(axes, ASIDE_POINTS),
-                label="our mean, 95 % interval" if first else None,
-            )
-            axes.plot(
-                finding.params,
-                finding.kept.best,
-                "^",
-                color=BLUE,
-                markerfacecolor="none",
-                markersize=7,
-                transform=_aside(axes, ASIDE_POINTS),
-                label="our best run" if first else None,
-            )
-        shown = [TARGET, *(publication.accuracy for publication in publications)]
-        for finding in comparable:
-            mean = means[finding.name]
-            shown += [finding.kept.best, mean.mean if math.isnan(mean.low) else mean.low]
-        params = {publication.model: publication.params for publication in publications}
-        params |= {finding.model: finding.params for finding in comparable}
-        _set_range(params, shown, axes)
+        axes.annotate(PERCENT, (1, TARGET), xycoords=("axes fraction", "data"), ha="right", va="top")
+        _mark_published(theirs, columns, axes)
+        aside = dict.fromkeys(columns, 0)
+        for place, (finding, summary) in enumerate(ours):
+            aside[finding.model] += ASIDE_POINTS  # Further for another study of the same model.
+            style: dict[str, Any] = {"color": BLUE, "transform": _aside(axes, aside[finding.model])}
+            labels = (None, None) if place else ("our mean, 95 % interval", "our best run")
+            x, margin = columns[finding.model], _margin(summary)
+            axes.errorbar(x, summary.mean, margin or None, fmt="o", capsize=3, label=labels[0], **style)
+            axes.plot(x, summary.best, "^", markerfacecolor="none", markersize=7, label=labels[1], **style)
         axes.set_xlabel("trainable parameters")
         axes.set_ylabel("accuracy on the test set")
         figure.legend(loc="outside upper center", ncols=2)
@@ -123,20 +114,23 @@ def distribution(finding: Finding, publications: Sequence[Publication], descript
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    saved = [trial.saved_accuracy or 0.0 for trial in finding.trials]
-    accuracies = {"saved accuracy": saved, "best accuracy": [trial.best_accuracy or 0.0 for trial in finding.trials]}
+    accuracies = {NAMES[measure]: finding.accuracies(measure) for measure in finding.measures}
     published = [
         publication
-        for publication in publications
-        if finding.comparable and publication.model == finding.model and publication.of == "mean"
+        for publication in compared(finding.model, publications)
+        if finding.comparable and publication.of == "mean"
     ]
+    measure = compared_measure(finding, publications)
+    name = NAMES[measure if measure in finding.measures else finding.measures[0]]
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 5.6), layout="constrained")
         spread, upper, lower = figure.subplots(3, sharex=True, height_ratios=(1, 2.2, 2.2))
         plots.histogram(accuracies, finding.trials[0].test_size, upper)
         upper.set_ylim(top=1.45 * upper.get_ylim()[1])  # Room for the legend above the bars.
         plots.ecdf(accuracies, TARGET, lower)
-        rows = [(f"ours, n = {finding.last.n}", BLUE, "o", finding.last.mean, finding.last.sd, min(saved), max(saved))]
+        ours = summarize(accuracies[name])
+        spreads = (ours.mean, ours.sd, min(accuracies[name]), ours.best)
+        rows = [(f"ours, n = {ours.n}", BLUE, "o", *spreads)]
         for item in published:
             spreads = (item.accuracy, item.sd or math.nan, item.lowest or item.accuracy, item.highest or item.accuracy)
             rows.append((f"published, n = {item.n}", VERMILION, "s", *spreads))
@@ -147,7 +141,7 @@ def distribution(finding: Finding, publications: Sequence[Publication], descript
         spread.set_yticks(range(len(rows)), [row[0] for row in rows])
         spread.set_ylim(len(rows) - 0.4, -0.6)
         lower.xaxis.set_major_locator(MaxNLocator(5))
-        spread.set_title("saved accuracy: mean, one sd to each side, range")
+        spread.set_title(f"{name}: mean, one sd to each side, range")
         return _svg(figure, "distribution", "Distribution of accuracies", description)
 
 
@@ -176,23 +170,27 @@ def curves(finding: Finding, trial: Trial, name: str, description: str) -> str:
         return _svg(figure, f"{name}-curves", f"Training curves of the {name} run", description)
 
 
-def _mark_published(publications: Sequence[Publication], axes: "Axes") -> None:
+def _mark_published(publications: Sequence[Publication], columns: dict[str, float], axes: "Axes") -> None:
     """Means filled and single or best runs open, so that the two are not taken for each other."""
     marks = {"mean": ("s", VERMILION, "published mean"), "best": ("D", "none", "published best run")}
     marks["run"] = ("X", "none", "published, one run")
     for of, (marker, face, label) in marks.items():
         points = [publication for publication in publications if publication.of == of]
         if points:
-            params, accuracies = ([point.params for point in points], [point.accuracy for point in points])
             axes.plot(
-                params,
-                accuracies,
+                [columns[point.model] for point in points],
+                [point.accuracy for point in points],
                 marker,
                 color=VERMILION,
                 markerfacecolor=face,
                 transform=_aside(axes, -ASIDE_POINTS),
                 label=label,
             )
+
+
+def _margin(summary: Summary) -> float:
+    """Half the interval of a mean as it is drawn."""
+    return summary.high - summary.mean if summary.n >= LEAST_FOR_INTERVAL else 0.0
 
 
 def _aside(axes: "Axes", points: float) -> "Transform":
@@ -202,34 +200,74 @@ def _aside(axes: "Axes", points: float) -> "Transform":
     return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
 
 
-def _set_range(params: dict[str, int], accuracies: Sequence[float], axes: "Axes") -> None:
-    """Makes room for all points, and at the foot for each model's name, upright, moved aside where two would meet."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+def _set_columns(params: dict[str, int], accuracies: Sequence[float], axes: "Axes") -> dict[str, float]:
+    """Makes a column for each model, its name upright at the foot, with a line from its place on the scale.
+
+    Args:
+        params: Numbers of parameters by model, one or more.
+        accuracies: What must have room in height.
+        axes: Where the columns are made.
+
+    Returns:
+        Where on the axis of parameters each model's column stands: where the model does if there is room, else as near
+        to that as its neighbours allow.
+    """
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     left, right = min(params.values()) / 1.5, max(params.values()) * 1.5
     height = max(accuracies) - min(accuracies) or 0.01
-    top, foot = max(accuracies) + 0.08 * height, min(accuracies) - 0.12 * height
-    # The share of the axes' height that the names take.
-    names = 0.06 + 0.027 * max(map(len, params))
+    top, foot = max(accuracies) + 0.06 * height, min(accuracies) - 0.08 * height
+    names = {model: model if len(model) <= MAX_NAME else f"{model[: MAX_NAME - 1]}…" for model in params}
+    share = LINES + PER_CHARACTER * max(map(len, names.values())) + 0.02
     axes.set_xscale("log")
     axes.set_xlim(left, right)
-    axes.set_ylim(foot - names / (1 - names) * (top - foot), top)
+    axes.set_ylim(foot - share / (1 - share) * (top - foot), top)
+    # The scale of accuracies ends above the names.
+    ticks = MaxNLocator(7, steps=(1, 2, 5, 10)).tick_values(foot, top)
+    axes.set_yticks([tick for tick in ticks if foot <= tick <= top])
+    axes.spines["left"].set_bounds(foot, top)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    place = -1.0
-    for model, number in sorted(params.items(), key=lambda item: item[1]):
-        place = max(place + 0.05, math.log(number / left) / math.log(right / left))
+    models = sorted(params, key=lambda model: params[model])
+    places = _apart([math.log(params[model] / left) / math.log(right / left) for model in models])
+    columns = {model: left * (right / left) ** place for model, place in zip(models, places, strict=True)}
+    for model, place in zip(models, places, strict=True):
         axes.annotate(
-            model.replace("$", r"\$"),
-            xy=(number, foot),
-            xytext=(place, 0.02),
+            names[model].replace("$", r"\$"),
+            xy=(params[model], 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(place, LINES),
             textcoords="axes fraction",
             rotation="vertical",
             ha="center",
             va="bottom",
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "0.6",
+                "linewidth": 0.6,
+                "relpos": (0.5, 0),
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
         )
+        axes.axvline(columns[model], ymin=share, color="0.5", alpha=0.2, linewidth=0.6, zorder=0)
+    return columns
+
+
+def _apart(places: Sequence[float]) -> "np.ndarray":
+    """Places in [0, 1], in order, moved as little as possible (least squares) to be a column's width from each other.
+
+    With so many that they don't fit, they are as far from each other as they can be.
+    """
+    import numpy as np
+    from scipy.optimize import isotonic_regression
+
+    ends = (COLUMN / 2, 1 - COLUMN / 2)
+    steps = np.arange(len(places)) * min(COLUMN, (ends[1] - ends[0]) / max(len(places) - 1, 1))
+    # What is left of each place after its neighbours' widths must not fall; the nearest such sequence is a regression.
+    rest = isotonic_regression(np.asarray(places) - steps).x
+    return np.clip(rest, ends[0], ends[1] - steps[-1]) + steps
 
 
 def _svg(figure: "Figure", name: str, title: str, description: str) -> str:

@@ -8,9 +8,13 @@ from typing import Any
 
 from mnist_minimal import ledger
 from mnist_minimal.errors import UserError
-from mnist_minimal.ledger import Trial
+from mnist_minimal.ledger import FAILED, FINISHED, Trial
+from mnist_minimal.published import Publication
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.statistics import TARGET, Summary, summarize
+
+# What the accuracies that the ledger has of a trial are called on the page.
+NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept weights"}
 
 
 @dataclass(frozen=True)
@@ -20,17 +24,18 @@ class Finding:
     Attributes:
         csv: The table of its trials.
         trials: The finished trials, at least one.
-        failed: The failed ones whose seeds were not finished later.
-        last: Of the accuracies of the last epochs, on the images that were monitored.
-        kept: Of the accuracies on the test set of the weights that were kept.
+        stopped: Those that a rule of the recipe ended early. Their accuracies are not known: they are censored.
+        failed: The failed ones whose seeds came to no other end later.
+        kept: Of the accuracies on the test set of the weights that were kept: the best epoch's on the monitored images
+            where the recipe restores them, else the last epoch's.
         versions: What the study was begun with, by name; {} where its JSON does not say.
         cut: The cap on the epochs where it is lower than the recipe's, else None.
     """
 
     csv: Path
     trials: list[Trial]
+    stopped: list[Trial]
     failed: list[Trial]
-    last: Summary
     kept: Summary
     versions: dict[str, str]
     cut: int | None
@@ -66,18 +71,35 @@ class Finding:
         return self.dataset == "mnist" and self.protocol == "source" and self.cut is None
 
     @property
+    def measures(self) -> tuple[str, ...]:
+        """The accuracies on the test set that tell the trials apart, of `ledger.MEASURES`.
+
+        Where the test set is monitored these are the last and the best epoch's, one of which is the kept weights' too.
+        Where other images are, or nothing is known of the recipe, only the kept weights' is on the test set.
+        """
+        recipe = RECIPES.get(self.model)
+        monitored = recipe is not None and self.protocol == "source" and recipe.validation_share == 0
+        return ("saved", "best") if monitored else ("test",)
+
+    @property
+    def kept_epoch(self) -> int | None:
+        """The epoch whose weights the best trial kept, counted from 1; None where nothing is known of the recipe."""
+        if self.model not in RECIPES:
+            return None
+        return self.best.epochs if RECIPES[self.model].early_stopping is None else self.best.best_epoch
+
+    @property
     def best(self) -> Trial:
         """The trial whose kept weights get the most test images right, of several that with the lowest seed."""
-        return max(self.trials, key=lambda trial: (kept_accuracy(trial), -trial.seed))
+        return max(self.trials, key=lambda trial: (trial.test_correct or 0, -trial.seed))
+
+    def accuracies(self, measure: str) -> list[float]:
+        """One accuracy of each finished trial, by "test" or one of `measures`."""
+        return ledger.accuracies(self.trials, measure)
 
     def file(self, seed: int, ending: str) -> Path:
         """A file of one trial: its history (.csv) or its saved model (.h5)."""
         return self.csv.with_suffix("") / f"{seed}{ending}"
-
-
-def kept_accuracy(trial: Trial) -> float:
-    """The accuracy on the test set, in [0, 1], of the weights that a finished trial kept."""
-    return (trial.test_correct or 0) / trial.test_size
 
 
 def find(folder: Path) -> list[Finding]:
@@ -110,6 +132,17 @@ def featured(findings: Sequence[Finding]) -> Finding:
     return max(candidates, key=lambda finding: finding.kept.best)
 
 
+def compared(model: str, publications: Sequence[Publication]) -> list[Publication]:
+    """The published accuracies of a model that stand beside ours: its first, and what else is by the same measure."""
+    found = [publication for publication in publications if publication.model == model]
+    return [publication for publication in found if publication.measure == found[0].measure]
+
+
+def compared_measure(finding: Finding, publications: Sequence[Publication]) -> str:
+    """Which accuracy of a study stands beside what was published; "test" where nothing was."""
+    return next((publication.measure for publication in compared(finding.model, publications)), "test")
+
+
 def _is_ledger(csv: Path) -> bool:
     with csv.open(encoding="utf-8", errors="replace") as file:
         return file.readline().lstrip("\ufeff").rstrip("\r\n") == ledger.HEADER
@@ -117,20 +150,22 @@ def _is_ledger(csv: Path) -> bool:
 
 def _finding(csv: Path, trials: list[Trial]) -> Finding:
     finished = ledger.finished(trials)
-    seeds = {trial.seed for trial in finished}
     first = finished[0]
     if first.params < 1 or any(trial.test_size < 1 for trial in finished):
         raise UserError(
             f"{csv}: expected trials of a model with parameters on a test set with images, found 0 of either"
         )
     full = RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs
+    ended = {trial.seed for trial in finished}
+    stopped = {trial.seed: trial for trial in trials if trial.status not in (FINISHED, FAILED)}
+    # Of a seed that failed several times only the last failure: it was one trial.
+    failed = {trial.seed: trial for trial in trials if trial.status == FAILED}
     return Finding(
         csv=csv,
         trials=finished,
-        # Of a seed that failed several times only the last failure: it was one trial.
-        failed=list({trial.seed: trial for trial in trials if trial.seed not in seeds}.values()),
-        last=summarize([trial.saved_accuracy or 0.0 for trial in finished]),
-        kept=summarize([kept_accuracy(trial) for trial in finished]),
+        stopped=[trial for seed, trial in stopped.items() if seed not in ended],
+        failed=[trial for seed, trial in failed.items() if seed not in ended | stopped.keys()],
+        kept=summarize(ledger.accuracies(finished, "test")),
         versions=_versions(csv.with_suffix(".json")),
         cut=first.max_epochs if first.max_epochs < full else None,
     )

@@ -148,8 +148,8 @@ const STEPS = {
   "mnist_minimal>InstanceNormalization"(input, { epsilon }, { gamma, beta }) {
     const values = Array.from(input.data);
     const average = mean(values);
-    const deviation = Math.sqrt(mean(values.map((value) => (value - average) ** 2)) + epsilon);
-    return elementwise(input, (value) => (value - average) / deviation * gamma[0] + beta[0]);
+    const deviation = Math.sqrt(mean(values.map((value) => (value - average) ** 2)));
+    return elementwise(input, (value) => (value - average) / (deviation + epsilon) * gamma[0] + beta[0]);
   },
 
   relu: (input, { negative_slope }) => elementwise(input, (value) => (value > 0 ? value : value * negative_slope)),

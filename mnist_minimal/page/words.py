@@ -5,11 +5,19 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from mnist_minimal.ledger import Trial
-from mnist_minimal.page.findings import Finding
-from mnist_minimal.page.publication import Publication
-from mnist_minimal.statistics import TARGET, Summary
+from mnist_minimal.page.findings import NAMES, Finding, compared, compared_measure
+from mnist_minimal.published import PARAMETERS, Publication
+from mnist_minimal.statistics import TARGET, Estimate, Moments, Summary, difference_from_moments, summarize
 
 PERCENT = f"{100 * TARGET:g} %"
+
+# Whose the images are, by the name of the data set.
+AUTHORS = {
+    "mnist": "MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, made from handwriting that NIST had "
+    "collected; Keras' documentation gives its licence as CC BY-SA 3.0",
+    "digits": "scikit-learn's copy of the Optical Recognition of Handwritten Digits by E. Alpaydin and C. Kaynak, made "
+    "larger",
+}
 
 # A longer list of failures would hide the rest of the page.
 MAX_FAILURES = 20
@@ -30,7 +38,7 @@ def title(finding: Finding) -> str:
     return name if finding.cut is None else f"{name}, cut at {finding.cut} epochs"
 
 
-def answer(findings: Sequence[Finding], shown: Finding, publications: Iterable[Publication]) -> str:
+def answer(findings: Sequence[Finding], shown: Finding, publications: Sequence[Publication]) -> str:
     """The answer to the question as paragraphs of HTML.
 
     Args:
@@ -48,66 +56,102 @@ def answer(findings: Sequence[Finding], shown: Finding, publications: Iterable[P
     if reached:
         smallest = min(reached, key=lambda finding: finding.params)
         lead = (
-            f"The smallest network here that reached {PERCENT} on MNIST's test set has {smallest.params:,} parameters "
-            f"({smallest.model}); {smallest.kept.reached:,} of its {_trials(smallest.kept.n)} did."
+            f"The smallest network here that reached {PERCENT} on MNIST's test set with the weights it kept has "
+            f"{smallest.params:,} parameters ({smallest.model}); {smallest.kept.reached:,} of its "
+            f"{_trials(smallest)} did."
         )
     else:
         trials = sum(len(finding.trials) for finding in counted)
+        kind = "finished trials" if any(finding.stopped for finding in counted) else "trials"
         best = max(counted, key=lambda finding: finding.kept.best)
         lead = (
-            f"None of the {_trials(trials)} here reached {PERCENT} on MNIST's test set. The best run, of "
-            f"{best.model} with {best.params:,} parameters, came to {best.kept.best:.4f}."
+            f"None of the {trials:,} {kind} here reached {PERCENT} on MNIST's test set with the weights it kept. The "
+            f"best run, of {best.model} with {best.params:,} parameters, came to {best.kept.best:.4f}."
         )
-    steady = [finding for finding in counted if finding.kept.low >= TARGET]
+    # Where the worse trials were stopped, the mean of the others is not the model's.
+    steady = [finding for finding in counted if finding.kept.low >= TARGET and not finding.stopped]
     if steady:
-        smallest = min(steady, key=lambda finding: finding.params)
+        surely = min(steady, key=lambda finding: finding.params)
         lead += (
-            " The smallest whose mean lies above it with its whole 95 % interval has "
-            f"{smallest.params:,} ({smallest.model})."
+            " Its mean lies above it with its whole 95 % interval."
+            if surely is smallest
+            else " The smallest whose mean lies above it with its whole 95 % interval has "
+            f"{surely.params:,} ({surely.model})."
         )
     return f'<p class="lead">{text(lead)}</p>' + _paragraph(_account(shown, publications))
 
 
 def comparison(findings: Sequence[Finding], publications: Sequence[Publication]) -> str:
-    """The table of what was published beside what came out here, one row a model and study, as HTML."""
+    """The table of what was published beside what came out here, as HTML.
+
+    A row for each published accuracy and each study of its model; ours in it are by the published one's measure.
+    """
     head = (
         "model",
         "parameters",
         "published",
         "our trials",
-        "last epochs: mean ± 95 %, sd",
-        "kept epochs: mean ± 95 %, sd",
-        "best run",
-        f"share at {PERCENT} or more (95 %)",
+        "compared accuracy",
+        "our mean ± 95 %, sd",
+        "our best run",
+        "ours less the published mean (95 %)",
+        "ours as high",
     )
-    published: dict[str, list[Publication]] = {}
-    for publication in publications:
-        published.setdefault(publication.model, []).append(publication)
-    rows: list[tuple[int, Sequence[str]]] = []
+    studies: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.comparable:
-            texts = [publication.text for publication in published.get(finding.model, [])]
-            figures = (f"{len(finding.trials):,}", _mean(finding.last), _mean(finding.kept))
-            best = f"{finding.kept.best:.4f} (seed {finding.best.seed})"
-            cells = ("; ".join(texts) or "none", *figures, best, _share(finding.kept))
-            rows.append((finding.params, (finding.model, f"{finding.params:,}", *cells)))
-    retrained = {finding.model for finding in findings if finding.comparable}
-    for model, found in published.items():
-        if model in retrained:
-            continue
-        texts = [publication.text for publication in found]
-        rows.append((found[0].params, (model, f"{found[0].params:,}", "; ".join(texts), "none yet", *4 * ("-",))))
+            studies.setdefault(finding.model, []).append(finding)
+    rows: list[Sequence[str]] = []
+    for publication in sorted(publications, key=lambda publication: PARAMETERS[publication.model]):
+        for finding in studies.get(publication.model, []):
+            summary = summarize(finding.accuracies(publication.measure), publication.accuracy)
+            difference = _difference(finding, publication)
+            rows.append(
+                (
+                    _named(finding),
+                    f"{finding.params:,}",
+                    publication.text,
+                    _count(finding),
+                    NAMES[publication.measure],
+                    _mean(summary),
+                    f"{summary.best:.4f}",
+                    f"{_signed(difference.value)} ({_ends(difference)})" if difference else "-",
+                    "-" if publication.of == "mean" else f"{summary.reached:,} of {summary.n:,}",
+                )
+            )
+        if publication.model not in studies:
+            name, params = publication.model, f"{PARAMETERS[publication.model]:,}"
+            rows.append((name, params, publication.text, "none yet", NAMES[publication.measure], *4 * ("-",)))
     return _table(
         "comparison",
-        "Published accuracies on MNIST's test set, and those of the trials here",
+        "Published accuracies on MNIST's test set, and those of the trials here by the same measure",
         head,
-        [row for _, row in sorted(rows, key=lambda row: row[0])],
+        rows,
     )
+
+
+def kept(findings: Sequence[Finding]) -> str:
+    """The table of the accuracies of the kept weights on the test set, one row a study, as HTML."""
+    head = ("model", "parameters", "our trials", "mean ± 95 %, sd", "best run", f"share at {PERCENT} or more (95 %)")
+    rows = [
+        (
+            _named(finding),
+            f"{finding.params:,}",
+            _count(finding),
+            _mean(finding.kept),
+            f"{finding.kept.best:.4f} (seed\u00a0{finding.best.seed})",
+            _share(finding.kept),
+        )
+        for finding in findings
+        if finding.comparable
+    ]
+    caption = "The trials here by the accuracy of the weights they kept on MNIST's test set"
+    return _table("kept", caption, head, rows) if rows else ""
 
 
 def provenance(findings: Iterable[Finding]) -> str:
     """The table of what the trials ran on, one row a study, as HTML."""
-    head = ("study", "trials", "failed", "dates (UTC)", "trained by", "package", "begun with")
+    head = ("study", "finished", "stopped early", "failed", "dates (UTC)", "trained by", "package", "begun with")
     rows = []
     for finding in findings:
         days = sorted(trial.finished_at[:10] for trial in finding.trials)
@@ -116,6 +160,7 @@ def provenance(findings: Iterable[Finding]) -> str:
             (
                 f"{finding.name}: {title(finding)}",
                 f"{len(finding.trials):,}",
+                f"{len(finding.stopped):,}",
                 f"{len(finding.failed):,}",
                 days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}",
                 _distinct(f"{trial.trainer} ({trial.backend})" for trial in finding.trials),
@@ -139,35 +184,50 @@ def failures(findings: Iterable[Finding]) -> str:
 
 def best_run(finding: Finding) -> str:
     """Which weights of a study the page computes with, in a sentence of plain text."""
-    best = finding.best
+    best, epoch = finding.best, finding.kept_epoch
+    weights = "its weights" if epoch is None else f"the weights of its epoch {epoch}"
     return (
-        f"The best run of {len(finding.trials):,} of {title(finding)}, is that of seed {best.seed}: the weights of its "
-        f"epoch {best.best_epoch} get {best.test_correct:,} of {best.test_size:,} test images right."
+        f"The best run of {len(finding.trials):,} of {title(finding)}, is that of seed {best.seed}: {weights} get "
+        f"{best.test_correct:,} of {best.test_size:,} test images right."
     )
 
 
-def plane(findings: Iterable[Finding], publications: Iterable[Publication]) -> str:
+def plane(findings: Iterable[Finding], publications: Sequence[Publication]) -> str:
     """What the figure of parameters against accuracy shows, for those who don't see it, plain text."""
-    ours = (
-        f"{finding.model} at {finding.params:,} parameters: mean of the last epochs {_mean(finding.last)}, best run "
-        f"{finding.kept.best:.4f}"
-        for finding in findings
-        if finding.comparable
-    )
-    theirs = (
-        f"{publication.model} at {publication.params:,} parameters: {publication.text}" for publication in publications
-    )
+    ours = []
+    for finding in findings:
+        if finding.comparable:
+            measure = compared_measure(finding, publications)
+            summary = summarize(finding.accuracies(measure))
+            ours.append(
+                f"{finding.model} at {finding.params:,} parameters, {NAMES[measure]}: mean {_mean(summary)}, best run "
+                f"{summary.best:.4f}"
+            )
+    theirs = [
+        f"{model} at {PARAMETERS[model]:,} parameters, {publication.text}"
+        for model in dict.fromkeys(publication.model for publication in publications)
+        for publication in compared(model, publications)
+    ]
     return f"Accuracy by number of parameters. Ours: {'; '.join(ours) or 'none'}. Published: {'; '.join(theirs)}."
 
 
-def distribution(finding: Finding, publications: Iterable[Publication]) -> str:
+def distribution(finding: Finding, publications: Sequence[Publication]) -> str:
     """What the figure of a study's distribution shows, plain text."""
-    shown = f"Accuracies of {_trials(len(finding.trials))}. Last epoch: {_spread(finding.last, finding.trials)}."
-    shown += f" Kept epoch: mean {finding.kept.mean:.5f}, highest {finding.kept.best:.4f}."
-    for publication in publications:
-        if publication.model == finding.model and publication.of == "mean":
-            shown += f" Published: {publication.text}, from {publication.lowest} to {publication.highest}."
-    return shown
+    said = f"Accuracies of {_trials(finding)} on the test set."
+    for measure in finding.measures:
+        sample = finding.accuracies(measure)
+        sd = f", sd {summarize(sample).sd:.5f}" if len(sample) > 1 else ""
+        name = NAMES[measure].capitalize()
+        said += f" {name}: mean {summarize(sample).mean:.5f}{sd}, from {min(sample):.4f} to {max(sample):.4f}."
+    for publication in compared(finding.model, publications):
+        if finding.comparable and publication.of == "mean":
+            said += f" Published: {publication.text}, from {publication.lowest} to {publication.highest}."
+    return said
+
+
+def digits_source(dataset: str) -> str:
+    """Where the digits that the page shows come from, in a sentence of plain text; "" where that is not known."""
+    return f"The images are of the test set of {AUTHORS[dataset]}." if dataset in AUTHORS else ""
 
 
 def curves(trial: Trial) -> str:
@@ -178,26 +238,65 @@ def curves(trial: Trial) -> str:
     )
 
 
-def _account(finding: Finding, publications: Iterable[Publication]) -> str:
+def _account(finding: Finding, publications: Sequence[Publication]) -> str:
     """A study in a few sentences."""
-    last, kept = finding.last, finding.kept
+    measure, kept = compared_measure(finding, publications), finding.kept
+    ours = summarize(finding.accuracies(measure))
+    said = f"{title(finding)}, {_trials(finding)}."
+    if finding.stopped:
+        said += (
+            f" {len(finding.stopped):,} more were stopped early, as the recipe has it; their accuracies are not known, "
+            "and what follows is of the others alone."
+        )
+    said += f" Accuracy of the {NAMES[measure]}: {_mean_in_words(ours)}."
+    for publication in compared(finding.model, publications):
+        said += f" Published: {publication.text}"
+        if difference := _difference(finding, publication):
+            said += f"; ours less that mean: {_signed(difference.value)} (95 % interval {_ends(difference)}, Welch)"
+        said += "."
     reached = f"{kept.reached:,}" if kept.reached else "None"
-    said = f"{title(finding)}, {_trials(kept.n)}. Accuracy after the last epoch: {last.mean:.5f} on the mean"
-    if last.n > 1:
-        said += f" (95 % interval {last.low:.5f} to {last.high:.5f}), sd {last.sd:.5f}"
-    published = [publication.text for publication in publications if publication.model == finding.model]
-    if published:
-        said += f"; published: {'; '.join(published)}"
+    # The best epoch's weights are those that some recipes keep.
+    if (kept.mean, kept.best) != (ours.mean, ours.best):
+        said += f" With the weights that were kept: {_mean_in_words(kept)}."
     said += (
-        f". With the weights that were kept: {kept.mean:.5f} on the mean, {kept.best:.4f} in the "
-        f"best run. {reached} of the {kept.n:,} reached {PERCENT}: the share that "
-        f"does lies between {100 * kept.reached_low:.1f} and {100 * kept.reached_high:.1f} % (95 %, Wilson)."
+        f" {reached} of the {kept.n:,} reached {PERCENT} with the weights that were kept: the share that does lies "
+        f"between {100 * kept.reached_low:.1f} and {100 * kept.reached_high:.1f} % (95 %, Wilson)."
     )
     return said + (f" {len(finding.failed):,} more failed." if finding.failed else "")
 
 
-def _trials(number: int) -> str:
-    return f"{number:,} trial{'' if number == 1 else 's'}"
+def _difference(finding: Finding, publication: Publication) -> Estimate | None:
+    """Our mean less the published one and Welch's interval; None where there is no such interval."""
+    # Where the worse trials were stopped, the mean of the others is not the model's.
+    if publication.of != "mean" or publication.sd is None or finding.stopped:
+        return None
+    ours = summarize(finding.accuracies(publication.measure))
+    found = difference_from_moments(
+        Moments(ours.n, ours.mean, ours.sd), Moments(publication.n, publication.accuracy, publication.sd)
+    ).difference
+    return None if math.isnan(found.low) else found
+
+
+def _ends(estimate: Estimate) -> str:
+    return f"{_signed(estimate.low)} to {_signed(estimate.high)}"
+
+
+def _named(finding: Finding) -> str:
+    """The model's name, and the study's where it has another."""
+    return finding.model if finding.name == finding.model else f"{finding.model} ({finding.name})"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.5f}".replace("-", "\u2212")
+
+
+def _trials(finding: Finding) -> str:
+    number = len(finding.trials)
+    return f"{number:,} {'finished ' if finding.stopped else ''}trial{'' if number == 1 else 's'}"
+
+
+def _count(finding: Finding) -> str:
+    return f"{len(finding.trials):,}" + (f", {len(finding.stopped):,} more stopped early" if finding.stopped else "")
 
 
 def _mean(summary: Summary) -> str:
@@ -206,14 +305,15 @@ def _mean(summary: Summary) -> str:
     return f"{summary.mean:.5f}\u00a0±\u00a0{summary.high - summary.mean:.5f}, sd\u00a0{summary.sd:.5f}"
 
 
+def _mean_in_words(summary: Summary) -> str:
+    said = f"{summary.mean:.5f} on the mean"
+    if summary.n > 1:
+        said += f" (95 % interval {summary.low:.5f} to {summary.high:.5f}), sd {summary.sd:.5f}"
+    return f"{said}, {summary.best:.4f} in the best run"
+
+
 def _share(summary: Summary) -> str:
     return f"{summary.reached} of {summary.n:,} ({100 * summary.reached_low:.1f} to {100 * summary.reached_high:.1f} %)"
-
-
-def _spread(summary: Summary, trials: Sequence[Trial]) -> str:
-    lowest = min(trial.saved_accuracy or 0.0 for trial in trials)
-    sd = "" if math.isnan(summary.sd) else f", sd {summary.sd:.5f}"
-    return f"mean {summary.mean:.5f}{sd}, from {lowest:.4f} to {summary.best:.4f}"
 
 
 def _distinct(values: Iterable[str]) -> str:
