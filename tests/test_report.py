@@ -26,8 +26,8 @@ HOSTILE = "</script><script>window.taken = 1</script><img src=x onerror='window.
 
 
 def record(csv, correct=CORRECT, **fields):
-    """Writes a study of five finished trials, without their models and histories."""
-    for seed, (saved, right) in enumerate(zip(SAVED, correct, strict=True)):
+    """Writes a study of up to five finished trials, without their models and histories."""
+    for seed, (saved, right) in enumerate(zip(SAVED[: len(correct)], correct, strict=True)):
         figures = {"saved_accuracy": saved, "best_accuracy": right / 10_000, "test_correct": right}
         ledger.append(csv, replace(TRIAL, seed=seed, **figures, **fields))
     return csv
@@ -232,15 +232,15 @@ def test_other_tables_are_passed_over(csv):
     assert [finding.name for finding in findings.find(csv.parent)] == ["sep997"]
 
 
-def test_the_study_shown_is_the_smallest_that_reached_the_target_else_the_best(tmp_path):
-    low = [9875, 9880, 9884, 9892, 9899]
-    record(tmp_path / "a.csv", params=100, correct=low)
-    record(tmp_path / "b.csv", params=200, correct=CORRECT)
-    record(tmp_path / "c.csv", params=300, correct=[9910, 9912, 9914, 9916, 9918])
+def test_the_study_shown_is_the_one_with_the_most_trials(tmp_path):
+    record(tmp_path / "a.csv", params=100, correct=[9875, 9880])
+    record(tmp_path / "b.csv", params=200, correct=[9875, 9880, 9884])
+    record(tmp_path / "c.csv", params=300, correct=[9910, 9912, 9914])
+    record(tmp_path / "d.csv", params=50, correct=[9875, 9880, 9884, 9892], protocol="holdout")
     found = findings.find(tmp_path)
-    assert [finding.name for finding in found] == ["a", "b", "c"]
+    assert [finding.name for finding in found] == ["d", "a", "b", "c"]
     assert findings.featured(found).name == "b"
-    assert findings.featured([found[0], replace(found[0], kept=replace(found[0].kept, best=0.95))]).name == "a"
+    assert findings.featured(found[:1]).name == "d"
 
 
 def test_what_a_file_says_stays_text(tmp_path):

@@ -121,15 +121,12 @@ def find(folder: Path) -> list[Finding]:
 
 
 def featured(findings: Sequence[Finding]) -> Finding:
-    """The study to look at closely: the smallest network that reached the target, else the one with the best run.
+    """The study to look at closely: the one with the most trials, of several the smallest network's.
 
     Studies that are comparable with what was published come before others.
     """
     candidates = [finding for finding in findings if finding.comparable] or list(findings)
-    reached = [finding for finding in candidates if finding.kept.best >= TARGET]
-    if reached:
-        return min(reached, key=lambda finding: finding.params)
-    return max(candidates, key=lambda finding: finding.kept.best)
+    return max(candidates, key=lambda finding: (len(finding.trials), -finding.params))
 
 
 def compared(model: str, publications: Sequence[Publication]) -> list[Publication]:
