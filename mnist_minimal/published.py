@@ -124,3 +124,6 @@ OBJECTIVES = {
     "sep997": Objectives(0.99, "best", within_epochs=200),
     "sep697": Objectives(0.99, "best", within_epochs=2000),
 }
+
+# What a source prints after the convolutions and the pool where `mnist_minimal.summary` comes to something else.
+RECEPTIVE_FIELDS = {"gap13914": (3, 5, 7, 7, 14, 16, 18)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_minimal.command_line import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.model_choice import OWN, OWN_FORM, builder
+from mnist_minimal.published import RECEPTIVE_FIELDS
 
 if TYPE_CHECKING:
     import keras
@@ -180,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"{error}; the models with names are {', '.join(MODELS)}") from error
     print(f"{model.name}: one image's way from the pixels to the class probabilities")
     print(table(layer_table(model)))
+    if model.name in RECEPTIVE_FIELDS:
+        fields = ", ".join(map(str, RECEPTIVE_FIELDS[model.name]))
+        print(f"Its source prints other receptive fields after the convolutions and the pool: {fields}.")
     return 0
 
 

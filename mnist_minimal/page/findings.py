@@ -11,7 +11,7 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import FAILED, FINISHED, Trial
 from mnist_minimal.published import Publication
 from mnist_minimal.recipes import RECIPES
-from mnist_minimal.statistics import TARGET, Summary, summarize
+from mnist_minimal.statistics import Summary, summarize
 
 # What the accuracies that the ledger has of a trial are called on the page.
 NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept weights"}
