@@ -172,9 +172,9 @@ def test_help_comes_without_the_heavy_packages(command, run_python):
 
 
 def test_receptive_fields_of_gap13914_where_its_source_has_others(capsys):
-    # By the formula of `layer_table`: 3, 5, 7 for three 3x3 convolutions, 7 for the 1x1, 8 for the pool of 2, and 4 more
-    # for each 3x3 convolution on pixels 2 apart. The source prints 3, 5, 7, 7, 14, 16, 18: it doubles the field at the
-    # pool and leaves the distance at 1.
+    # By the formula of `layer_table`: 3, 5, 7 for three 3x3 convolutions, 7 for the 1x1, 8 for the pool of 2, and 4
+    # more for each 3x3 convolution on pixels 2 apart. The source prints 3, 5, 7, 7, 14, 16, 18: it doubles the field at
+    # the pool and leaves the distance at 1.
     rows = [row for row in layer_table(MODELS["gap13914"]()) if row.kind in ("Conv2D", "MaxPooling2D")]
     assert [row.receptive_field for row in rows] == [3, 5, 7, 7, 8, 12, 16]
     assert main(["gap13914"]) == 0
