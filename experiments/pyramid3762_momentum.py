@@ -2,18 +2,21 @@
 
     python experiments/pyramid3762_momentum.py [--data mnist.npz] [--seeds 3]
 
-It trains the recipe with momentum 0, as the source's code has it, and with 0.9, a number that the source's notebook names
-and does not hand on; about 75 CPU seconds a trial on an AMD EPYC (Zen 3, AVX2). It prints Markdown: the training accuracy
-of the first three epochs and of the last (with augmentation and dropout), and the last test accuracy, beside the
-published ones.
+It trains the recipe with momentum 0, as the source's code has it, and with 0.9, a number that the source's notebook
+names and does not hand on; about 75 CPU seconds a trial on an AMD EPYC (Zen 3, AVX2). It prints Markdown: the training
+accuracy of the first three epochs and of the last (with augmentation and dropout), and the last test accuracy, beside
+the published ones. Expected with momentum 0.9 and seed 0: 0.8897, 0.9615, 0.9691 and 0.9892 in training, 0.9935 on the
+test set (n = 1); with momentum 0: 0.768 in the first epoch of training, 0.9909 to 0.9914 on the test set (n = 3).
 """
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 
 from mnist_minimal import data
+from mnist_minimal.command_line import run
 from mnist_minimal.data_choice import Choice
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES, SGD
@@ -35,12 +38,12 @@ def row(name: str, training: list[float], test: float) -> str:
     return f"| {name} | {' | '.join(f'{accuracy:.4f}' for accuracy in training)} | {test:.4f} |"
 
 
-def main() -> None:
-    """Prints the table, row by row."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table, row by row; returns 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="PATH", help="MNIST, as the commands take it")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trials of each momentum (default: 3)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     splits = data.split(data.load(Choice("mnist", options.data)), "source")
     print("| momentum, seed | training, epoch 1 | epoch 2 | epoch 3 | epoch 15 | test, epoch 15 |")
     print(f"|---|---|---|---|---|---|\n{row('published', TRAINING, TEST)}")
@@ -49,7 +52,8 @@ def main() -> None:
             fit = train(momentum, seed, splits)
             accuracies = fit.history["accuracy"]
             print(row(f"{momentum}, {seed}", [*accuracies[:3], accuracies[-1]], fit.saved_accuracy), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run(main))

@@ -13,7 +13,7 @@ saved_accuracy; without --published, `sep997_published_saved_accuracy.csv` in th
 names. Their figures: n = 223, mean 0.98761, sd 0.00105, 0.9842 to 0.9906.
 
 Expected, with n = 50 of ours: mean 0.98742, sd 0.00124, best 0.9895; ours less the published mean -0.00019 (95 %
-interval -0.00057 to +0.00019, Welch, p = 0.32); Kolmogorov-Smirnov distance 0.109 (p = 0.55); a trial of ours above a
+interval -0.00057 to +0.00019, Welch, p = 0.32); Kolmogorov-Smirnov distance 0.109 (p = 0.56); a trial of ours above a
 published one with probability 0.47 (0.39 to 0.56); ratio of the sds 1.19 (0.90 to 1.73).
 """
 

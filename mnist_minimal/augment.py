@@ -16,6 +16,7 @@ import numpy as np
 from mnist_minimal.command_line import run
 from mnist_minimal.data_choice import add_arguments, from_arguments
 from mnist_minimal.errors import UserError
+from mnist_minimal.model_choice import OWN_FORM, file_name, model_name, recipe
 from mnist_minimal.recipes import RECIPES, Augmentation
 
 if TYPE_CHECKING:
@@ -267,15 +268,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", choices=RECIPES, metavar="MODEL", help="a model whose recipe augments its images")
+    parser.add_argument("model", type=model_name, metavar="MODEL", help=f"a model whose recipe augments, or {OWN_FORM}")
     parser.add_argument("--seed", type=int, default=0, help="seed of the trial (default: %(default)s)")
     parser.add_argument("--epoch", type=int, default=1, help="first epoch shown, counted from 1 (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="the picture (default: MODEL-augmented.png)")
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    augmentation = RECIPES[options.model].augmentation
+    augmentation = recipe(options.model).augmentation
     if augmentation is None:
-        others = ", ".join(name for name, recipe in RECIPES.items() if recipe.augmentation) or "none"
+        others = ", ".join(name for name, other in RECIPES.items() if other.augmentation) or "none"
         raise UserError(
             f"expected a model whose recipe augments its images, found {options.model}, whose recipe does not; "
             f"those that do: {others}"
@@ -290,7 +291,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if dataset.notice:
         print(dataset.notice, file=sys.stderr)
     epochs = range(options.epoch - 1, options.epoch - 1 + EPOCHS_SHOWN)
-    path = options.out or Path(f"{options.model}-augmented.png")
+    path = options.out or Path(f"{file_name(options.model)}-augmented.png")
+    if path.suffix != ".png":
+        raise UserError(f"{path}: expected a file that ends in .png; name the picture so")
     picture(dataset.x_train, dataset.y_train, augmentation, options.seed, epochs).savefig(path, dpi=120)
     print(path)
     return 0

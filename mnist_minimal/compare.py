@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_minimal import ledger
 from mnist_minimal.command_line import run
 from mnist_minimal.errors import UserError
-from mnist_minimal.ledger import FAILED, FINISHED, MEASURES, Trial
+from mnist_minimal.ledger import FAILED, MEASURES, STOPPED, Trial
 
 if TYPE_CHECKING:
     from mnist_minimal.statistics import Estimate, MeanDifference, Superiority
@@ -92,7 +92,7 @@ def _study(path: Path, measure: str, name: str) -> Sample:
     done = ledger.finished(trials)
     seeds = {trial.seed for trial in done}
     failed = {trial.seed for trial in trials if trial.status == FAILED} - seeds
-    stopped = {trial.seed for trial in trials if trial.status not in (FINISHED, FAILED)} - seeds
+    stopped = {trial.seed for trial in trials if trial.status == STOPPED} - seeds
     return Sample(
         name,
         ledger.accuracies(done, measure),
@@ -103,6 +103,7 @@ def _study(path: Path, measure: str, name: str) -> Sample:
             "data set": _values(trial.dataset for trial in done),
             "test images": _values(trial.test_size for trial in done),
             "protocol": _values(trial.protocol for trial in done),
+            **({} if measure == "test" else {"share of the training set monitored": _monitored(path)}),
         },
         training={model: _training(path, done, model) for model in {trial.model for trial in done}},
     )
@@ -112,13 +113,24 @@ def _values(values: Iterable[str | int]) -> str:
     return " and ".join(sorted({str(value) for value in values}))
 
 
-def _training(path: Path, trials: Sequence[Trial], model: str) -> dict[str, Any]:
-    facts = {"cap on the epochs": _values(trial.max_epochs for trial in trials if trial.model == model)}
+def _monitored(path: Path) -> str:
+    """The share of the training set that a recipe monitors in place of the test set, where the JSON tells."""
+    return str(_recipe(path).get("validation_share", 0.0))
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    """The recipe in the JSON beside a CSV; {} for a CSV that was sent alone and is compared by what its rows say."""
     try:
         recipe = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["recipe"]
     except (OSError, ValueError, KeyError, TypeError):
-        return facts  # A CSV that was sent alone can still be compared, by what its rows say.
-    return facts | _flat(recipe, "recipe")
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _training(path: Path, trials: Sequence[Trial], model: str) -> dict[str, Any]:
+    facts = {"cap on the epochs": _values(trial.max_epochs for trial in trials if trial.model == model)}
+    recipe = _recipe(path)
+    return facts | _flat(recipe, "recipe") if recipe else facts
 
 
 def _flat(value: Any, name: str) -> dict[str, Any]:
@@ -130,7 +142,10 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
 
 
 def _plain_accuracies(path: Path, lines: Sequence[str], column: str) -> list[float]:
-    rows = [(number, row) for number, row in enumerate(csv.reader(lines), start=1) if row]
+    try:
+        rows = [(number, row) for number, row in enumerate(csv.reader(lines), start=1) if row]
+    except csv.Error as error:
+        raise UserError(f"{path}: expected a CSV, found text that is none ({error}); mend the file") from error
     index = 0
     if rows and not _is_number(rows[0][1][0]):
         if column not in rows[0][1]:

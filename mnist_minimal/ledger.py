@@ -36,7 +36,8 @@ class Trial:
         trainer: "keras" or "native".
         seed: The seed of weights, order and dropout.
         epochs: Epochs trained.
-        best_epoch: The epoch whose weights were kept, counted from 1.
+        best_epoch: The first epoch with the highest monitored accuracy, counted from 1; its weights were kept if the
+            recipe stops early, else the last epoch's.
         saved_accuracy: The last epoch's monitored accuracy, in [0, 1] (the source's word for it).
         best_accuracy: The best epoch's monitored accuracy, in [0, 1].
         test_correct: How many test images the kept weights classify rightly.

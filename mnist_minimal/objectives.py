@@ -11,7 +11,7 @@ from mnist_minimal import ledger
 from mnist_minimal.command_line import run
 from mnist_minimal.compare import markdown
 from mnist_minimal.errors import UserError
-from mnist_minimal.ledger import Trial
+from mnist_minimal.ledger import STOPPED, Trial
 from mnist_minimal.plots import read_history
 from mnist_minimal.published import OBJECTIVES, PARAMETERS, PUBLISHED, Objectives
 from mnist_minimal.recipes import RECIPES
@@ -68,33 +68,40 @@ def within(trial: Trial, objectives: Objectives, history: Path) -> float:
     """
     (accuracy,) = ledger.accuracies([trial], objectives.measure)
     if objectives.measure == "best" and (trial.best_epoch or 0) > objectives.within_epochs:
-        return float(read_history(history)["val_accuracy"][: objectives.within_epochs].max())
+        best = float(read_history(history)["val_accuracy"][: objectives.within_epochs].max())
+        return round(best * trial.test_size) / trial.test_size  # The history has Keras' float32.
     return accuracy
 
 
-def check_accuracy(accuracies: Sequence[float], objectives: Objectives) -> Check:
+def check_accuracy(accuracies: Sequence[float], objectives: Objectives, stopped: int = 0) -> Check:
     """Checks whether the accuracy wanted was reached, and says how often.
 
     Args:
         accuracies: Of all finished trials as `within` gives them, in [0, 1], at least one.
         objectives: What was wanted.
+        stopped: Number of trials that the recipe's rule stopped early; they count as runs that did not reach it.
     """
     n, reached = len(accuracies), sum(accuracy >= objectives.accuracy for accuracy in accuracies)
     wanted = f"{objectives.accuracy:.4g} in {'any of' if objectives.measure == 'best' else 'the last of'} "
     wanted += f"{objectives.within_epochs} epochs"
     if not reached:
         missing = objectives.accuracy - max(accuracies)
-        return Check(
-            False, f"{wanted}: reached by none of {n}; the best run has {max(accuracies):.4f}, {missing:.4f} less"
-        )
+        found = f"the best run has {max(accuracies):.4f}, {missing:.4f} less"
+        return Check(False, f"{wanted}: reached by none of {n}{censored(stopped)}; {found}")
     lucky = ", one lucky run" if reached == 1 < n else ", the only run" if n == 1 else ""
-    return Check(True, f"{wanted}: reached by {reached} of {n}{lucky}")
+    return Check(True, f"{wanted}: reached by {reached} of {n}{censored(stopped)}{lucky}")
 
 
-def studied(model: str, results: Path) -> tuple[Study, list[Trial]]:
-    """The study of a published recipe in a folder of results, and its finished trials."""
+def studied(model: str, results: Path) -> tuple[Study, list[Trial], int]:
+    """The study of a published recipe in a folder of results, its finished trials, and how many its rule stopped."""
     study = Study(results, model, "mnist", "source")
-    return study, ledger.finished(ledger.read(study.csv))
+    trials = ledger.read(study.csv)
+    return study, ledger.finished(trials), sum(trial.status == STOPPED for trial in trials)
+
+
+def censored(stopped: int) -> str:
+    """What to add to a number of finished trials where others were stopped early, or ""."""
+    return f" (and {stopped} stopped early)" if stopped else ""
 
 
 def check(model: str, results: Path) -> list[Check]:
@@ -110,12 +117,12 @@ def check(model: str, results: Path) -> list[Check]:
     from mnist_minimal.saving import load
 
     objectives = OBJECTIVES[model]
-    study, trials = studied(model, results)
+    study, trials, stopped = studied(model, results)
     if not trials:
         return [Check(False, f"{study.csv}: no finished trial; run mnist_minimal.trials --model {model}")]
     best = max(trials, key=lambda trial: (trial.test_correct or 0, -trial.seed))
     accuracies = [within(trial, objectives, study.history(trial.seed)) for trial in trials]
-    checks = [*check_model(load(study.weights(best.seed)), objectives), check_accuracy(accuracies, objectives)]
+    checks = [*check_model(load(study.weights(best.seed)), objectives), check_accuracy(accuracies, objectives, stopped)]
     cap, whole = min(trial.max_epochs for trial in trials), RECIPES[model].max_epochs
     if cap < whole:
         checks.append(Check(False, f"trials of the whole recipe, {whole} epochs: cut at {cap}"))
@@ -148,10 +155,10 @@ def comparison(models: Sequence[str], results: Path) -> str:
     for model in models:
         found = [publication for publication in PUBLISHED if publication.model == model]
         objectives = OBJECTIVES[model]
-        study, trials = studied(model, results)
+        study, trials, stopped = studied(model, results)
         parameters = (f"{PARAMETERS[model]:,}", f"{trials[0].params:,}" if trials else "-")
         name = (f"`{model}`", *parameters, "; ".join(publication.text for publication in found))
-        target = f"{objectives.accuracy:.4g}"
+        target = f"{objectives.accuracy:.4g}, {MEASURE_NAMES[objectives.measure]}"
         if not trials:
             rows.append((*name, MEASURE_NAMES[found[0].measure], "0", "-", "-", "-", target, "-"))
             continue
@@ -162,7 +169,7 @@ def comparison(models: Sequence[str], results: Path) -> str:
             (
                 *name,
                 MEASURE_NAMES[found[0].measure],
-                str(ours.n),
+                f"{ours.n}{censored(stopped)}",
                 f"{ours.mean:.5f}",
                 f"{ours.sd:.5f}" if ours.n > 1 else "-",
                 f"{ours.best:.4f}",

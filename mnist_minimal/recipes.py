@@ -238,6 +238,8 @@ RECIPES = {
         model="pyramid3762",
         source="https://github.com/woolly-of-cv/pytorch-examples, mnist/notebook/MNIST_ALBUMENTATION_3762_99.52.ipynb",
         assumed=(
+            "There is no momentum, as in the source's code; its notebook names 0.9 without handing it on, and the log "
+            "of the published run looks as if there had been some (experiments/LOG.md).",
             "The learning rate changes between epochs; in the source the last few batches of an epoch, at most 14 of "
             "1,875, have the next epoch's already.",
             "Images are mirrored at their border, as albumentations did by default at the time; the source names no "

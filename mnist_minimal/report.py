@@ -91,11 +91,16 @@ def _networks(findings: "Sequence[Finding]", shown: "Finding", missing: list[str
             from mnist_minimal import load
             from mnist_minimal.page.network import describe
 
-            networks.append({"title": words.title(finding), **describe(load(weights))})
+            try:
+                networks.append({"title": words.title(finding), **describe(load(weights))})
+                continue
+            except UserError as error:
+                reason = str(error)
         else:
-            missing.append(f"the best run of {finding.name} can't be asked: there is no {weights}")
-            if finding is shown:
-                return []
+            reason = f"there is no {weights}"
+        missing.append(f"the best run of {finding.name} can't be asked: {reason}")
+        if finding is shown:
+            return []
     return networks
 
 

@@ -106,9 +106,11 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
             f"{study.json}: expected the study's recipe as JSON ({error}); restore the file or use another --out"
         ) from error
     for key, value in wanted.items():
-        if begun.get(key) != value:
+        found = begun.get(key)
+        if _without_prose(found) != _without_prose(value):
+            difference = _difference(key, _without_prose(found), _without_prose(value))
             raise UserError(
-                f"{study.json}: this study was begun with {_difference(key, begun.get(key), value)}; "
+                f"{study.json}: this study was begun with {difference}; "
                 "give the same options, or another folder with --out"
             )
 
@@ -124,6 +126,13 @@ def recipe_epochs(csv: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return epochs if isinstance(epochs, int) else None
+
+
+def _without_prose(recipe: Any) -> Any:
+    """A recipe without what it says in words, which may be put better without a trial being any other."""
+    if isinstance(recipe, dict):
+        return {key: value for key, value in recipe.items() if key not in ("source", "assumed")}
+    return recipe
 
 
 def _difference(key: str, begun: Any, wanted: Any) -> str:

@@ -101,7 +101,7 @@ def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run
     assert begun == RECIPES["sep697"].as_dict() | {"model": "my_nets:tiny"}
     other = run_python(*TRIALS, "--runs", "1", "--recipe", "sep997")
     assert other.returncode == 2
-    assert "this study was begun with recipe.source" in other.stderr
+    assert "this study was begun with recipe.batch_size 256, and now it would be 128" in other.stderr
 
 
 def test_the_installed_script_finds_the_current_folder_too(example, run_python):

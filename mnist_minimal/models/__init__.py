@@ -20,6 +20,6 @@ def __getattr__(name: str) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command `mnist-minimal models`."""
-    from mnist_minimal.models.listing import main
+    from mnist_minimal.listing import main
 
     return main(arguments)

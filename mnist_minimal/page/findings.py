@@ -8,10 +8,11 @@ from typing import Any
 
 from mnist_minimal import ledger
 from mnist_minimal.errors import UserError
-from mnist_minimal.ledger import FAILED, FINISHED, Trial
+from mnist_minimal.ledger import FAILED, STOPPED, Trial
 from mnist_minimal.published import Publication
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.statistics import Summary, summarize
+from mnist_minimal.study import recipe_epochs
 
 # What the accuracies that the ledger has of a trial are called on the page.
 NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept weights"}
@@ -67,8 +68,9 @@ class Finding:
 
     @property
     def comparable(self) -> bool:
-        """Whether these are trials of the published recipe, whole, on MNIST."""
-        return self.dataset == "mnist" and self.protocol == "source" and self.cut is None
+        """Whether these are trials of a published recipe, whole, on MNIST."""
+        published = self.model in RECIPES and self.cut is None
+        return published and self.dataset == "mnist" and self.protocol == "source"
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -152,9 +154,9 @@ def _finding(csv: Path, trials: list[Trial]) -> Finding:
         raise UserError(
             f"{csv}: expected trials of a model with parameters on a test set with images, found 0 of either"
         )
-    full = RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs
+    full = recipe_epochs(csv) or (RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs)
     ended = {trial.seed for trial in finished}
-    stopped = {trial.seed: trial for trial in trials if trial.status not in (FINISHED, FAILED)}
+    stopped = {trial.seed: trial for trial in trials if trial.status == STOPPED}
     # Of a seed that failed several times only the last failure: it was one trial.
     failed = {trial.seed: trial for trial in trials if trial.status == FAILED}
     return Finding(

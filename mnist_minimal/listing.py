@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_minimal.compare import markdown
-from mnist_minimal.objectives import studied
+from mnist_minimal.objectives import censored, studied
 from mnist_minimal.published import PUBLISHED
 from mnist_minimal.recipes import RECIPES
 
@@ -42,13 +42,13 @@ def said(name: str, measure: str, results: Path) -> str:
     from mnist_minimal import ledger
     from mnist_minimal.statistics import summarize
 
-    _, trials = studied(name, results)
+    _, trials, stopped = studied(name, results)
     if not trials:
         return "no trial yet"
     found = summarize(ledger.accuracies(trials, measure))
     if found.n == 1:
-        return f"one run: {found.best:.4f}"
-    return f"n = {found.n}, mean {found.mean:.5f}, sd {found.sd:.5f}, best run {found.best:.4f}"
+        return f"one run{censored(stopped)}: {found.best:.4f}"
+    return f"n = {found.n}{censored(stopped)}, mean {found.mean:.5f}, sd {found.sd:.5f}, best run {found.best:.4f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
