@@ -1,10 +1,12 @@
 """How fast the C++ core is: against Keras, against the source's own libraries, against a matrix product, on two cores.
 
-    python experiments/benchmark.py --data mnist.npz [--oracle-python oracle-env/bin/python] [--rounds 5]
+    python experiments/benchmark.py --data mnist.npz [--oracle-python oracle-env/bin/python] [--rounds 5] [--models ...]
 
-It takes about 4 minutes, and 2 more with --oracle-python, the Python of the environment that
-experiments/addons_oracle/oracle.py describes. It prints Markdown. The contenders run in turn, A B A B, and a ratio is
-that of neighbours, so that a machine that slows down slows both: given are its median and, in brackets, its range.
+It takes about 4 minutes for sep997 and sep697, perhaps half an hour for all models, and 2 minutes more with
+--oracle-python, the Python of the environment that experiments/addons_oracle/oracle.py describes. It prints Markdown.
+The contenders run in turn, A B A B, and a ratio is that of neighbours, so that a machine that slows down slows both:
+given are its median and, in brackets, its range. Augmentation is in none of the figures; experiments/LOG.md has what it
+costs.
 
 - An epoch is all 60,000 images: forward, backward, optimizer. The core runs whole epochs on one thread. Keras and the
   source's libraries need half a minute for one, so they run 100 steps after a warm-up, and their times are scaled up.
@@ -252,6 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", metavar="NPZ", required=True, help="MNIST in the layout of keras.datasets.mnist")
     parser.add_argument("--oracle-python", metavar="PATH", help="the Python that has TensorFlow 2.15 and its addons")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all of them")
     parser.add_argument("--rounds", type=int, default=5, help="times each contender runs (default: %(default)s)")
     arguments = parser.parse_args()
     dataset = load(Choice("mnist", arguments.data))
@@ -266,19 +269,19 @@ def main() -> None:
         f"{arguments.rounds} rounds.\n"
     )
     table("| an epoch, CPU seconds | core, one thread | other | other / core |", "|---|---|---|---|")
-    for name in MODELS:
+    for name in arguments.models:
         table(*compare_with_keras(name, dataset, arguments.rounds))
     if arguments.oracle_python:
         table(compare_with_oracle(arguments.oracle_python, arguments.data, dataset, arguments.rounds))
     table("", "| 1e9 multiply-accumulates / CPU second | core | NumPy | core / NumPy |", "|---|---|---|---|")
-    for name in MODELS:
+    for name in arguments.models:
         table(compare_with_product(name, dataset, arguments.rounds))
     table("", "| epochs / second | one trial | two side by side | two / one |", "|---|---|---|---|")
     table(compare_two_jobs(dataset, arguments.rounds))
     table("", "| epochs / second | one thread | two threads | two / one |", "|---|---|---|---|")
     table(compare_two_threads(dataset, arguments.rounds))
     table("", "| memory of one more trial side by side | MB |", "|---|---|")
-    for name in MODELS:
+    for name in arguments.models:
         table(memory_of_a_trial(name, dataset))
 
 
