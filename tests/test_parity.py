@@ -89,30 +89,38 @@ def test_probabilities_and_gradients(name: str, count: int) -> None:
     pytest.fail(f"differences of the gradients over what is tolerated: {differences}")
 
 
+def after_steps(name: str, draw: int) -> tuple[keras.Model, keras.Model, list[np.ndarray], list[np.ndarray]]:
+    """The model after the core's 20 steps and after those in double precision, and what each variable moved by.
+
+    The optimizer has momentum: Adam divides a gradient by its size, so a bias whose gradient is 0 follows rounding.
+    """
+    keras.utils.set_random_seed(draw)
+    model = randomise(without_dropout(MODELS[name]()))
+    start = [variable.numpy() for variable in model.trainable_variables]
+    reference = in_double(model)
+    velocities = [np.zeros(weights.shape) for weights in start]
+    x, y = patterns(STEPS * 8, seed=draw)
+    for batch in np.split(np.arange(len(x)), STEPS):
+        gradients = gradients_in_double(reference, x[batch], y[batch])
+        for variable, velocity, gradient in zip(reference.trainable_variables, velocities, gradients, strict=True):
+            velocity *= 0.9
+            velocity -= LEARNING_RATE * gradient
+            variable.assign_add(velocity)
+    ours = chain(model, keras.optimizers.SGD(LEARNING_RATE, momentum=0.9))
+    ours.network.train(x, y, np.arange(len(x)), batch_size=8, seed=0, epoch=0, learning_rate=LEARNING_RATE)
+    ours.push()
+    moved, expected = (
+        [variable.numpy() - before for variable, before in zip(trained.trainable_variables, start, strict=True)]
+        for trained in (model, reference)
+    )
+    return model, reference, moved, expected
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_after_20_steps(name: str) -> None:
-    """With momentum: Adam divides a gradient by its size, so that a bias with the gradient 0 follows its rounding."""
     differences = []
     for draw in DRAWS:
-        keras.utils.set_random_seed(draw)
-        model = randomise(without_dropout(MODELS[name]()))
-        start = [variable.numpy() for variable in model.trainable_variables]
-        reference = in_double(model)
-        velocities = [np.zeros(weights.shape) for weights in start]
-        x, y = patterns(STEPS * 8, seed=draw)
-        for batch in np.split(np.arange(len(x)), STEPS):
-            gradients = gradients_in_double(reference, x[batch], y[batch])
-            for variable, velocity, gradient in zip(reference.trainable_variables, velocities, gradients, strict=True):
-                velocity *= 0.9
-                velocity -= LEARNING_RATE * gradient
-                variable.assign_add(velocity)
-        ours = chain(model, keras.optimizers.SGD(LEARNING_RATE, momentum=0.9))
-        ours.network.train(x, y, np.arange(len(x)), batch_size=8, seed=0, epoch=0, learning_rate=LEARNING_RATE)
-        ours.push()
-        moved = [mine.numpy() - before for mine, before in zip(model.trainable_variables, start, strict=True)]
-        expected = [
-            theirs.numpy() - before for theirs, before in zip(reference.trainable_variables, start, strict=True)
-        ]
+        model, reference, moved, expected = after_steps(name, draw)
         differences.append(farthest(moved, expected, STEP_TOLERANCE, STEP_TOLERANCE))
         statistics = zip(model.non_trainable_variables, reference.non_trainable_variables, strict=True)
         agree = [np.allclose(mine.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5) for mine, theirs in statistics]
