@@ -83,7 +83,7 @@ assert all((a == b).all() for a, b in zip(loaded.get_weights(), model.get_weight
     refused = run_python("-m", "mnist_minimal.evaluate", *DIGITS, "sep997.h5")
     assert refused.returncode == 1
     assert "error: sep997.h5: expected one of the models my_nets:tiny; it is not my_nets:tiny: " in refused.stderr
-    with pytest.raises(UserError, match="expected one of the models sep997"):
+    with pytest.raises(UserError, match="expected one of the models conv18242"):
         mnist_minimal.load(tmp_path / "tiny.h5")
 
 
