@@ -384,7 +384,7 @@ def test_a_job_asked_to_stop_ends_cleanly_says_how_to_go_on_and_does(tmp_path, r
         (("--runs", "0"), "--runs: expected a whole number of at least 1, found '0'"),
         (("--seed", "-1"), "--seed: expected a whole number from 0"),
         (("--until", "99"), "--until: expected an accuracy above 0 and at most 1, such as 0.99, found '99'"),
-        (("--model", "sep998"), "--model: expected one of the models sep997, sep697, "),
+        (("--model", "sep998"), "--model: expected one of the models conv18242, gap13914, "),
         (("--model", "sep998"), "or one of your own as module:function, such as mypackage.nets:tiny, found 'sep998'"),
         (("--model", "sep997", "--recipe", "sep697"), "sep997 is trained by its own recipe"),
     ],
