@@ -201,7 +201,7 @@ def test_a_recipe_that_is_none_is_refused(module, recipes):
     "text", ["sep998", "nets.tiny", "nets:", ":tiny", "nets:a.b", "a/b:tiny", "nets:tiny:2", "1a:b", ""]
 )
 def test_other_names_are_told_the_two_forms(text):
-    with pytest.raises(ArgumentTypeError, match=r"expected one of the models sep997, .*mypackage\.nets:tiny, found"):
+    with pytest.raises(ArgumentTypeError, match=r"expected one of the models conv18242, .*mypackage\.nets:tiny, found"):
         model_choice.model_name(text)
 
 
