@@ -85,6 +85,10 @@ def run_trials(
     errors: list[BaseException] = []
     failures_in_a_row = 0
 
+    def left() -> list[int]:
+        # Some of them have been finished since, here or by the runner that had them.
+        return sorted(held - {trial.seed for trial in ledger.done(ledger.read(study.csv))})
+
     def report(epoch: EpochReport) -> str:
         if stop.is_set() or interrupted.is_set():
             raise StoppedError
@@ -177,7 +181,7 @@ def run_trials(
         work()
         if interrupted.is_set():
             raise KeyboardInterrupt
-        return sorted(held)
+        return left()
     threads = [threading.Thread(target=work_in_thread, daemon=True) for _ in range(jobs)]
     for thread in threads:
         thread.start()
@@ -194,7 +198,7 @@ def run_trials(
         raise errors[0]
     if interrupted.is_set():
         raise KeyboardInterrupt
-    return sorted(held)
+    return left()
 
 
 def reaches(trial: Trial, target: float | None) -> bool:
