@@ -1,7 +1,6 @@
 """Accuracy, loss and confusion matrix of saved models on the test set."""
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from mnist_minimal.command_line import run
 from mnist_minimal.data_choice import add_arguments, from_arguments
 from mnist_minimal.errors import UserError
 from mnist_minimal.model_choice import OWN_FORM, builder, model_name
+from mnist_minimal.summary import trainable_parameters
 
 if TYPE_CHECKING:
     import keras
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = 1
             continue
         found = evaluate(model, dataset.x_test, dataset.y_test)
-        parameters = sum(math.prod(weights.shape) for weights in model.trainable_weights)
+        parameters = trainable_parameters(model)
         print(f"{file}: {model.name}, {parameters:,} parameters, on the test set of {dataset.name}")
         print(f"accuracy {found.accuracy} ({found.correct} of {found.size})")
         print(f"loss {found.loss:.6f}")

@@ -1,7 +1,6 @@
 """List the published models: parameters, multiply-accumulates, what was published and what the saved results say."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from mnist_minimal.compare import markdown
 from mnist_minimal.objectives import censored, studied
 from mnist_minimal.published import PUBLISHED
 from mnist_minimal.recipes import RECIPES
+from mnist_minimal.summary import layer_table, trainable_parameters
 
 
 def listing(results: Path) -> str:
@@ -18,7 +18,6 @@ def listing(results: Path) -> str:
         results: Folder of the results; a model without finished trials there is listed without.
     """
     from mnist_minimal.models import MODELS
-    from mnist_minimal.summary import layer_table
 
     rows = [("name", "parameters", "multiply-accumulates", "published", "here", "source")]
     for name, builder in MODELS.items():
@@ -27,7 +26,7 @@ def listing(results: Path) -> str:
         rows.append(
             (
                 name,
-                f"{sum(math.prod(weight.shape) for weight in model.trainable_weights):,}",
+                f"{trainable_parameters(model):,}",
                 f"{sum(row.macs for row in layer_table(model)):,}",
                 published.text,
                 said(name, published.measure, results),

@@ -1,7 +1,6 @@
 """Check saved results against what the sources wanted of their models, and set them beside the published figures."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from mnist_minimal.plots import read_history
 from mnist_minimal.published import OBJECTIVES, PARAMETERS, PUBLISHED, Objectives
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import Study
+from mnist_minimal.summary import trainable_parameters
 
 if TYPE_CHECKING:
     import keras
@@ -38,7 +38,7 @@ class Check:
 
 def check_model(model: "keras.Model", objectives: Objectives) -> list[Check]:
     """Checks what a model is made of: its parameters, the layers that must be there and those that must not."""
-    parameters = sum(math.prod(weight.shape) for weight in model.trainable_weights)
+    parameters = trainable_parameters(model)
     kinds = {type(layer).__name__ for layer in model.layers}
     checks = []
     if objectives.max_parameters is not None:
@@ -79,7 +79,7 @@ def check_accuracy(accuracies: Sequence[float], objectives: Objectives, stopped:
     Args:
         accuracies: Of all finished trials as `within` gives them, in [0, 1], at least one.
         objectives: What was wanted.
-        stopped: Number of trials that the recipe's rule stopped early; they count as runs that did not reach it.
+        stopped: Number of trials that the recipe's rule stopped early, to be named beside the finished ones.
     """
     n, reached = len(accuracies), sum(accuracy >= objectives.accuracy for accuracy in accuracies)
     wanted = f"{objectives.accuracy:.4g} in {'any of' if objectives.measure == 'best' else 'the last of'} "

@@ -121,6 +121,11 @@ def _elements(variables: Sequence[Any]) -> int:
     return sum(math.prod(variable.shape) for variable in variables)
 
 
+def trainable_parameters(model: "keras.Model") -> int:
+    """Number of a model's trainable parameters, as the sources count."""
+    return _elements(model.trainable_weights)
+
+
 def _window(layer: "keras.Layer", shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The window that a layer moves over its input of a shape, gaps included, and its stride; both (rows, columns)."""
     from keras import layers

@@ -6,7 +6,6 @@ A job goes on where it was stopped: the same command skips the seeds that are fi
 import argparse
 import contextlib
 import itertools
-import math
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -383,6 +382,7 @@ def run_job(
 
 def make_job(options: argparse.Namespace, study: Study, recipe: Recipe, dataset: "Dataset") -> Job:
     """The job of these options, with what has to be known of the model."""
+    from mnist_minimal.summary import trainable_parameters
     from mnist_minimal.training.trainers import choose
 
     model = model_choice.builder(study.model)()
@@ -397,7 +397,7 @@ def make_job(options: argparse.Namespace, study: Study, recipe: Recipe, dataset:
         trainer=trainer,
         max_epochs=options.epochs,
         jobs=options.jobs,
-        params=sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        params=trainable_parameters(model),
         test_size=len(dataset.x_test),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from mnist_minimal import architecture
 from mnist_minimal.architecture import Layer, shown
 from mnist_minimal.errors import UserError
+from mnist_minimal.summary import trainable_parameters
 
 if TYPE_CHECKING:
     import keras
@@ -57,7 +58,7 @@ def describe(model: "keras.Model") -> dict[str, Any]:
     applied = architecture.chain(json.loads(model.to_json())["config"])
     return {
         "name": model.name,
-        "parameters": int(sum(np.prod(weights.shape) for weights in model.trainable_weights)),
+        "parameters": trainable_parameters(model),
         "steps": [_step(step) for step in architecture.effects(applied)],
         "weights": {
             layer.name: {variable.name: _values(keras.ops.convert_to_numpy(variable)) for variable in layer.weights}
