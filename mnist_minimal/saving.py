@@ -30,7 +30,7 @@ def save(model: keras.Model, path: str | Path) -> None:
     is made sure of before: the HDF5 library does not survive a disk that fills up under it.
 
     Args:
-        model: A built functional model.
+        model: A built functional or sequential model with one input and one output.
         path: Ends in `.h5` or `.keras`; what is there is replaced.
 
     Raises:
@@ -41,8 +41,8 @@ def save(model: keras.Model, path: str | Path) -> None:
         raise UserError(f"{path}: expected a name that ends in .h5 or .keras, found {path.suffix or 'no ending'}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: expected a place to write a model to, found: No such file or directory")
-    # The same layers without what `compile` adds, which Keras would write down too.
-    bare = keras.Model(model.input, model.output, name=model.name)
+    # The same layers without what `compile` adds, which Keras would write down too. A sequential model has no `input`.
+    bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     try:
         with written_whole(path) as temporary, _without_legacy_warning():
             with temporary.open("wb") as file:

@@ -46,7 +46,7 @@ class Job:
 
     @property
     def csv(self) -> Path:
-        return self.study.with_suffix(".csv")
+        return self.study.with_name(f"{self.study.name}.csv")
 
     def start(self, disturb: Callable[[], None] | None = None) -> "Running":
         """Starts the command; `disturb` is called in its process before, with the working folder set."""
