@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 MEASURES = ("saved", "best", "test")
 
-# Some 80,000 trials. Reading so many takes less than half a gigabyte of memory; a larger file is refused unread.
+# Some 80,000 trials. Reading it takes less than 500 MB of memory, whatever it holds; a larger file is refused unread.
 MAX_BYTES = 16_000_000
 
 # No count here comes near it, and all arithmetic with it is exact.
@@ -316,18 +316,21 @@ def _is_whole(path: Path, line: bytes) -> bool:
 def _parse(path: Path, number: int, line: str) -> Trial:
     """The trial in one line of a CSV; its number is 0 where it is not there yet."""
     try:
-        row = next(csv.reader([line.rstrip("\r\n")], strict=True), [])
+        try:
+            row = next(csv.reader([line.rstrip("\r\n")], strict=True), [])
+        except csv.Error as error:
+            raise ValueError(f"text that is no CSV ({error})") from error
         if len(row) != len(COLUMNS):
             raise ValueError(f"{len(row)} fields instead of {len(COLUMNS)}")
         values = {name: _value(name, text) for name, text in zip(COLUMNS, row, strict=True)}
         trial = Trial(**values)  # type: ignore[arg-type]
         if trial.status not in (FINISHED, STOPPED, FAILED):
-            raise ValueError(f"status {plain(trial.status, 100)!r} instead of {FINISHED}, {STOPPED} or {FAILED}")
+            raise ValueError(f"status {trial.status[:100]!r} instead of {FINISHED}, {STOPPED} or {FAILED}")
         if trial.status != FAILED and any(getattr(trial, name) is None for name in _MAY_BE_EMPTY):
             raise ValueError(f"a {trial.status} trial with an empty field")
         if (trial.test_correct or 0) > trial.test_size:
             raise ValueError(f"{trial.test_correct} of {trial.test_size} test images right")
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         where = f"line {number}" if number else "a row to append"
         raise UserError(f"{path}, {where}: expected a trial, found {error}; mend or remove the line") from error
     return trial
@@ -339,13 +342,13 @@ def _value(name: str, text: str) -> str | int | float | None:
     if name in _INTEGERS:
         low, high = _INTEGERS[name]
         if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
-            raise ValueError(f"{name} {plain(text, 100)!r} instead of a whole number from {low} to {high}")
+            raise ValueError(f"{name} {text[:100]!r} instead of a whole number from {low} to {high}")
         return int(text)
     if name in _FLOATS:
         end = _FLOATS[name][1]
         if not DECIMAL.fullmatch(text) or not (math.isfinite(float(text)) and float(text) <= end):
             expected = f"in [0, {end:g}]" if math.isfinite(end) else "of at least 0"
-            raise ValueError(f"{name} {plain(text, 100)!r} instead of a number {expected}")
+            raise ValueError(f"{name} {text[:100]!r} instead of a number {expected}")
         return float(text)
     return text
 
