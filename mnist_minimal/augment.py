@@ -40,8 +40,9 @@ WORDS = 16
 # Images that are resampled at once: what they need lies in a processor's cache of the second level.
 BLOCK = 64
 
-# Epochs that the picture shows.
+# Epochs that the picture shows, and the last that it may begin with.
 EPOCHS_SHOWN = 8
+MAX_EPOCH = 10**9
 
 
 def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.ndarray) -> np.ndarray:
@@ -277,9 +278,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"expected a model whose recipe augments its images, found {options.model}, whose recipe does not; "
             f"those that do: {others}"
         )
-    if not 0 <= options.seed < 2**64 or options.epoch < 1:
+    if not 0 <= options.seed < 2**64 or not 1 <= options.epoch <= MAX_EPOCH:
         raise UserError(
-            f"expected a seed from 0 to 2**64 - 1 and an epoch from 1, found {options.seed} and {options.epoch}"
+            f"expected a seed from 0 to 2**64 - 1 and an epoch from 1 to {MAX_EPOCH}, found {options.seed} and "
+            f"{options.epoch}"
         )
     path = user_files.check_output(options.out or Path(f"{file_name(options.model)}-augmented.png"), ".png")
     from mnist_minimal import data

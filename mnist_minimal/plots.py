@@ -325,7 +325,11 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
 
     trials = ledger.finished(ledger.read(csv))
     if not trials:
-        raise UserError(f"{csv}: expected a CSV with at least one finished trial, found none")
+        found = "none in it" if csv.exists() else "no such file"
+        raise UserError(
+            f"{csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials first, "
+            "or name another"
+        )
     first = trials[0]
     accuracies = {
         "saved accuracy": ledger.accuracies(trials, "saved"),
