@@ -195,6 +195,17 @@ def test_what_a_spreadsheet_makes_of_it_is_the_same(line_end, rows, mark, blank,
     assert torn(path) == b""
 
 
+def test_a_line_ends_with_nothing_but_a_line_end(tmp_path):
+    # Python's splitlines() takes all of these for the ends of lines, and a spreadsheet none.
+    odd = replace(FAILED, reason="a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\u2028h\u2029i")
+    path = tmp_path / "sep997.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, ["" if value is None else value for value in astuple(odd)]])
+    assert ledger.read(path) == [odd]
+    assert ledger.append(path, TRIAL)
+    assert ledger.read(path) == [odd, TRIAL]
+
+
 def test_columns_in_another_order_are_refused(tmp_path):
     path = tmp_path / "sep997.csv"
     path.write_text(",".join(reversed(COLUMNS)) + "\n")

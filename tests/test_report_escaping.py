@@ -32,7 +32,7 @@ TEXTS = ("model", "dataset", "protocol", "trainer", "finished_at", "version", "w
 
 
 class Parsed(HTMLParser):
-    """How often there is each element with these attributes, how often each comment, and the text with entities read."""
+    """How often there is each element with these attributes, and what else is no text; and the text."""
 
     def __init__(self, page):
         super().__init__()
