@@ -8,8 +8,10 @@ The contenders run in turn, A B A B, and a ratio is that of neighbours, so that 
 given are its median and, in brackets, its range. Augmentation is in none of the figures; experiments/LOG.md has what it
 costs.
 
-- An epoch is all 60,000 images: forward, backward, optimizer. The core runs whole epochs on one thread. Keras and the
-  source's libraries need half a minute for one, so they run 100 steps after a warm-up, and their times are scaled up.
+- An epoch is all 60,000 images: forward, backward, optimizer. The core runs three whole epochs on one thread, of which
+  the third part is given: a first one finds the images gone from the caches after half a minute of another contender.
+  Keras and the source's libraries need half a minute for one: they run 100 steps after a warm-up, and their times are
+  scaled up.
 - CPU seconds are those of all threads.
 - Multiply-accumulates are those of the convolutions and dense layers forward, times 3 for forward, the kernels' and the
   inputs' gradients; the gradient of the pixels is counted so too, though nobody computes it. NumPy multiplies two
@@ -53,6 +55,9 @@ ORACLE = Path(__file__).parent / "addons_oracle" / "oracle.py"
 # Steps of Keras that stand for an epoch, after steps that build and warm up what it needs.
 KERAS_STEPS, WARM_UP_STEPS = 100, 20
 
+# In a trial one epoch follows the other; so they do here.
+EPOCHS_IN_A_ROW = 3
+
 MATRIX_SIZE, PRODUCTS = 1024, 10
 
 
@@ -81,6 +86,10 @@ class CoreEpochs:
             threads=threads,
         )
         self.epoch += 1
+
+    def cpu_seconds(self) -> float:
+        """Processor time of one epoch of some in a row."""
+        return cpu_seconds(lambda: [self.run() for _ in range(EPOCHS_IN_A_ROW)]) / EPOCHS_IN_A_ROW
 
     def multiply_accumulates(self) -> int:
         """Of one image, forward."""
@@ -144,7 +153,7 @@ def compare_with_keras(name: str, dataset: Dataset, rounds: int) -> list[str]:
     core.run()
     times = in_turn(
         rounds,
-        lambda: cpu_seconds(core.run),
+        core.cpu_seconds,
         keras_epoch(name, dataset, from_arrays=False),
         keras_epoch(name, dataset, from_arrays=True),
     )
@@ -158,7 +167,7 @@ def compare_with_oracle(python: str, data: str, dataset: Dataset, rounds: int) -
     """A row of the table: an epoch of sep997 on the core and with the source's libraries."""
     core = CoreEpochs("sep997", dataset)
     core.run()
-    times = in_turn(rounds, lambda: cpu_seconds(core.run), lambda: oracle_epoch(python, data, len(dataset.x_train)))
+    times = in_turn(rounds, core.cpu_seconds, lambda: oracle_epoch(python, data, len(dataset.x_train)))
     ratio = times[:, 1] / times[:, 0]
     return f"| sep997 | {spread(times[:, 0])} | the source's libraries {spread(times[:, 1])} | {spread(ratio)} |"
 
@@ -179,7 +188,7 @@ def compare_with_product(name: str, dataset: Dataset, rounds: int) -> str:
     multiply()
     rates = in_turn(
         rounds,
-        lambda: count / cpu_seconds(core.run) / 1e9,
+        lambda: count / core.cpu_seconds() / 1e9,
         lambda: PRODUCTS * MATRIX_SIZE**3 / cpu_seconds(multiply) / 1e9,
     )
     return f"| {name} | {spread(rates[:, 0])} | {spread(rates[:, 1])} | {spread(rates[:, 0] / rates[:, 1])} |"
@@ -205,7 +214,9 @@ def compare_two_jobs(dataset: Dataset, rounds: int) -> str:
     """A row of the table: one trial of sep997 and two side by side."""
     trials = [CoreEpochs("sep997", dataset) for _ in range(2)]
     throughput(trials, 1)
-    rates = in_turn(rounds, lambda: throughput(trials[:1], 3), lambda: throughput(trials, 3))
+    rates = in_turn(
+        rounds, lambda: throughput(trials[:1], EPOCHS_IN_A_ROW), lambda: throughput(trials, EPOCHS_IN_A_ROW)
+    )
     return f"| sep997 | {spread(rates[:, 0])} | {spread(rates[:, 1])} | {spread(rates[:, 1] / rates[:, 0])} |"
 
 
@@ -216,9 +227,9 @@ def compare_two_threads(dataset: Dataset, rounds: int) -> str:
 
     def epochs_per_second(threads: int) -> float:
         start = time.perf_counter()
-        for _ in range(3):
+        for _ in range(EPOCHS_IN_A_ROW):
             trial.run(threads)
-        return 3 / (time.perf_counter() - start)
+        return EPOCHS_IN_A_ROW / (time.perf_counter() - start)
 
     rates = in_turn(rounds, lambda: epochs_per_second(1), lambda: epochs_per_second(2))
     return f"| sep997 | {spread(rates[:, 0])} | {spread(rates[:, 1])} | {spread(rates[:, 1] / rates[:, 0])} |"

@@ -7,6 +7,7 @@ that the caller gives. Nothing in a file is run, unpickled or made into an objec
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,14 +19,18 @@ from mnist_minimal.model_file import array, one_line, opened
 from mnist_minimal.models import MODELS
 from mnist_minimal.recognition import recognize, variables
 
+# More than a model's file has beside its numbers: its description and the headers of its arrays.
+ROOM = 1_000_000
+
 
 def save(model: keras.Model, path: str | Path) -> None:
     """Writes a model, without the state of its optimizer, in Keras' own format by the ending of the path.
 
-    The file is written in full under another name in the same folder and then takes its place in one step.
+    The file is written in full under another name in the same folder and then takes its place in one step. Room for it
+    is made sure of before: the HDF5 library does not survive a disk that fills up under it.
 
     Args:
-        model: A built functional model.
+        model: A built functional or sequential model with one input and one output.
         path: Ends in `.h5` or `.keras`; what is there is replaced.
 
     Raises:
@@ -36,13 +41,16 @@ def save(model: keras.Model, path: str | Path) -> None:
         raise UserError(f"{path}: expected a name that ends in .h5 or .keras, found {path.suffix or 'no ending'}")
     if not path.parent.is_dir():
         raise UserError(f"{path}: expected a place to write a model to, found: No such file or directory")
-    # The same layers without what `compile` adds, which Keras would write down too.
-    bare = keras.Model(model.input, model.output, name=model.name)
+    # The same layers without what `compile` adds, which Keras would write down too. A sequential model has no `input`.
+    bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     try:
         with written_whole(path) as temporary, _without_legacy_warning():
+            with temporary.open("wb") as file:
+                file.write(bytes(ROOM + 4 * model.count_params()))
+                os.fsync(file.fileno())
             bare.save(temporary)
-    except OSError as error:
-        raise UserError(f"{path}: expected a place to write a model to, found: {one_line(error)}") from error
+    except RuntimeError as error:
+        raise UserError(f"{path}: expected a place to write a model to, found: {one_line(error)[:200]}") from error
 
 
 def load(path: str | Path, builders: Mapping[str, Callable[[], keras.Model]] = MODELS) -> keras.Model:

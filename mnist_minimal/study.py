@@ -11,9 +11,12 @@ from filelock import FileLock
 
 from mnist_minimal import __version__
 from mnist_minimal.errors import UserError
-from mnist_minimal.files import written_whole
+from mnist_minimal.files import read_whole, refuse_link, written_whole
 from mnist_minimal.model_choice import file_name
 from mnist_minimal.recipes import Recipe
+
+# A recipe's JSON has about 2,000.
+MAX_JSON_BYTES = 1_000_000
 
 PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -86,24 +89,19 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
     """
     wanted = {"recipe": recipe.as_dict(), "max_epochs": max_epochs}
     try:
-        study.folder.mkdir(parents=True, exist_ok=True)
+        refuse_link(study.folder).mkdir(parents=True, exist_ok=True)
+        refuse_link(study.json)
         with FileLock(study.lock):
             if not study.json.exists():
                 content = json.dumps({"study": study.name, **wanted, "versions": _versions()}, indent=2)
                 with written_whole(study.json) as temporary:
                     temporary.write_text(content + "\n", encoding="utf-8")
                 return
-        begun = json.loads(study.json.read_text(encoding="utf-8"))
-        if not isinstance(begun, dict):
-            raise ValueError(f"it holds a {type(begun).__name__}")
+        begun = _read_json(study.json)
     except OSError as error:
         where = error.filename or study.out
         raise UserError(
             f"{where}: can't be written or read ({error.strerror}); choose another folder with --out"
-        ) from error
-    except ValueError as error:
-        raise UserError(
-            f"{study.json}: expected the study's recipe as JSON ({error}); restore the file or use another --out"
         ) from error
     for key, value in wanted.items():
         found = begun.get(key)
@@ -122,10 +120,22 @@ def recipe_epochs(csv: Path) -> int | None:
         csv: The study's CSV, beside which the JSON lies.
     """
     try:
-        epochs = json.loads(csv.with_suffix(".json").read_text(encoding="utf-8"))["recipe"]["max_epochs"]
-    except (OSError, ValueError, KeyError, TypeError):
+        epochs = _read_json(csv.with_suffix(".json"))["recipe"]["max_epochs"]
+    except (OSError, UserError, KeyError, TypeError):
         return None
     return epochs if isinstance(epochs, int) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        begun = json.loads(read_whole(path, MAX_JSON_BYTES))
+        if not isinstance(begun, dict):
+            raise ValueError(f"it holds a {type(begun).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: expected the study's recipe as JSON ({error}); restore the file or use another --out"
+        ) from error
+    return begun
 
 
 def _without_prose(recipe: Any) -> Any:

@@ -1,5 +1,7 @@
 """One trial: a new model, trained, saved, tested, and what is known of it as a row."""
 
+import contextlib
+import csv
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_minimal import __version__
 from mnist_minimal.data_choice import Choice
-from mnist_minimal.files import written_whole
+from mnist_minimal.errors import UserError
+from mnist_minimal.files import not_written, refuse_link, written_whole
 from mnist_minimal.ledger import FAILED, FINISHED, STOPPED, Trial
 from mnist_minimal.model_choice import builder
 from mnist_minimal.progress import EpochReport
@@ -72,6 +75,9 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
 
     Returns:
         The trial, finished or stopped.
+
+    Raises:
+        UserError: if a file of the trial can't be written: the next trial could not write its own either.
     """
     import keras
 
@@ -87,7 +93,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
         keras.utils.set_random_seed(seed)
         model = builder(job.study.model)()
     checkpoint = Checkpoint(
-        job.study.checkpoint(seed),
+        refuse_link(job.study.checkpoint(seed)),
         identity={
             "recipe": job.recipe.as_dict(),
             "dataset": job.study.dataset,
@@ -98,7 +104,10 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
             "version": __version__,
         },
     )
-    keep_epochs(job.study.history(seed), checkpoint.epochs)
+    history = job.study.history(seed)
+    if checkpoint.epochs:
+        write_history(history, checkpoint.history)
+    logger = keras.callbacks.CSVLogger(str(refuse_link(history)), append=checkpoint.epochs > 0)
     best = max(checkpoint.history.get("val_accuracy", [0.0]))
 
     def report_epoch(epoch: int, logs: dict[str, float]) -> None:
@@ -110,18 +119,22 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
             checkpoint.reason = reason
             model.stop_training = True
 
-    fitted = fit_function(job.trainer, job.jobs)(
-        model,
-        job.recipe,
-        splits,
-        seed,
-        max_epochs=job.max_epochs,
-        callbacks=[
-            keras.callbacks.CSVLogger(str(job.study.history(seed)), append=checkpoint.epochs > 0),
-            keras.callbacks.LambdaCallback(on_epoch_end=report_epoch),
-        ],
-        checkpoint=checkpoint,
-    )
+    try:
+        fitted = fit_function(job.trainer, job.jobs)(
+            model,
+            job.recipe,
+            splits,
+            seed,
+            max_epochs=job.max_epochs,
+            callbacks=[logger, keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
+            checkpoint=checkpoint,
+        )
+    except OSError as error:
+        # The logger would try again when it is deleted, and complain.
+        with contextlib.suppress(OSError):
+            if logger.csv_file:
+                logger.csv_file.close()
+        raise UserError(not_written(Path(error.filename or history), error)) from error
     weights = job.study.weights(seed)
     save(model, weights)
     return _row(
@@ -141,12 +154,14 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
     )
 
 
-def keep_epochs(history: Path, epochs: int) -> None:
-    """Cuts a history to the epochs that a checkpoint knows of: a kill may come between the two."""
-    if epochs and history.exists():
-        lines = history.read_bytes().splitlines(keepends=True)
-        with written_whole(history) as temporary:
-            temporary.write_bytes(b"".join(lines[: 1 + epochs]))
+def write_history(path: Path, figures: dict[str, list[float]]) -> None:
+    """Writes the epochs that a checkpoint knows of as Keras' CSVLogger does: a kill may come between the two files."""
+    names = sorted(figures)
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *names])
+        for epoch, values in enumerate(zip(*(figures[name] for name in names), strict=True)):
+            writer.writerow([epoch, *values])
 
 
 def failed_trial(job: Job, seed: int, reason: str) -> Trial:

@@ -29,7 +29,7 @@ from mnist_minimal.worse_half import Comparison, LeftError
 if TYPE_CHECKING:
     from mnist_minimal.data import Dataset
 
-# So many failures one after the other are no accident of training, and a job without end would go on failing.
+# So many new failures one after the other are no accident of training, and a job without end would go on failing.
 MAX_FAILURES_IN_A_ROW = 3
 
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -74,7 +74,7 @@ def run_trials(
         The seeds that were left to other runners.
 
     Raises:
-        UserError: if three trials in a row failed, or the CSV can't be used.
+        UserError: if three trials in a row failed for the first time, or a file can't be written or read.
         KeyboardInterrupt: on Ctrl-C; what was finished is recorded.
     """
     source, stop, guard = iter(seeds), threading.Event(), threading.RLock()
@@ -103,9 +103,11 @@ def run_trials(
 
     def record(trial: Trial) -> None:
         nonlocal failures_in_a_row
+        # A seed that failed before, and fails again, must not keep the job from the seeds behind it.
+        again = any(before.seed == trial.seed for before in ledger.read(study.csv))
         ledger.append(study.csv, trial)
         shown.trial_ended(trial, len(ledger.done(ledger.read(study.csv))))
-        failures_in_a_row = failures_in_a_row + 1 if trial.status == FAILED else 0
+        failures_in_a_row = 0 if trial.status != FAILED else failures_in_a_row if again else failures_in_a_row + 1
         if failures_in_a_row == MAX_FAILURES_IN_A_ROW:
             raise UserError(f"{failures_in_a_row} trials in a row failed, the last one with: {trial.reason}")
         if reaches(trial, until):

@@ -1,11 +1,14 @@
 """Trials in processes of their own, for a trainer that can't run twice in one process."""
 
 import multiprocessing
+import os
 import queue
 import signal
+import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
+from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import Trial
 from mnist_minimal.progress import EpochReport
 from mnist_minimal.trial import Report, Train
@@ -34,6 +37,7 @@ class WorkerProcesses:
 
         Raises:
             WorkerError: if the trial failed there, with its reason.
+            UserError: if that was raised there.
         """
         worker = self.idle.get()
         try:
@@ -71,6 +75,8 @@ class _Worker:
                     return answer
                 if isinstance(answer, str):
                     raise WorkerError(answer)
+                if isinstance(answer, UserError):
+                    raise answer
                 try:
                     reply = report(answer)
                 except BaseException:
@@ -92,6 +98,7 @@ class _Worker:
 def _serve(make_train: Callable[[], Train], connection: Connection) -> None:
     # Ctrl-C reaches the whole group of processes; the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     train: Train | None = None
 
     def report(epoch: EpochReport) -> str:
@@ -106,8 +113,18 @@ def _serve(make_train: Callable[[], Train], connection: Connection) -> None:
         try:
             train = train or make_train()
             connection.send(train(seed, report))
+        except UserError as error:
+            connection.send(error)
         except Exception as error:
             connection.send(reason(error))
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as its parent is gone: who goes on with the trial must be alone with its files."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def reason(error: BaseException) -> str:

@@ -49,3 +49,20 @@ def run_python(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints how many faults the tests caused and what came of them."""
+    counted = [
+        (report.nodeid, faults)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for name, faults in report.user_properties
+        if name == "faults" and report.when == "teardown"
+    ]
+    if counted:
+        terminalreporter.section("faults caused, survived, finished trials lost")
+        for test, (caused, survived, lost) in counted:
+            terminalreporter.write_line(f"{caused:>5} {survived:>5} {lost:>5}  {test}")
+        totals = [sum(faults[index] for _, faults in counted) for index in range(3)]
+        terminalreporter.write_line("{:>5} {:>5} {:>5}  in all".format(*totals))
