@@ -166,8 +166,11 @@ def frame(path: Path) -> "pandas.DataFrame":
 def is_ledger(path: Path) -> bool:
     """Whether a file begins as a CSV of trials does; other tables, pipes and what can't be read do not."""
     try:
-        beginning = user_files.read_beginning(path, 2 * len(HEADER))
-    except (OSError, UserError):
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            beginning = file.read(2 * len(HEADER))
+    except OSError:
         return False
     lines = io.StringIO(beginning.decode("utf-8", "replace").removeprefix("\ufeff"), newline="")
     return _is_header(next(lines, ""))

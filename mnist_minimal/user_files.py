@@ -1,15 +1,13 @@
 """Files that a user names: read as far as they can be what they should be, and written whole or not at all."""
 
 import json
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.files import written_whole
+from mnist_minimal.files import not_written, read_whole, written_whole
 
 # What lies as JSON beside a CSV is a page long.
 MAX_JSON_BYTES = 1_000_000
@@ -18,36 +16,16 @@ MAX_JSON_BYTES = 1_000_000
 def read(path: Path, max_bytes: int) -> bytes:
     """The whole content of a file.
 
-    Neither a pipe without a writer nor a device without an end keeps this waiting, and no more than `max_bytes` are
-    read.
-
     Raises:
         FileNotFoundError: if there is none.
         UserError: if it is no plain file, is larger, or can't be read.
     """
-    content = read_beginning(path, max_bytes + 1)
-    if len(content) > max_bytes:
-        raise UserError(f"{path}: expected at most {max_bytes:,} bytes, found more; is this the right file?")
-    return content
-
-
-def read_beginning(path: Path, max_bytes: int) -> bytes:
-    """The first bytes of a file, all of them if it has no more; else as `read`."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(f"{path}: expected a file, found a device or a pipe; name a file")
-            return file.read(max_bytes)
+        return read_whole(path, max_bytes)
     except FileNotFoundError:
         raise
-    except IsADirectoryError as error:
-        raise UserError(f"{path}: expected a file, found a folder; name a file") from error
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); get access or name another") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_json(path: Path) -> Any:
@@ -93,9 +71,7 @@ def output(path: Path, ending: str = "") -> Iterator[Path]:
     check_output(path, ending)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary:
-            yield temporary
     except OSError as error:
-        raise UserError(
-            f"{path}: can't be written ({error.strerror or error}); make room or get access, or name another file"
-        ) from error
+        raise UserError(not_written(path, error)) from error
+    with written_whole(path) as temporary:
+        yield temporary

@@ -311,7 +311,7 @@ def test_a_file_too_large_is_refused_unread(tmp_path):
     with path.open("wb") as file:
         file.write(HEADER.encode() + b"\n")
         file.truncate(1 << 40)
-    with pytest.raises(UserError, match=r"expected at most 16,000,000 bytes, found more"):
+    with pytest.raises(UserError, match=r"expected a file of at most 16,000,000 bytes, found a larger one"):
         ledger.read(path)
 
 
