@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import errno
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -80,6 +81,8 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
     """
     # TensorFlow greets with lines about what its build could have used; its errors come as exceptions anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Where the user's home can't be written to, Matplotlib says so twice and does without its cache.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     _prepare_streams()
     _debug.set(False)
     with warnings.catch_warnings():

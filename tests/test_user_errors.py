@@ -3,6 +3,8 @@
 import importlib
 import os
 import re
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from mnist_minimal import ledger, plots
 from mnist_minimal.command_line import COMMANDS, run
+from tests.conftest import REPOSITORY
 from tests.test_ledger import TRIAL
 from tests.test_plots import csv as study  # noqa: F401  A study of five trials with histories.
 
@@ -255,6 +258,55 @@ def test_a_strange_json_beside_a_csv_is_no_reason_to_fail(study, capsys, content
     (study.parent / "other.txt").write_text("0.98\n0.99\n")
     main = importlib.import_module("mnist_minimal.compare").main
     assert run(main, [str(study), str(study.parent / "other.txt")]) == 0
+
+
+# Root may do everything; without these capabilities only what belongs to root.
+AS_OTHERS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner"] if os.geteuid() == 0 else []
+
+
+@pytest.mark.skipif(bool(AS_OTHERS) and not shutil.which("setpriv"), reason="needs a user other than root, or setpriv")
+@pytest.mark.parametrize(
+    ("command", "arguments", "complaint"),
+    [
+        (
+            "plots",
+            ["sep997.csv"],
+            r"sep997-distribution\.png: can't be written \(Permission denied\); make room or access",
+        ),
+        ("report", ["--results", "."], r"report\.html: can't be written \(Permission denied\); make room or access"),
+        (
+            "compare",
+            ["sep997.csv", "closed.csv"],
+            r"closed\.csv: can't be read \(Permission denied\); get access or name",
+        ),
+        ("compare", ["sep997.csv", "closed/x"], r"closed/x: Permission denied; get access|closed/x: .* found neither"),
+    ],
+)
+def test_without_access_the_error_is_one_line(study, command, arguments, complaint):  # noqa: F811
+    shutil.copy(study, study.with_name("closed.csv"))
+    (study.parent / "closed").mkdir()
+    for path in (study.parent / "closed", study.with_name("closed.csv"), study.parent):
+        if AS_OTHERS:
+            os.chown(path, 65534, 65534)
+        path.chmod(0o555 if path == study.parent else 0)
+    home = {"HOME": str(study.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            [*AS_OTHERS, sys.executable, "-m", f"mnist_minimal.{command}", *arguments],
+            cwd=study.parent,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **home},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    finally:
+        study.parent.chmod(0o755)
+        (study.parent / "closed").chmod(0o755)
+    assert done.returncode == 2
+    *left_out, line = done.stderr.splitlines()
+    assert all(said.startswith("left out:") for said in left_out), done.stderr
+    assert re.search(f"^error: .*({complaint})", line), line
 
 
 EXTREMES = {"params": 10**12, "test_size": 10**12, "test_correct": 10**12, "max_epochs": 10**12, "cpu_seconds": 1e308}
