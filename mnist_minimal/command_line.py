@@ -101,26 +101,25 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
         except BrokenPipeError:
             _drop_output()
             return _end(141)
-        except OSError as error:
-            _drop_output()
-            return _end(2, f"error: {_said_by_system(error)}")
         except MemoryError:
             return _end(1, "error: there is not enough memory; end other programs, or do less at once (--jobs)")
         except KeyboardInterrupt:
             return _end(130, "stopped")
         except Exception as error:
-            found = f"{type(error).__name__}: {error}"
             package = _package_being_imported(error)
             if package:
                 return _end(
                     1,
-                    f"error: the package {package} can't be imported ({found}); install it anew, and look at what "
-                    "configures it, as the variable KERAS_BACKEND does Keras",
+                    f"error: the package {package} can't be imported ({_named(error)}); install it anew, and look at "
+                    "what configures it, as the variable KERAS_BACKEND does Keras",
                 )
+            if isinstance(error, OSError):
+                _drop_output()
+                return _end(2, f"error: {_said_by_system(error)}")
             return _end(
                 1,
-                f"error: {found}; this is a defect of mnist_minimal: run the command again with --debug and report "
-                "what it prints",
+                f"error: {_named(error)}; this is a defect of mnist_minimal: run the command again with --debug and "
+                "report what it prints",
             )
 
 
@@ -132,6 +131,10 @@ def _end(status: int, line: str = "") -> int:
         if line:
             print(plain(line, 3000), file=sys.stderr)
     return status
+
+
+def _named(error: Exception) -> str:
+    return plain(f"{type(error).__name__}: {error}", 500)
 
 
 def _said_by_system(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -142,6 +143,18 @@ def test_a_package_that_can_not_be_imported_is_named(run_python, environment, pa
     (line,) = refused.stderr.splitlines()
     assert line.startswith(f"error: the package {package} can't be imported (")
     assert "KERAS_BACKEND" in line
+
+
+@pytest.mark.parametrize(
+    "fault", ["raise OSError('libcudart.so: cannot\\nopen')", "1 / 0", "import nothing_of_the_kind"]
+)
+def test_a_broken_package_is_named(run_python, tmp_path, fault):
+    (tmp_path / "scipy.py").write_text(fault)
+    (tmp_path / "accuracies.txt").write_text("0.98\n0.99\n")
+    (tmp_path / "more.txt").write_text("0.98\n0.99\n")
+    refused = run_python("-m", "mnist_minimal", "compare", "accuracies.txt", "more.txt")
+    assert refused.returncode == 1
+    assert re.fullmatch(r"error: the package scipy can't be imported \(.*\); install it anew.*\n", refused.stderr)
 
 
 def test_warnings_are_kept_for_debugging(capsys):
