@@ -362,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     options = parse(arguments)
     if options.out:
-        user_files.check_output(options.out, ".png")
+        user_files.check_output(options.out, user_files.PICTURE)
     samples = read_samples(options.studies, options.results, options.measure)
     unlike = differences(samples)
     if unlike and not options.mix:

@@ -164,14 +164,15 @@ def frame(path: Path) -> "pandas.DataFrame":
 
 
 def is_ledger(path: Path) -> bool:
-    """Whether a file begins as a CSV of trials does; other tables, pipes and what can't be read do not."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            beginning = file.read(2 * len(HEADER))
-    except OSError:
+    """Whether a file begins as a CSV of trials does; other tables, folders and pipes do not.
+
+    Raises:
+        OSError: if it can't be read: then nobody knows.
+    """
+    if not path.is_file():
         return False
+    with path.open("rb") as file:
+        beginning = file.read(2 * len(HEADER))
     lines = io.StringIO(beginning.decode("utf-8", "replace").removeprefix("\ufeff"), newline="")
     return _is_header(next(lines, ""))
 

@@ -29,9 +29,6 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 LINES = ("-", "--", "-.", ":")
 HATCHES = ("", "////", "....", "\\\\\\\\")
 
-# How all pictures end.
-PICTURE = ".png"
-
 MAX_BINS = 30
 
 # A longer name would leave no room for the picture.
@@ -57,7 +54,7 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     Raises:
         UserError: if the path has another ending or can't be written to.
     """
-    with user_files.output(path, PICTURE) as temporary:
+    with user_files.output(path, user_files.PICTURE) as temporary:
         figure.savefig(temporary, dpi=120)
     return path
 
@@ -246,7 +243,7 @@ def model_diagram(model: str, path: Path) -> None:
     import keras
 
     try:
-        with user_files.output(path, PICTURE) as temporary:
+        with user_files.output(path, user_files.PICTURE) as temporary:
             keras.utils.plot_model(
                 builder(model)(),
                 str(temporary),

@@ -12,6 +12,9 @@ from mnist_minimal.files import not_written, read_whole, written_whole
 # What lies as JSON beside a CSV is a page long.
 MAX_JSON_BYTES = 1_000_000
 
+# How all pictures end.
+PICTURE = ".png"
+
 
 def read(path: Path, max_bytes: int) -> bytes:
     """The whole content of a file.

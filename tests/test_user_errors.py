@@ -273,7 +273,7 @@ AS_OTHERS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowne
             ["sep997.csv"],
             r"sep997-distribution\.png: can't be written \(Permission denied\); make room or access",
         ),
-        ("report", ["--results", "."], r"report\.html: can't be written \(Permission denied\); make room or access"),
+        ("report", ["--results", "."], r"closed\.csv: Permission denied; get access to it or choose another place"),
         (
             "compare",
             ["sep997.csv", "closed.csv"],
