@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 from mnist_minimal import __version__
 from mnist_minimal.errors import UserError, plain
@@ -49,6 +49,12 @@ class _Debug(argparse.Action):
         warnings.simplefilter("default")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # It quotes arguments, which may have line ends in them.
+        super().error(plain(message))
+
+
 def add_debug(parser: argparse.ArgumentParser) -> None:
     """Adds the option that shows what an error otherwise hides."""
     parser.add_argument("--debug", action=_Debug, nargs=0, help="show the traceback of an error, and warnings")
@@ -61,7 +67,7 @@ def command_parser(description: str | None, name: str | None = None) -> argparse
         description: What the command does, its lines as they are to be printed.
         name: The name of its module in this package; None for a script.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=name and f"python -m mnist_minimal.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -176,7 +182,7 @@ def _drop_output() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`mnist-minimal COMMAND ...`: the same as `python -m mnist_minimal.COMMAND ...`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mnist-minimal",
         description=sys.modules["mnist_minimal"].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

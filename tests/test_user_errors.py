@@ -146,6 +146,7 @@ CASES = [
     ("objectives", ["--all", "sep997"], "expected the names of models, or --all; found both"),
     ("objectives", ["../../x"], "expected models out of .* found '../../x'"),
     ("models", ["extra"], "unrecognized arguments: extra"),
+    ("models", ["of\nthree\x1b[31m\nlines"], r"unrecognized arguments: of three\\x1b\[31m lines"),
     ("models", ["--results", "bad"], "bad/sep997.csv, line 2: expected a trial, found 1 fields instead of 21; mend"),
     ("objectives", ["sep997", "--results", "bad"], "bad/sep997.csv, line 2: expected a trial"),
     ("report", ["--results", "bad"], "bad/sep997.csv, line 2: expected a trial"),
