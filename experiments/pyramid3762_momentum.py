@@ -9,14 +9,13 @@ the published ones. Expected with momentum 0.9 and seed 0: 0.8897, 0.9615, 0.969
 test set (n = 1); with momentum 0: 0.768 in the first epoch of training, 0.9909 to 0.9914 on the test set (n = 3).
 """
 
-import argparse
 import dataclasses
 from collections.abc import Sequence
 
 import keras
 
 from mnist_minimal import data
-from mnist_minimal.command_line import run
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.data_choice import Choice
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES, SGD
@@ -40,7 +39,7 @@ def row(name: str, training: list[float], test: float) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, row by row; returns 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--data", metavar="PATH", help="MNIST, as the commands take it")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trials of each momentum (default: 3)")
     options = parser.parse_args(arguments)

@@ -16,15 +16,14 @@ Expected with n = 50 and 20: best less last epoch on the test set +0.00079 (95 %
 of epochs chosen on held-out images 0.98679, 0.00142 (0.00065 to 0.00218) below that of epochs chosen on the test set.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mnist_minimal import ledger, plots
-from mnist_minimal.command_line import run
+from mnist_minimal import ledger, plots, user_files
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.compare import Sample, interval, probability, table
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import Trial
@@ -73,16 +72,16 @@ def report(source: list[Trial], holdout: list[Trial]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the comparison and draws it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="folder of both studies")
     parser.add_argument("--out", type=Path, default=Path("results/selection.png"), metavar="FILE.png")
     options = parser.parse_args(arguments)
+    user_files.check_output(options.out, user_files.PICTURE)
     source, holdout = (finished(options.results / f"{name}.csv") for name in ("sep997", "sep997-holdout"))
     print(*report(source, holdout), sep="\n\n")
     figure = Figure(figsize=(9, 6), layout="constrained")
     plots.selection(source, holdout, figure.subplots())
-    figure.savefig(options.out, dpi=120)
-    print(f"\n{options.out}")
+    print(f"\n{plots.save_figure(figure, options.out)}")
     return 0
 
 

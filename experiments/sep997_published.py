@@ -17,15 +17,14 @@ interval -0.00057 to +0.00019, Welch, p = 0.32); Kolmogorov-Smirnov distance 0.1
 published one with probability 0.47 (0.39 to 0.56); ratio of the sds 1.19 (0.90 to 1.73).
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mnist_minimal import plots
-from mnist_minimal.command_line import run
+from mnist_minimal import plots, user_files
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.compare import Sample, compare_pairs, interval, markdown, probability, read_sample, table
 from mnist_minimal.errors import UserError
 from mnist_minimal.statistics import (
@@ -69,11 +68,12 @@ def bests(ours: Sample, published: Sample) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the comparison and draws it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("study", nargs="?", type=Path, default=Path("results/sep997.csv"), metavar="STUDY.csv")
     parser.add_argument("--published", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, default=Path("results/sep997-published.png"), metavar="FILE.png")
     options = parser.parse_args(arguments)
+    user_files.check_output(options.out, user_files.PICTURE)
     reference = os.environ.get("MNIST_MINIMAL_REFERENCE")
     if options.published is None and not reference:
         raise UserError("expected --published FILE or MNIST_MINIMAL_REFERENCE, found neither; the docstring says more")
@@ -107,8 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plots.best_of_k(accuracies, axes["best"])
     axes["histogram"].sharex(axes["ecdf"])
     figure.suptitle("sep997: saved accuracies, published and ours")
-    figure.savefig(options.out, dpi=120)
-    print(f"\n{options.out}")
+    print(f"\n{plots.save_figure(figure, options.out)}")
     return 0
 
 

@@ -13,7 +13,6 @@ is the work of few: without the two lowest trials, 0.00033. The test set's share
 The best trial on half the images is 0.00237 above the mean there and 0.00002 on the other half.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mnist_minimal import data, ledger, load
-from mnist_minimal.command_line import run
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.compare import markdown
 from mnist_minimal.data_choice import add_arguments, from_arguments
 from mnist_minimal.errors import UserError
@@ -43,7 +42,8 @@ def correct(path: Path, dataset: data.Dataset) -> np.ndarray:
         raise UserError(f"{path}: expected two finished trials or more, found {len(trials)}")
     rows = []
     for trial in trials:
-        weights = path.parent / trial.weights
+        # Not where the column `weights` says: a row may come from anywhere, and lead anywhere.
+        weights = path.with_suffix("") / f"{trial.seed}.h5"
         rows.append(probabilities(load(weights), dataset.x_test).argmax(axis=1) == dataset.y_test)
         # Two trainers may round one image in 10,000 to the other side.
         if abs(int(rows[-1].sum()) - (trial.test_correct or 0)) > 1:
@@ -113,7 +113,7 @@ def share_interval(images: np.ndarray) -> tuple[float, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table of every study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_parser(__doc__)
     parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY.csv")
     add_arguments(parser)
     options = parser.parse_args(arguments)

@@ -5,7 +5,6 @@ place in the training set alone, so that a trial has the same pixels with either
 size, and after a stop.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnist_minimal.command_line import run
+from mnist_minimal import user_files
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.data_choice import add_arguments, from_arguments
 from mnist_minimal.errors import UserError
 from mnist_minimal.model_choice import OWN_FORM, file_name, model_name, recipe
@@ -40,8 +40,9 @@ WORDS = 16
 # Images that are resampled at once: what they need lies in a processor's cache of the second level.
 BLOCK = 64
 
-# Epochs that the picture shows.
+# Epochs that the picture shows, and the last that it may begin with.
 EPOCHS_SHOWN = 8
+MAX_EPOCH = 10**9
 
 
 def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.ndarray) -> np.ndarray:
@@ -263,11 +264,7 @@ def picture(images: np.ndarray, labels: np.ndarray, augmentation: Augmentation, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mnist_minimal.augment",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "augment")
     parser.add_argument("model", type=model_name, metavar="MODEL", help=f"a model whose recipe augments, or {OWN_FORM}")
     parser.add_argument("--seed", type=int, default=0, help="seed of the trial (default: %(default)s)")
     parser.add_argument("--epoch", type=int, default=1, help="first epoch shown, counted from 1 (default: %(default)s)")
@@ -281,21 +278,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"expected a model whose recipe augments its images, found {options.model}, whose recipe does not; "
             f"those that do: {others}"
         )
-    if not 0 <= options.seed < 2**64 or options.epoch < 1:
+    if not 0 <= options.seed < 2**64 or not 1 <= options.epoch <= MAX_EPOCH:
         raise UserError(
-            f"expected a seed from 0 to 2**64 - 1 and an epoch from 1, found {options.seed} and {options.epoch}"
+            f"expected a seed from 0 to 2**64 - 1 and an epoch from 1 to {MAX_EPOCH}, found {options.seed} and "
+            f"{options.epoch}"
         )
+    path = user_files.check_output(options.out or Path(f"{file_name(options.model)}-augmented.png"), user_files.PICTURE)
     from mnist_minimal import data
+    from mnist_minimal.plots import save_figure
 
     dataset = data.load(from_arguments(options))
     if dataset.notice:
         print(dataset.notice, file=sys.stderr)
     epochs = range(options.epoch - 1, options.epoch - 1 + EPOCHS_SHOWN)
-    path = options.out or Path(f"{file_name(options.model)}-augmented.png")
-    if path.suffix != ".png":
-        raise UserError(f"{path}: expected a file that ends in .png; name the picture so")
-    picture(dataset.x_train, dataset.y_train, augmentation, options.seed, epochs).savefig(path, dpi=120)
-    print(path)
+    print(save_figure(picture(dataset.x_train, dataset.y_train, augmentation, options.seed, epochs), path))
     return 0
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal import ledger
-from mnist_minimal.command_line import run
+from mnist_minimal import ledger, user_files
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import FAILED, MEASURES, STOPPED, Trial
 
@@ -75,10 +75,14 @@ def read_sample(path: Path, measure: str, name: str | None = None) -> Sample:
     """
     name = path.stem if name is None else name
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = user_files.read(path, ledger.MAX_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected accuracies as text in UTF-8, found what can't be read ({error})") from error
-    if lines and "status" in lines[0].split(","):
+        raise UserError(
+            f"{path}: expected accuracies as text in UTF-8, found what can't be read ({error}); name another file, or "
+            "save it as UTF-8"
+        ) from error
+    lines = text.splitlines()
+    if ledger.is_ledger(path) or (lines and "status" in lines[0].split(",")):
         sample = _study(path, measure, name)
     else:
         sample = Sample(name, _plain_accuracies(path, lines, f"{measure}_accuracy"))
@@ -115,22 +119,24 @@ def _values(values: Iterable[str | int]) -> str:
 
 def _monitored(path: Path) -> str:
     """The share of the training set that a recipe monitors in place of the test set, where the JSON tells."""
-    return str(_recipe(path).get("validation_share", 0.0))
+    return str(_recipe(path).get("recipe.validation_share", 0.0))
 
 
 def _recipe(path: Path) -> dict[str, Any]:
-    """The recipe in the JSON beside a CSV; {} for a CSV that was sent alone and is compared by what its rows say."""
+    """The recipe in the JSON beside a CSV, as `_flat` gives it.
+
+    It is {} for a CSV that was sent alone and is compared by what its rows say.
+    """
     try:
-        recipe = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["recipe"]
-    except (OSError, ValueError, KeyError, TypeError):
+        recipe = user_files.read_json(path.with_suffix(".json"))["recipe"]
+        return _flat(recipe, "recipe") if isinstance(recipe, dict) else {}
+    except (OSError, UserError, ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return recipe if isinstance(recipe, dict) else {}
 
 
 def _training(path: Path, trials: Sequence[Trial], model: str) -> dict[str, Any]:
     facts = {"cap on the epochs": _values(trial.max_epochs for trial in trials if trial.model == model)}
-    recipe = _recipe(path)
-    return facts | _flat(recipe, "recipe") if recipe else facts
+    return facts | _recipe(path)
 
 
 def _flat(value: Any, name: str) -> dict[str, Any]:
@@ -164,11 +170,7 @@ def _plain_accuracies(path: Path, lines: Sequence[str], column: str) -> list[flo
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return ledger.DECIMAL.fullmatch(text.strip()) is not None
 
 
 def differences(samples: Sequence[Sample]) -> list[str]:
@@ -298,7 +300,7 @@ def draw(samples: Sequence[Sample], measure: str, path: Path) -> None:
     plots.histogram(accuracies, max(sample.test_size or 0 for sample in samples) or TEST_SIZE, upper)
     plots.ecdf(accuracies, TARGET, lower)
     figure.suptitle(f"{measure} accuracy")
-    figure.savefig(path, dpi=120)
+    plots.save_figure(figure, path)
 
 
 def notes(samples: Sequence[Sample], mixed: Sequence[str]) -> list[str]:
@@ -318,11 +320,7 @@ def notes(samples: Sequence[Sample], mixed: Sequence[str]) -> list[str]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mnist_minimal.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "compare")
     parser.add_argument("studies", nargs="+", metavar="STUDY", help="a study's name, its CSV, or a file of accuracies")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of studies (default: %(default)s)"
@@ -363,8 +361,8 @@ def read_samples(studies: Sequence[str], results: Path, measure: str) -> list[Sa
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     options = parse(arguments)
-    if options.out and options.out.suffix != ".png":
-        raise UserError(f"{options.out}: expected a file that ends in .png; name the picture so")
+    if options.out:
+        user_files.check_output(options.out, user_files.PICTURE)
     samples = read_samples(options.studies, options.results, options.measure)
     unlike = differences(samples)
     if unlike and not options.mix:
@@ -373,7 +371,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for paragraph in [*compare_pairs(samples), *notes(samples, unlike)]:
         print(f"\n{paragraph}")
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         draw(samples, options.measure, options.out)
         print(f"\n{options.out}")
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mnist_minimal.command_line import run
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.data_choice import add_arguments, from_arguments
 from mnist_minimal.errors import UserError
 from mnist_minimal.model_choice import OWN_FORM, builder, model_name
@@ -98,7 +98,7 @@ def table(confusion: "np.ndarray") -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m mnist_minimal.evaluate", description=__doc__)
+    parser = command_parser(__doc__, "evaluate")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a saved model: .h5, .keras or .weights.h5")
     parser.add_argument(
         "--model",

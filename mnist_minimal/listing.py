@@ -1,9 +1,9 @@
 """List the published models: parameters, multiply-accumulates, what was published and what the saved results say."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mnist_minimal.command_line import command_parser
 from mnist_minimal.compare import markdown
 from mnist_minimal.objectives import censored, studied
 from mnist_minimal.published import PUBLISHED
@@ -52,7 +52,7 @@ def said(name: str, measure: str, results: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m mnist_minimal.models", description=__doc__)
+    parser = command_parser(__doc__, "models")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of the results (default: results)"
     )

@@ -100,7 +100,7 @@ def _module(name: str) -> ModuleType:
         sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
             raise UserError(
                 f"{name}: expected a module {module}, found no {error.name}; run the command in the folder that it is "
@@ -117,7 +117,7 @@ def _built(name: str, function: Callable[[], Any]) -> "keras.Model":
     expected = f"{name}: expected a built keras.Model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10)"
     try:
         model = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{expected}, found that the function fails ({_told(error)}); mend it") from error
     if not isinstance(model, keras.Model):
         raise UserError(f"{expected}, found {type(model).__name__}; let the function return the model")
@@ -127,7 +127,10 @@ def _built(name: str, function: Callable[[], Any]) -> "keras.Model":
     if shapes != ((None, 28, 28, 1), (None, 10)):
         raise UserError(f"{expected}, found one from {shapes[0]} to {shapes[1]}; change its input or its last layer")
     pixels = np.linspace(0, 255, 2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28, 1)
-    probabilities = keras.ops.convert_to_numpy(model(pixels, training=False))
+    try:
+        probabilities = keras.ops.convert_to_numpy(model(pixels, training=False))
+    except Exception as error:
+        raise UserError(f"{expected}, found one that fails on images ({_told(error)}); mend it") from error
     if not (probabilities >= 0).all() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise UserError(f"{expected}, found outputs that are not positive with a sum of 1; end it with a softmax")
     return model

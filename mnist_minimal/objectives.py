@@ -1,13 +1,12 @@
 """Check saved results against what the sources wanted of their models, and set them beside the published figures."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_minimal import ledger
-from mnist_minimal.command_line import run
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.compare import markdown
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import STOPPED, Trial
@@ -182,11 +181,7 @@ def comparison(models: Sequence[str], results: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 where something falls short."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mnist_minimal.objectives",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "objectives")
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"any of {', '.join(OBJECTIVES)}")
     parser.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument(

@@ -4,16 +4,16 @@ Every drawing function takes the axes to draw on, or makes its own, and returns 
 model diagram, which is Keras' own.
 """
 
-import argparse
+import io
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal import ledger
-from mnist_minimal.command_line import run
-from mnist_minimal.errors import UserError
+from mnist_minimal import ledger, user_files
+from mnist_minimal.command_line import command_parser, run
+from mnist_minimal.errors import UserError, plain
 from mnist_minimal.ledger import Trial
 from mnist_minimal.model_choice import builder, file_name, model_name
 from mnist_minimal.study import recipe_epochs
@@ -21,6 +21,7 @@ from mnist_minimal.study import recipe_epochs
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # The Okabe-Ito palette, which the colour-blind tell apart, without its yellow, which is lost on white. For print in
 # grey the lines and the hatches differ too. Samples take them in turn; 7 colours and 4 lines make 28 different pairs.
@@ -30,10 +31,32 @@ HATCHES = ("", "////", "....", "\\\\\\\\")
 
 MAX_BINS = 30
 
+# A longer name would leave no room for the picture.
+MAX_NAME = 60
+
+# The history of a million epochs.
+MAX_HISTORY_BYTES = 100_000_000
+
 
 def styles() -> Iterator[tuple[str, str, str]]:
     """The colours, lines and hatches of samples, in order and without end."""
     return zip(itertools.cycle(COLORS), itertools.cycle(LINES), itertools.cycle(HATCHES), strict=False)
+
+
+def label(name: str) -> str:
+    """A name of the user's as Matplotlib is to draw it: as it is, not as a formula, and not too long."""
+    return plain(name, MAX_NAME).replace("$", r"\$")
+
+
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Writes a figure as a PNG, whole or not at all, and gives its path.
+
+    Raises:
+        UserError: if the path has another ending or can't be written to.
+    """
+    with user_files.output(path, user_files.PICTURE) as temporary:
+        figure.savefig(temporary, dpi=120)
+    return path
 
 
 def histogram(accuracies: Mapping[str, Sequence[float]], test_size: int, ax: "Axes | None" = None) -> "Axes":
@@ -63,7 +86,7 @@ def histogram(accuracies: Mapping[str, Sequence[float]], test_size: int, ax: "Ax
             edgecolor=color,
             linestyle=line,
             hatch=hatch,
-            label=f"{name}, n = {len(sample)}",
+            label=f"{label(name)}, n = {len(sample)}",
         )
     ax.set_xlabel(f"accuracy (bins of {width}/{test_size:,})")
     ax.set_ylabel("share of trials" if as_shares else "trials")
@@ -81,7 +104,7 @@ def ecdf(accuracies: Mapping[str, Sequence[float]], target: float, ax: "Axes | N
     """
     ax = ax or _new_axes()
     for (name, sample), (color, line, _) in zip(accuracies.items(), styles(), strict=False):
-        ax.ecdf(sample, color=color, linestyle=line, label=f"{name}, n = {len(sample)}")
+        ax.ecdf(sample, color=color, linestyle=line, label=f"{label(name)}, n = {len(sample)}")
     ax.axvline(target, color="0.4", linestyle=":", label=f"{target:.0%}")
     ax.set_xlabel("accuracy")
     ax.set_ylabel("share of trials at or below")
@@ -106,7 +129,8 @@ def best_of_k(accuracies: Mapping[str, Sequence[float]], ax: "Axes | None" = Non
         found, k = expected_best(sample), range(1, len(sample) + 1)
         trusted = max(1, len(sample) // 5)
         ax.fill_between(k[:trusted], found.low[:trusted], found.high[:trusted], color=color, alpha=0.2, linewidth=0)
-        ax.plot(k, found.mean, color=color, linestyle=line, label=f"{name}; best of {len(sample)}: {max(sample):.4f}")
+        best = f"best of {len(sample)}: {max(sample):.4f}"
+        ax.plot(k, found.mean, color=color, linestyle=line, label=f"{label(name)}; {best}")
         ax.plot(len(sample), max(sample), "o", color=color, markerfacecolor="none")
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:.0f}")
@@ -214,19 +238,20 @@ def model_diagram(model: str, path: Path) -> None:
     """Writes Keras' diagram of a model as a PNG.
 
     Raises:
-        UserError: if the program `dot` of Graphviz or the package pydot is missing.
+        UserError: if the program `dot` of Graphviz or the package pydot is missing, or the path can't be written to.
     """
     import keras
 
     try:
-        keras.utils.plot_model(
-            builder(model)(),
-            str(path),
-            show_shapes=True,
-            show_layer_names=True,
-            show_layer_activations=True,
-            dpi=96,
-        )
+        with user_files.output(path, user_files.PICTURE) as temporary:
+            keras.utils.plot_model(
+                builder(model)(),
+                str(temporary),
+                show_shapes=True,
+                show_layer_names=True,
+                show_layer_activations=True,
+                dpi=96,
+            )
     except ImportError as error:
         raise UserError(
             "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install pydot` "
@@ -245,15 +270,30 @@ def read_history(path: Path) -> "pandas.DataFrame":
     """
     import pandas
 
-    expected = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
+    expected = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    restore = "restore the file, or remove the trial's row and train it again"
     try:
-        history = pandas.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected the history of a trial, found none ({error})") from error
-    if not expected <= set(history.columns) or not len(history):
+        history = pandas.read_csv(io.BytesIO(user_files.read(path, MAX_HISTORY_BYTES)))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: expected the history of a trial, found no such file; {restore}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: expected the history of a trial, found none ({error}); {restore}") from error
+    if not set(expected) <= set(history.columns) or not len(history):
         raise UserError(
-            f"{path}: expected the columns {', '.join(sorted(expected))}, found {', '.join(history.columns)}"
+            f"{path}: expected the columns {', '.join(expected)} and an epoch or more, found "
+            f"{', '.join(map(str, history.columns))[:300]} and {len(history)}; {restore}"
         )
+    try:
+        figures = history[expected].astype(float)
+    except ValueError as error:
+        raise UserError(f"{path}: expected numbers alone, found others ({error}); {restore}") from error
+    # The loss of a trial that went astray may be anything.
+    for column, highest in {"epoch": 1e6, "accuracy": 1.0, "val_accuracy": 1.0, "learning_rate": 1e6}.items():
+        wrong = figures[column][~figures[column].between(0, highest)]
+        if len(wrong):
+            raise UserError(
+                f"{path}: expected every {column} from 0 to {highest:g}, found {wrong.iloc[0]:g}; {restore}"
+            )
     history["epoch"] += 1
     return history
 
@@ -282,13 +322,19 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
 
     trials = ledger.finished(ledger.read(csv))
     if not trials:
-        raise UserError(f"{csv}: expected a CSV with at least one finished trial, found none")
+        found = "none in it" if csv.exists() else "no such file"
+        raise UserError(
+            f"{csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials first, "
+            "or name another"
+        )
     first = trials[0]
     accuracies = {
         "saved accuracy": ledger.accuracies(trials, "saved"),
         "best accuracy": ledger.accuracies(trials, "best"),
     }
-    title = f"{first.model} ({first.params} parameters) on {first.dataset}, protocol {first.protocol}"
+    title = (
+        f"{label(first.model)} ({first.params} parameters) on {label(first.dataset)}, protocol {label(first.protocol)}"
+    )
     if first.max_epochs < (recipe_epochs(csv) or 0):
         title += f", cut at {first.max_epochs} epochs"
 
@@ -297,7 +343,7 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
     histogram(accuracies, first.test_size, upper)
     ecdf(accuracies, TARGET, lower)
     figure.suptitle(title)
-    pictures = [_save(figure, out / f"{csv.stem}-distribution.png")]
+    pictures = [save_figure(figure, out / f"{csv.stem}-distribution.png")]
 
     best = max(trials, key=lambda trial: (trial.best_accuracy or 0, -trial.seed))
     shown = [best] if best == median_trial(trials) else [best, median_trial(trials)]
@@ -308,7 +354,7 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
         accuracy_curves(history, upper).set_title(f"{name} of {len(trials)} trials: seed {trial.seed}")
         learning_rate(history, figure.add_subplot(3, len(shown), column + 1 + 2 * len(shown), sharex=upper))
     figure.suptitle(title)
-    return [*pictures, _save(figure, out / f"{csv.stem}-curves.png")]
+    return [*pictures, save_figure(figure, out / f"{csv.stem}-curves.png")]
 
 
 def _new_axes() -> "Axes":
@@ -317,16 +363,9 @@ def _new_axes() -> "Axes":
     return pyplot.subplots()[1]
 
 
-def _save(figure, path: Path) -> Path:  # type: ignore[no-untyped-def]
-    figure.savefig(path, dpi=120)
-    return path
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mnist_minimal.plots", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__, "plots")
     parser.add_argument(
         "csv", nargs="*", type=Path, metavar="STUDY.csv", help="CSVs of studies (default: all of results/)"
     )
@@ -347,8 +386,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(
                 "expected CSVs of trials in results/, found none; name one, or run mnist_minimal.trials first"
             )
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
+    if options.out and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"{options.out}: expected a folder for the pictures, found a file; name another with --out")
     for csv in studies:
         for picture in draw_study(csv, options.out or csv.parent):
             print(picture)

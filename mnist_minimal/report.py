@@ -1,6 +1,5 @@
 """Write what the studies in a folder found as one page of HTML that needs nothing else, with a digit to draw."""
 
-import argparse
 import base64
 import hashlib
 import json
@@ -11,11 +10,10 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal import __version__
-from mnist_minimal.command_line import run
+from mnist_minimal import __version__, user_files
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.data_choice import Choice, add_arguments, from_arguments
 from mnist_minimal.errors import UserError
-from mnist_minimal.files import written_whole
 
 if TYPE_CHECKING:
     from mnist_minimal.page.digits import Digit
@@ -44,6 +42,7 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
     Raises:
         UserError: if there is no study with a finished trial, or one of its files is damaged or belongs to another.
     """
+    user_files.check_output(out)
     from mnist_minimal.page import figures, words
     from mnist_minimal.page.findings import featured, find
 
@@ -71,7 +70,7 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
         script=f"<script>{script}</script>" if script else "",
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    with written_whole(out) as temporary:
+    with user_files.output(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return missing
 
@@ -191,7 +190,7 @@ def _part(name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m mnist_minimal.report", description=__doc__)
+    parser = command_parser(__doc__, "report")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of the studies (default: results)"
     )

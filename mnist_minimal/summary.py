@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal.command_line import run
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.errors import UserError
 from mnist_minimal.model_choice import OWN, OWN_FORM, builder
 from mnist_minimal.published import RECEPTIVE_FIELDS
@@ -163,7 +163,7 @@ def _macs(layer: "keras.Layer", shape: tuple[int, ...], output: tuple[int, ...])
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m mnist_minimal.summary", description=__doc__)
+    parser = command_parser(__doc__, "summary")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("what", nargs="?", metavar="MODEL_OR_FILE", help="a model's name, as sep997, or a saved model")
     what.add_argument("--model", metavar="MODEL", help=f"a model's name, or {OWN_FORM}")
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mnist_minimal import load
     from mnist_minimal.models import MODELS
 
-    name = options.model or options.what
+    name = options.what if options.model is None else options.model
     if options.model is not None or name in MODELS or OWN.fullmatch(name):
         model = builder(name)()
     else:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from mnist_minimal import data_choice, ledger, model_choice
-from mnist_minimal.command_line import run
+from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import FAILED, Trial
 from mnist_minimal.progress import Display, EpochReport, display
@@ -251,11 +251,7 @@ def print_summary(study: Study) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mnist_minimal.trials",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__, "trials")
     parser.add_argument(
         "--model",
         required=True,
@@ -294,7 +290,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=Path, default=Path("results"), metavar="DIR", help="the folder of results (default: %(default)s)"
     )
     data_choice.add_arguments(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.seed + (options.runs or 0) > 2**32:
+        parser.error(f"expected seeds up to 4294967295, found {options.runs} runs from {options.seed}; lower either")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -405,13 +404,14 @@ def make_job(options: argparse.Namespace, study: Study, recipe: Recipe, dataset:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    # Of decimal digits Python knows those of all scripts.
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return int(text)
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
+    if not (text.isascii() and text.isdecimal()) or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 4294967295, found {text!r}")
     return int(text)
 

@@ -148,7 +148,10 @@ def test_protocols_are_not_mixed_unasked(results, capsys):
         ({}, []),
         ({"model": "sep697", "max_epochs": 2000, "recipe": {"batch_size": 256}}, []),
         ({"recipe": {**RECIPE, "source": "another page"}}, []),
-        ({"dataset": "digits", "test_size": 297}, ["data set (a: mnist, b: digits)", "test images (a: 10000, b: 297)"]),
+        (
+            {"dataset": "digits", "test_correct": 290, "test_size": 297},
+            ["data set (a: mnist, b: digits)", "test images (a: 10000, b: 297)"],
+        ),
         ({"max_epochs": 3}, ["cap on the epochs (a: 200, b: 3) of sep997"]),
         (
             {"recipe": {**RECIPE, "optimizer": {"kind": "AdamW", "learning_rate": 0.02}}},

@@ -94,12 +94,13 @@ def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
 
     digits = data.load(Choice("digits"))
     images = []
+    (tmp_path / "sep997-digits").mkdir()
     for seed in range(3):
         model = MODELS["sep997"]()
-        save(model, tmp_path / f"{seed}.h5")
+        save(model, tmp_path / f"sep997-digits/{seed}.h5")
         images.append(probabilities(model, digits.x_test).argmax(axis=1) == digits.y_test)
         correct, size = int(images[-1].sum()), len(digits.y_test)
-        trial = replace(TRIAL, seed=seed, dataset="digits", test_correct=correct, test_size=size, weights=f"{seed}.h5")
+        trial = replace(TRIAL, seed=seed, dataset="digits", test_correct=correct, test_size=size)
         ledger.append(tmp_path / "sep997-digits.csv", trial)
     done = run_experiment(run_python, "spread", tmp_path / "sep997-digits.csv", "--dataset", "digits")
     assert done.returncode == 0, done.stderr
@@ -110,8 +111,10 @@ def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
     assert of_networks == f"{expected.of_networks:.5f}"
     assert "The best trial on a random half of the images is" in done.stdout
 
-    ledger.append(tmp_path / "odd.csv", replace(trial, seed=8, test_correct=0))
-    ledger.append(tmp_path / "odd.csv", replace(trial, seed=9, test_correct=size))
+    # A row does not lead out of the folder of its study.
+    (tmp_path / "sep997-digits").rename(tmp_path / "odd")
+    ledger.append(tmp_path / "odd.csv", replace(trial, seed=0, test_correct=0, weights="../../etc/passwd"))
+    ledger.append(tmp_path / "odd.csv", replace(trial, seed=1, test_correct=size, weights="/etc/passwd"))
     refused = run_experiment(run_python, "spread", tmp_path / "odd.csv", "--dataset", "digits")
     assert refused.returncode == 2
     assert "expected a model with" in refused.stderr

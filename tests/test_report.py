@@ -321,13 +321,6 @@ def test_a_folder_without_trials_is_an_error(tmp_path):
         main(["--results", str(tmp_path)])
 
 
-@pytest.mark.parametrize("nothing", [{"params": 0}, {"test_size": 0}])
-def test_a_study_of_nothing_is_an_error(tmp_path, nothing):
-    ledger.append(tmp_path / "sep997.csv", replace(TRIAL, **nothing))
-    with pytest.raises(UserError, match=r"sep997\.csv: expected trials of a model with parameters"):
-        written(tmp_path)
-
-
 @pytest.mark.parametrize("content", ["", "[]", '{"versions": 3}', "\x00"])
 def test_a_damaged_json_is_an_error_with_its_name(csv, content):
     csv.with_suffix(".json").write_text(content)

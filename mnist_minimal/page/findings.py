@@ -1,12 +1,11 @@
 """What the studies in a folder found: their trials, read and summarized."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_minimal import ledger
+from mnist_minimal import ledger, user_files
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import FAILED, STOPPED, Trial
 from mnist_minimal.published import Publication
@@ -112,7 +111,7 @@ def find(folder: Path) -> list[Finding]:
     Raises:
         UserError: if there is no such study, or a CSV of trials is damaged.
     """
-    studies = [csv for csv in sorted(folder.glob("*.csv")) if _is_ledger(csv)]
+    studies = [csv for csv in sorted(folder.glob("*.csv")) if ledger.is_ledger(csv)]
     found = [_finding(csv, trials) for csv in studies if ledger.finished(trials := ledger.read(csv))]
     if not found:
         raise UserError(
@@ -142,18 +141,9 @@ def compared_measure(finding: Finding, publications: Sequence[Publication]) -> s
     return next((publication.measure for publication in compared(finding.model, publications)), "test")
 
 
-def _is_ledger(csv: Path) -> bool:
-    with csv.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().lstrip("\ufeff").rstrip("\r\n") == ledger.HEADER
-
-
 def _finding(csv: Path, trials: list[Trial]) -> Finding:
     finished = ledger.finished(trials)
     first = finished[0]
-    if first.params < 1 or any(trial.test_size < 1 for trial in finished):
-        raise UserError(
-            f"{csv}: expected trials of a model with parameters on a test set with images, found 0 of either"
-        )
     full = recipe_epochs(csv) or (RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs)
     ended = {trial.seed for trial in finished}
     stopped = {trial.seed: trial for trial in trials if trial.status == STOPPED}
@@ -172,11 +162,11 @@ def _finding(csv: Path, trials: list[Trial]) -> Finding:
 
 def _versions(path: Path) -> dict[str, str]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = user_files.read_json(path)
         return {str(name): str(version) for name, version in content["versions"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: expected the versions that the study was begun with, found a file without them ({error!r}); "
             "restore or remove it"
