@@ -8,8 +8,6 @@ taken for it.
 import contextlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from mnist_minimal import archive
 from mnist_minimal.architecture import shown
 from mnist_minimal.errors import UserError
 
@@ -82,18 +81,7 @@ def refusing_damage() -> Iterator[None]:
     """Turns what h5py, zipfile and json raise on a file that is cut off or was tampered with into a UserError."""
     try:
         yield
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        OverflowError,
-        EOFError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except archive.DAMAGE as error:
         raise UserError(f"expected an undamaged .h5 or .keras file, found: {one_line(error)[:200]}") from error
 
 
@@ -124,9 +112,9 @@ def _unpack(data: bytes) -> tuple[dict[str, Any] | None, bytes]:
     """The configuration that lies beside the weights in a `.keras` file, and the HDF5 file."""
     config = None
     if data.startswith(b"PK"):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            config = _config(_member(archive, "config.json", MAX_CONFIG_BYTES))
-            data = _member(archive, "model.weights.h5", MAX_FILE_BYTES)
+        with archive.opened(data) as keras:
+            config = _config(archive.content(keras, "config.json", MAX_CONFIG_BYTES))
+            data = archive.content(keras, "model.weights.h5", MAX_FILE_BYTES)
     if not data.startswith(b"\x89HDF\r\n\x1a\n"):
         raise UserError("expected a .h5 or .keras file, found neither HDF5 nor a zip archive")
     return config, data
@@ -156,22 +144,6 @@ def _check_heaps(data: bytes) -> None:
         if not position <= end <= len(data) or position + 16 <= end:
             raise UserError("expected an undamaged .h5 or .keras file, found a heap whose objects don't fit into it")
         heap = data.find(b"GCOL", end)
-
-
-def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """One file of a zip archive, if it is there once and neither says that it is larger than `most` bytes nor is so."""
-    found = [member for member in archive.infolist() if member.filename == name]
-    if len(found) != 1:
-        raise UserError(f"expected one {name} in the .keras file, found {len(found)}")
-    if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UserError(f"expected {name} stored or deflated in the .keras file, found another compression")
-    if found[0].file_size > most:
-        raise UserError(f"expected at most {most:,} bytes in {name}, found {found[0].file_size:,}")
-    with archive.open(found[0]) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise UserError(f"expected at most {most:,} bytes in {name}, found more")
-    return data
 
 
 def _config(text: str | bytes) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
             "backend": backend(job.trainer),
             "version": __version__,
         },
+        shapes=[weights.shape for weights in model.get_weights()],
     )
     keep_epochs(job.study.history(seed), checkpoint.epochs)
     best = max(checkpoint.history.get("val_accuracy", [0.0]))

@@ -156,7 +156,7 @@ def test_a_header_that_declares_a_huge_array_is_refused_before_it_is_made(tmp_pa
     with zipfile.ZipFile(path, "a") as archive, archive.open("x_train.npy", "w") as member:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 28, 28)}
         np.lib.format.write_array_header_1_0(member, header)
-    with pytest.raises(UserError, match="at most 500,000,000 bytes, found 784,000,000,000"):
+    with pytest.raises(UserError, match="at most 500,000,000 bytes of images and labels, found 784,000,007,880"):
         load_named(path)
 
 

@@ -698,14 +698,14 @@ def test_a_keras_file_without_its_parts_is_refused(tmp_path):
     assert refused(path) == "expected the description of a Keras model as JSON, found something else"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model.weights.h5", "")
-    assert refused(path) == "expected one config.json in the .keras file, found 0"
+    assert refused(path) == "expected one config.json in the archive, found 0"
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_descriptions_in_a_keras_file_are_refused(zipped):
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("config.json", "{}")
-    assert refused(zipped) == "expected one config.json in the .keras file, found 2"
+    assert refused(zipped) == "expected one config.json in the archive, found 2"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
