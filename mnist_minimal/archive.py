@@ -31,7 +31,7 @@ DAMAGE = (
     RuntimeError,
     ValueError,
     TypeError,
-    KeyError,
+    LookupError,
     OverflowError,
     EOFError,
     MemoryError,
@@ -61,7 +61,7 @@ def opened(source: Path | bytes) -> Iterator[zipfile.ZipFile]:
         BaseException: one of DAMAGE, if it is no zip archive.
     """
     raw = io.BytesIO(source) if isinstance(source, bytes) else io.FileIO(source)
-    with _Sparing(raw) as file, zipfile.ZipFile(file) as archive:  # type: ignore[arg-type]
+    with _Sparing(raw) as file, zipfile.ZipFile(file) as archive:
         yield archive
 
 

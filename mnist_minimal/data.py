@@ -6,6 +6,7 @@ background; the labels are int64 of shape (n,) in 0 .. 9.
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import re
@@ -16,13 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from mnist_minimal import archive
 from mnist_minimal.data_choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, one_line
 
 # The idx file of each array, and its MD5 sum when it is MNIST's; http://yann.lecun.com/exdb/mnist names the files.
 IDX_FILES = {
@@ -32,8 +32,8 @@ IDX_FILES = {
     "y_test": ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
 }
 
-# The four arrays together may have as many bytes, nine times MNIST's 54,950,000. To read them takes at most twice as much
-# memory, whatever there is in a file.
+# The four arrays together may have as many bytes, nine times MNIST's 54,950,000. To read them takes at most twice as
+# much memory, whatever there is in a file.
 MAX_BYTES = 500_000_000
 
 DOWNLOAD_TIMEOUT_SECONDS = 20
@@ -218,7 +218,7 @@ def _load_from_keras() -> Dataset:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
     # Keras passes on whatever urllib, the file system or a damaged cache raised.
     except Exception as error:
-        raise MnistUnavailableError(f"Keras has no usable copy and its download failed ({_one_line(error)})") from error
+        raise MnistUnavailableError(f"Keras has no usable copy and its download failed ({one_line(error)})") from error
     finally:
         socket.setdefaulttimeout(before)
     arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
@@ -299,7 +299,7 @@ def _npz_opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except archive.DAMAGE as error:
         raise UserError(
             f"{path}: expected an .npz in the layout of keras.datasets.mnist, found a file that can't be read as one "
-            f"({_one_line(error)}); is it complete?"
+            f"({one_line(error)}); is it complete?"
         ) from error
 
 
@@ -321,13 +321,13 @@ def _idx_path(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def _idx_opened(path: Path) -> Iterator[IO[bytes]]:
+def _idx_opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield file
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f"{path}: expected a complete gzip file, found one that can't be read ({_one_line(error)})"
+            f"{path}: expected a complete gzip file, found one that can't be read ({one_line(error)})"
         ) from error
 
 
@@ -362,7 +362,7 @@ def _parts_beside_mnist(arrays: dict[str, np.ndarray]) -> list[str]:
     for key, (_, expected) in IDX_FILES.items():
         lengths = b"".join(length.to_bytes(4, "big") for length in arrays[key].shape)
         digest = hashlib.md5(bytes([0, 0, 8, arrays[key].ndim]) + lengths, usedforsecurity=False)
-        digest.update(np.ascontiguousarray(arrays[key], np.uint8))
+        digest.update(np.ascontiguousarray(arrays[key], np.uint8).data)
         if digest.hexdigest() != expected:
             wrong.append(key)
     return wrong
@@ -375,7 +375,3 @@ def _check_is_mnist(arrays: dict[str, np.ndarray], where: str) -> None:
             f"{where}: expected MNIST, found other data in {', '.join(wrong)} (its checksum is not MNIST's); to train "
             "on these images all the same, name them with --dataset-name"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

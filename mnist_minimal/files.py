@@ -1,11 +1,16 @@
-"""Files that are there whole or not at all, and where their names say."""
+"""Files that are there whole or not at all, and where their names say; text and JSON read without trust."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, one_line
+
+# Of a text that is read whole; the history of a trial has 80 bytes an epoch.
+MAX_TEXT_BYTES = 10_000_000
 
 
 def refuse_link(path: Path) -> Path:
@@ -42,3 +47,38 @@ def written_whole(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def read_text(path: Path) -> str:
+    """All of a text file in UTF-8.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        UserError: if it is a folder, a device or a pipe, which would be waited for without end; if it can't be read,
+            has more than MAX_TEXT_BYTES, or is no text.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: expected a file, found a folder, a device or a pipe; move it away")
+        with path.open("rb") as file:
+            content = file.read(MAX_TEXT_BYTES + 1)
+        if len(content) > MAX_TEXT_BYTES:
+            raise UserError(f"{path}: expected a text of at most {MAX_TEXT_BYTES:,} bytes, found a larger file")
+        return content.decode()
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected a text in UTF-8, found what can't be read ({one_line(error)})") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        UserError: if it is no JSON, or is nested too deeply for Python; or as of `read_text`.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON, found what can't be read as that ({one_line(error)})") from error

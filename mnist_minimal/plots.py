@@ -5,6 +5,7 @@ model diagram, which is Keras' own.
 """
 
 import argparse
+import io
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from mnist_minimal import ledger
 from mnist_minimal.command_line import run
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, one_line
+from mnist_minimal.files import read_text
 from mnist_minimal.ledger import Trial
 from mnist_minimal.model_choice import builder, file_name, model_name
 from mnist_minimal.study import recipe_epochs
@@ -245,17 +247,24 @@ def read_history(path: Path) -> "pandas.DataFrame":
     """
     import pandas
 
-    expected = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
+    expected = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
     try:
-        history = pandas.read_csv(path)
+        history = pandas.read_csv(io.StringIO(read_text(path)))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected the history of a trial, found none ({error})") from error
-    if not expected <= set(history.columns) or not len(history):
+        raise UserError(f"{path}: expected the history of a trial, found none ({one_line(error)})") from error
+    if not set(expected) <= set(history.columns) or not len(history):
         raise UserError(
-            f"{path}: expected the columns {', '.join(sorted(expected))}, found {', '.join(history.columns)}"
+            f"{path}: expected the columns {', '.join(sorted(expected))} and at least one epoch, found {len(history)} "
+            f"rows of {ascii(list(history.columns))[:200]}"
         )
-    history["epoch"] += 1
-    return history
+    numbers = history[expected].apply(pandas.to_numeric, errors="coerce").astype(float)
+    right = numbers["epoch"].eq(range(len(numbers))).all() and numbers["learning_rate"].gt(0).all()
+    if not right or not all(numbers[name].between(0, 1).all() for name in ("accuracy", "val_accuracy")):
+        raise UserError(
+            f"{path}: expected epochs counted from 0 with accuracies in [0, 1] and learning rates above 0, found others"
+        )
+    numbers["epoch"] = numbers["epoch"].astype(int) + 1
+    return numbers
 
 
 def median_trial(trials: Sequence[Trial]) -> Trial:

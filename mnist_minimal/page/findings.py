@@ -1,13 +1,12 @@
 """What the studies in a folder found: their trials, read and summarized."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mnist_minimal import ledger
 from mnist_minimal.errors import UserError
+from mnist_minimal.files import read_json
 from mnist_minimal.ledger import FAILED, STOPPED, Trial
 from mnist_minimal.published import Publication
 from mnist_minimal.recipes import RECIPES
@@ -143,8 +142,10 @@ def compared_measure(finding: Finding, publications: Sequence[Publication]) -> s
 
 
 def _is_ledger(csv: Path) -> bool:
+    if not csv.is_file():
+        return False
     with csv.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().lstrip("\ufeff").rstrip("\r\n") == ledger.HEADER
+        return file.readline(len(ledger.HEADER) + 4).lstrip("\ufeff").rstrip("\r\n") == ledger.HEADER
 
 
 def _finding(csv: Path, trials: list[Trial]) -> Finding:
@@ -172,11 +173,11 @@ def _finding(csv: Path, trials: list[Trial]) -> Finding:
 
 def _versions(path: Path) -> dict[str, str]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return {str(name): str(version) for name, version in content["versions"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: expected the versions that the study was begun with, found a file without them ({error!r}); "
             "restore or remove it"

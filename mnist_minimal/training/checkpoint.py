@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from mnist_minimal import archive
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import written_whole
 
 Arrays = list[np.ndarray]
@@ -72,7 +72,7 @@ class Checkpoint:
         except UserError as error:
             print(f"{path}: {error}; the trial starts anew", file=sys.stderr)
         except archive.DAMAGE as error:
-            print(f"{path}: damaged ({error or type(error).__name__}); the trial starts anew", file=sys.stderr)
+            print(f"{path}: damaged ({one_line(error)}); the trial starts anew", file=sys.stderr)
 
     def _read(self, path: Path, shapes: Sequence[tuple[int, ...]] | None) -> None:
         if not path.is_file():
