@@ -7,6 +7,7 @@ and this is a reader of that part alone. It knows neither filters nor other file
 Source: "HDF5 File Format Specification Version 3.0", The HDF Group, whose names of the parts are used here.
 """
 
+import itertools
 import math
 import struct
 from collections.abc import Iterator
@@ -19,10 +20,12 @@ from mnist_minimal.errors import UserError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-# All that is read of one file; every part counts as this much more than it has. It bounds the time that a file can take
-# whose parts lie on top of each other.
-MAX_READ_BYTES = 40_000_000
+# All that is read of one file; every part counts as this much more than it has. That bounds what a file can take whose
+# parts lie inside each other: some seconds, and 200 MB of memory.
+MAX_READ_BYTES = 16_000_000
 PART_BYTES = 24
+
+MAX_MEMBERS = 10_000
 
 MAX_NAME_BYTES = 1_000
 
@@ -190,8 +193,11 @@ class Object:
         if ATTRIBUTE_INFO in self._by_kind:
             raise UserError(f"expected attributes of {shown(name)} as Keras writes them, found a newer form")
         self._attributes = dict(self._attribute(message) for message in messages if message.kind == ATTRIBUTE)
-        children = [child for message in messages for child in self._members(message)]
-        self.children = dict(sorted(children, key=lambda child: child[0]))
+        members = (member for message in messages for member in self._members(message))
+        found = list(itertools.islice(members, MAX_MEMBERS + 1))
+        if len(found) > MAX_MEMBERS:
+            raise UserError(f"expected at most {MAX_MEMBERS:,} names in the group {shown(name)}, found more")
+        self.children = dict(sorted(found, key=lambda member: member[0]))
 
     def texts(self, name: str, most: int, most_bytes: int) -> list[str]:
         """The text or the list of texts in an attribute; [] where the attribute is absent or empty.

@@ -74,10 +74,10 @@ def described(layers: int) -> dict[str, Any]:
     return {"class_name": "Functional", "config": config}
 
 
-def h5(numbered: bool, latest: bool = False) -> bytes:
+def h5(numbered: bool) -> bytes:
     """A file of two layers' weights, in the layout of `.weights.h5` or in that of `.h5`."""
     file = io.BytesIO()
-    with h5py.File(file, "w", libver="latest" if latest else None) as hdf5:
+    with h5py.File(file, "w") as hdf5:
         if numbered:
             for name in ("dense", "dense_1"):
                 hdf5[f"layers/{name}/vars/0"] = np.ones((2, 2), np.float32)
@@ -276,7 +276,7 @@ def targets() -> dict[str, Target]:
             ),
         ),
         "npz": Target(read_npz, member_changed, (npz(False), npz(True))),
-        "h5": Target(read_model, hdf5_changed, (h5(False), h5(True), h5(False, latest=True), h5(True, latest=True))),
+        "h5": Target(read_model, hdf5_changed, (h5(False), h5(True))),
         "keras": Target(read_model, member_changed, (keras(),)),
         "recognition": Target(recognize_model, member_changed, (KERAS2.read_bytes(), zipped_keras2())),
     }
@@ -309,6 +309,10 @@ def main() -> None:
             message = str(error)
             if not message.isprintable():
                 raise AssertionError(f"a message that is not one plain line: {message!r}") from error
+
+    # They must be valid; and what is imported and built first takes longer than any input may.
+    for content in target.seeds:
+        target.read(content)
 
     def change(content: bytes, most: int, seed: int) -> bytes:
         return target.change(content, random.Random(seed))[:most]
