@@ -71,7 +71,7 @@ class Checkpoint:
             self._read(path, shapes)
         except UserError as error:
             print(f"{path}: {error}; the trial starts anew", file=sys.stderr)
-        except archive.DAMAGE as error:
+        except (AttributeError, *archive.DAMAGE) as error:
             print(f"{path}: damaged ({one_line(error)}); the trial starts anew", file=sys.stderr)
 
     def _read(self, path: Path, shapes: Sequence[tuple[int, ...]] | None) -> None:
