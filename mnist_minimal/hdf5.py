@@ -182,27 +182,29 @@ class Object:
     """
 
     def __init__(self, file: File, address: int, name: str) -> None:
-        self.name, self._file = name, file
+        # The file keeps its objects, so none keeps the file: all of it is freed as soon as nobody has it any more.
+        self.name = name
         version, _, _, _, size = file.fields(address, "BBHII")
         if version != 1:
             raise UserError(f"expected {shown(name)} in HDF5's earliest form, as Keras writes it, found another form")
-        messages = self._messages(address + 16, size)
+        messages = self._messages(file, address + 16, size)
         # All that is asked for later is looked up here: thousands of names may lead to one object.
         self._by_kind = {message.kind: message for message in messages}
         self.is_group = bool(self._by_kind.keys() & {SYMBOL_TABLE, LINK_INFO, LINK})
         if ATTRIBUTE_INFO in self._by_kind:
             raise UserError(f"expected attributes of {shown(name)} as Keras writes them, found a newer form")
         self._attributes = dict(self._attribute(message) for message in messages if message.kind == ATTRIBUTE)
-        members = (member for message in messages for member in self._members(message))
+        members = (member for message in messages for member in self._members(file, message))
         found = list(itertools.islice(members, MAX_MEMBERS + 1))
         if len(found) > MAX_MEMBERS:
             raise UserError(f"expected at most {MAX_MEMBERS:,} names in the group {shown(name)}, found more")
         self.children = dict(sorted(found, key=lambda member: member[0]))
 
-    def texts(self, name: str, most: int, most_bytes: int) -> list[str]:
+    def texts(self, file: File, name: str, most: int, most_bytes: int) -> list[str]:
         """The text or the list of texts in an attribute; [] where the attribute is absent or empty.
 
         Args:
+            file: The file of the object.
             name: The attribute.
             most: How many texts there may be.
             most_bytes: How many bytes they may have together.
@@ -221,7 +223,7 @@ class Object:
             text = value[start : start + size]
             if kind == VARIABLE_LENGTH:
                 length, collection, index = _numbers(text, "IQI")
-                text = self._file.heap_object(collection, index)[:length] if length else b""
+                text = file.heap_object(collection, index)[:length] if length else b""
             texts.append(text.rstrip(b"\0").decode())
             most_bytes -= len(text)
             if most_bytes < 0:
@@ -232,8 +234,11 @@ class Object:
         """Whether there is an attribute of a name."""
         return name in self._attributes
 
-    def array(self) -> Array:
+    def array(self, file: File) -> Array:
         """The array that this is.
+
+        Args:
+            file: The file of the object.
 
         Raises:
             UserError: if it is none, or does not lie in the file in one piece, or holds other than IEEE 754 numbers.
@@ -254,19 +259,19 @@ class Object:
             raise UserError(f"expected floating-point numbers in {shown(self.name)}, found others")
         if layout[1] == COMPACT:
             (size,) = _numbers(layout[2:], "H")
-            return Array(self.name, shape, dtype, self._file, None, size, layout[4:])
+            return Array(self.name, shape, dtype, file, None, size, layout[4:])
         start, size = _numbers(layout[2:], "QQ")
-        return Array(self.name, shape, dtype, self._file, start, size)
+        return Array(self.name, shape, dtype, file, start, size)
 
-    def _messages(self, address: int, size: int) -> list[Message]:
+    def _messages(self, file: File, address: int, size: int) -> list[Message]:
         """The messages of use to us in the blocks of a header, of which the first lies at an address."""
         found = []
         blocks = [(address, size)]
         for start, length in blocks:
             at, end = start, start + length
             while at + 8 <= end:
-                kind, size, flags = self._file.fields(at, "HHB")
-                content = self._file.part(at + 8, size)
+                kind, size, flags = file.fields(at, "HHB")
+                content = file.part(at + 8, size)
                 at += 8 + size
                 if kind == CONTINUATION:
                     start, length = _numbers(content, "QQ")
@@ -275,10 +280,10 @@ class Object:
                     found.append(Message(kind, flags, content))
         return found
 
-    def _members(self, message: Message) -> Iterator[tuple[str, int | None]]:
+    def _members(self, file: File, message: Message) -> Iterator[tuple[str, int | None]]:
         """The members of a group that a message lists or leads to."""
         if message.kind == SYMBOL_TABLE:
-            yield from self._symbols(*_numbers(message.content, "QQ"))
+            yield from self._symbols(file, *_numbers(message.content, "QQ"))
         elif message.kind == LINK:
             yield _link(message.content)
         elif message.kind == LINK_INFO:
@@ -290,25 +295,25 @@ class Object:
                     "link that leads elsewhere"
                 )
 
-    def _symbols(self, tree: int, heap: int) -> Iterator[tuple[str, int | None]]:
+    def _symbols(self, file: File, tree: int, heap: int) -> Iterator[tuple[str, int | None]]:
         """The members in a tree of symbol tables, whose names are in a heap; sections III.A to III.D."""
         damage = UserError(f"expected the names in the group {shown(self.name)}, found damage in their place")
-        if self._file.part(heap, 4) != b"HEAP":
+        if file.part(heap, 4) != b"HEAP":
             raise damage
-        size, _, start = self._file.fields(heap + 8, "QQQ")
-        names = self._file.part(start, size)
+        size, _, start = file.fields(heap + 8, "QQQ")
+        names = file.part(start, size)
         waiting = [tree]
         while waiting:
             node = waiting.pop()
-            signature = self._file.part(node, 4)
+            signature = file.part(node, 4)
             if signature == b"TREE":
-                _, _, used = self._file.fields(node + 4, "BBH")
+                _, _, used = file.fields(node + 4, "BBH")
                 # A key stands before every child.
-                waiting += self._file.fields(node + 24, f"{2 * used}Q")[1::2]
+                waiting += file.fields(node + 24, f"{2 * used}Q")[1::2]
             elif signature == b"SNOD":
-                (used,) = self._file.fields(node + 6, "H")
+                (used,) = file.fields(node + 6, "H")
                 for entry in range(node + 8, node + 8 + 40 * used, 40):
-                    offset, address, cache = self._file.fields(entry, "QQI")
+                    offset, address, cache = file.fields(entry, "QQI")
                     name = names[offset : offset + MAX_NAME_BYTES].partition(b"\0")[0].decode()
                     yield name, None if cache == SOFT_LINK else address
             else:

@@ -125,14 +125,17 @@ def _config(text: str | bytes) -> dict[str, Any]:
 
 def _contents(file: File, config: dict[str, Any] | None) -> Contents:
     """What there is in an HDF5 file in one of the two layouts of Keras."""
-    described = _texts(file.root, "model_config")
+    described = _texts(file, file.root, "model_config")
     if described:
         config = _config(described[0])
     top = _child(file, file.root, "model_weights") if "model_weights" in file.root.children else file.root
     if top.has_attribute("layer_names"):
         datasets = {
-            name: [_array(file, top, f"{name}/{weight}") for weight in _texts(_group(file, top, name), "weight_names")]
-            for name in _texts(top, "layer_names")
+            name: [
+                _array(file, top, f"{name}/{weight}")
+                for weight in _texts(file, _group(file, top, name), "weight_names")
+            ]
+            for name in _texts(file, top, "layer_names")
         }
         return Contents(config, datasets, numbered=False)
     if "layers" in file.root.children:
@@ -182,9 +185,9 @@ def _group(file: File, group: Object, path: str) -> Object:
 def _array(file: File, group: Object, path: str) -> Array:
     """The array of floating-point numbers at a path under a group, if all of it lies in the file as Keras writes it."""
     parent, _, name = path.rpartition("/")
-    return _child(file, _group(file, group, parent), name).array()
+    return _child(file, _group(file, group, parent), name).array(file)
 
 
-def _texts(group: Object, name: str) -> list[str]:
+def _texts(file: File, group: Object, name: str) -> list[str]:
     """The text or the list of texts in an attribute; [] where the attribute is absent or empty."""
-    return group.texts(name, MAX_NAMES, MAX_CONFIG_BYTES)
+    return group.texts(file, name, MAX_NAMES, MAX_CONFIG_BYTES)
