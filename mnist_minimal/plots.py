@@ -258,7 +258,7 @@ def read_history(path: Path) -> "pandas.DataFrame":
             f"rows of {ascii(list(history.columns))[:200]}"
         )
     numbers = history[expected].apply(pandas.to_numeric, errors="coerce").astype(float)
-    right = numbers["epoch"].eq(range(len(numbers))).all() and numbers["learning_rate"].gt(0).all()
+    right = numbers["epoch"].tolist() == list(range(len(numbers))) and (numbers["learning_rate"] > 0).all()
     if not right or not all(numbers[name].between(0, 1).all() for name in ("accuracy", "val_accuracy")):
         raise UserError(
             f"{path}: expected epochs counted from 0 with accuracies in [0, 1] and learning rates above 0, found others"
