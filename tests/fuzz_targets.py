@@ -30,7 +30,7 @@ with atheris.instrument_imports(include=["mnist_minimal"]):
     from mnist_minimal.data_choice import Choice
     from mnist_minimal.errors import UserError
 
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS = 60
 MEMORY_MEGABYTES = 1500
 
 FOLDER = Path("fuzzed")
