@@ -9,7 +9,7 @@ from typing import Any
 
 from mnist_minimal.errors import UserError, one_line
 
-# Of a text that is read whole; the history of a trial has 80 bytes an epoch.
+# Of a text that is read whole; the history of a trial has about 90 bytes an epoch.
 MAX_TEXT_BYTES = 10_000_000
 
 

@@ -28,7 +28,7 @@ CALLBACK_STATE = {
     "EarlyStopping": ("best", "wait", "best_epoch", "stopped_epoch"),
 }
 
-# A file may not make us take more memory than about twice as much; the published models' have 30 kB.
+# What a file may unpack to, and what of it may be the state in JSON.
 MAX_BYTES = 500_000_000
 MAX_STATE_BYTES = 4_000_000
 
