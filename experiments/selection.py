@@ -22,7 +22,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mnist_minimal import ledger, plots, user_files
+from mnist_minimal import files, ledger, plots
 from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.compare import Sample, interval, probability, table
 from mnist_minimal.errors import UserError
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="folder of both studies")
     parser.add_argument("--out", type=Path, default=Path("results/selection.png"), metavar="FILE.png")
     options = parser.parse_args(arguments)
-    user_files.check_output(options.out, user_files.PICTURE)
+    files.check_output(options.out, files.PICTURE)
     source, holdout = (finished(options.results / f"{name}.csv") for name in ("sep997", "sep997-holdout"))
     print(*report(source, holdout), sep="\n\n")
     figure = Figure(figsize=(9, 6), layout="constrained")

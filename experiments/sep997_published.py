@@ -23,7 +23,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mnist_minimal import plots, user_files
+from mnist_minimal import files, plots
 from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.compare import Sample, compare_pairs, interval, markdown, probability, read_sample, table
 from mnist_minimal.errors import UserError
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--published", type=Path, metavar="FILE")
     parser.add_argument("--out", type=Path, default=Path("results/sep997-published.png"), metavar="FILE.png")
     options = parser.parse_args(arguments)
-    user_files.check_output(options.out, user_files.PICTURE)
+    files.check_output(options.out, files.PICTURE)
     reference = os.environ.get("MNIST_MINIMAL_REFERENCE")
     if options.published is None and not reference:
         raise UserError("expected --published FILE or MNIST_MINIMAL_REFERENCE, found neither; the docstring says more")

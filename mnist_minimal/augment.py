@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnist_minimal import user_files
+from mnist_minimal import files
 from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.data_choice import add_arguments, from_arguments
 from mnist_minimal.errors import UserError
@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"expected a seed from 0 to 2**64 - 1 and an epoch from 1 to {MAX_EPOCH}, found {options.seed} and "
             f"{options.epoch}"
         )
-    path = user_files.check_output(options.out or Path(f"{file_name(options.model)}-augmented.png"), user_files.PICTURE)
+    path = files.check_output(options.out or Path(f"{file_name(options.model)}-augmented.png"), files.PICTURE)
     from mnist_minimal import data
     from mnist_minimal.plots import save_figure
 

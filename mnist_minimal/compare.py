@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal import ledger, user_files
+from mnist_minimal import files, ledger
 from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.errors import UserError
 from mnist_minimal.ledger import FAILED, MEASURES, STOPPED, Trial
@@ -75,7 +75,7 @@ def read_sample(path: Path, measure: str, name: str | None = None) -> Sample:
     """
     name = path.stem if name is None else name
     try:
-        text = user_files.read(path, ledger.MAX_BYTES).decode("utf-8-sig")
+        text = files.read(path, ledger.MAX_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: expected accuracies as text in UTF-8, found what can't be read ({error}); name another file, or "
@@ -128,9 +128,9 @@ def _recipe(path: Path) -> dict[str, Any]:
     It is {} for a CSV that was sent alone and is compared by what its rows say.
     """
     try:
-        recipe = user_files.read_json(path.with_suffix(".json"))["recipe"]
+        recipe = files.read_json(path.with_suffix(".json"))["recipe"]
         return _flat(recipe, "recipe") if isinstance(recipe, dict) else {}
-    except (OSError, UserError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, UserError, KeyError, TypeError):
         return {}
 
 
@@ -362,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     options = parse(arguments)
     if options.out:
-        user_files.check_output(options.out, user_files.PICTURE)
+        files.check_output(options.out, files.PICTURE)
     samples = read_samples(options.studies, options.results, options.measure)
     unlike = differences(samples)
     if unlike and not options.mix:

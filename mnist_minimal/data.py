@@ -6,19 +6,23 @@ background; the labels are int64 of shape (n,) in 0 .. 9.
 
 import gzip
 import hashlib
+import io
+import math
 import os
 import re
 import socket
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from mnist_minimal import archive
 from mnist_minimal.data_choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, one_line
 
 # The idx file of each array, and its MD5 sum when it is MNIST's; http://yann.lecun.com/exdb/mnist names the files.
 IDX_FILES = {
@@ -28,8 +32,9 @@ IDX_FILES = {
     "y_test": ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
 }
 
-# A file may not make us take more memory than this for one array; MNIST's largest has 47,040,000 bytes.
-MAX_ARRAY_BYTES = 500_000_000
+# The four arrays together may have as many bytes, nine times MNIST's 54,950,000. To read them takes at most twice as
+# much memory, whatever there is in a file.
+MAX_BYTES = 500_000_000
 
 DOWNLOAD_TIMEOUT_SECONDS = 20
 
@@ -213,7 +218,7 @@ def _load_from_keras() -> Dataset:
         (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
     # Keras passes on whatever urllib, the file system or a damaged cache raised.
     except Exception as error:
-        raise MnistUnavailableError(f"Keras has no usable copy and its download failed ({_one_line(error)})") from error
+        raise MnistUnavailableError(f"Keras has no usable copy and its download failed ({one_line(error)})") from error
     finally:
         socket.setdefaulttimeout(before)
     arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
@@ -224,18 +229,14 @@ def _load_from_keras() -> Dataset:
 def _read(path: Path) -> dict[str, np.ndarray]:
     """The four arrays of an .npz or of a folder of idx files, checked for shape, type and labels."""
     if path.is_dir():
-        arrays = {key: _read_idx(path, key) for key in IDX_FILES}
+        arrays = _read_idx(path)
     elif path.is_file():
         arrays = _read_npz(path)
     else:
-        raise UserError(f"{path}: expected an .npz file or a folder of idx files, found nothing there; check --data")
+        found = "a device or a pipe" if path.exists() else "nothing"
+        raise UserError(f"{path}: expected an .npz file or a folder of idx files, found {found} there; check --data")
     for part in ("train", "test"):
-        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if len(images) != len(labels) or not len(images):
-            raise UserError(
-                f"{path}: expected as many labels as images and at least one, found {len(images)} images in x_{part} "
-                f"and {len(labels)} labels in y_{part}"
-            )
+        labels = arrays[f"y_{part}"]
         if labels.min() < 0 or labels.max() > 9:
             raise UserError(
                 f"{path}: expected labels 0 .. 9, found {labels.min()} .. {labels.max()} in y_{part}; the data must "
@@ -244,79 +245,109 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_layout(where: str, key: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuses an array by its shape and type, before it is read."""
-    if key.startswith("x"):
-        right = len(shape) == 3 and shape[1:] == (28, 28) and dtype == np.uint8
-        expected = "uint8 images of shape (n, 28, 28)"
-    else:
-        right = len(shape) == 1 and dtype.kind in "iu"
-        expected = "integer labels of shape (n,)"
-    if not right:
-        raise UserError(f"{where}: expected {key} to be {expected}, found {dtype} of shape {shape}")
-    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    if size > MAX_ARRAY_BYTES:
-        raise UserError(f"{where}: expected {key} to have at most {MAX_ARRAY_BYTES:,} bytes, found {size:,}")
+def _check_layouts(where: dict[str, Path], layouts: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Refuses the four arrays by their shapes and types, before any of them is read.
+
+    Args:
+        where: The file of each array.
+        layouts: Shape and type of each array.
+    """
+    for key, (shape, dtype) in layouts.items():
+        if key.startswith("x"):
+            right = len(shape) == 3 and shape[1:] == (28, 28) and dtype == np.uint8
+            expected = "uint8 images of shape (n, 28, 28)"
+        else:
+            right = len(shape) == 1 and dtype.kind in "iu"
+            expected = "integer labels of shape (n,)"
+        if not right:
+            raise UserError(f"{where[key]}: expected {key} to be {expected}, found {dtype} of shape {shape}")
+    sizes = {key: math.prod(shape) * dtype.itemsize for key, (shape, dtype) in layouts.items()}
+    if sum(sizes.values()) > MAX_BYTES:
+        largest = where[max(sizes, key=lambda key: sizes[key])]
+        raise UserError(
+            f"{largest}: expected at most {MAX_BYTES:,} bytes of images and labels, found {sum(sizes.values()):,}"
+        )
+    for part in ("train", "test"):
+        images, labels = (layouts[f"{axis}_{part}"][0][0] for axis in "xy")
+        if images != labels or not images:
+            raise UserError(
+                f"{where[f'y_{part}']}: expected as many labels as images and at least one, found {images} images in "
+                f"x_{part} and {labels} labels in y_{part}"
+            )
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with _npz_opened(path) as npz:
+        missing = [key for key in IDX_FILES if f"{key}.npy" not in npz.namelist()]
+        if missing:
+            raise UserError(
+                f"expected the arrays {', '.join(IDX_FILES)} as in keras.datasets.mnist, found no {', '.join(missing)}"
+            )
+        layouts = {key: archive.layout(npz, key) for key in IDX_FILES}
+    _check_layouts(dict.fromkeys(IDX_FILES, path), layouts)
+    with _npz_opened(path) as npz:
+        return {key: archive.array(npz, key) for key in IDX_FILES}
+
+
+@contextmanager
+def _npz_opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            missing = [key for key in IDX_FILES if f"{key}.npy" not in archive.namelist()]
-            if missing:
-                raise UserError(
-                    f"{path}: expected the arrays {', '.join(IDX_FILES)} as in keras.datasets.mnist, found no "
-                    f"{', '.join(missing)}"
-                )
-            arrays = {}
-            for key in IDX_FILES:
-                with archive.open(f"{key}.npy") as member:
-                    _check_layout(str(path), key, *_npy_header(member))
-                with archive.open(f"{key}.npy") as member:
-                    arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
-            return arrays
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, NotImplementedError) as error:
+        with archive.opened(path) as npz:
+            yield npz
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except archive.DAMAGE as error:
         raise UserError(
             f"{path}: expected an .npz in the layout of keras.datasets.mnist, found a file that can't be read as one "
-            f"({_one_line(error)}); is it complete?"
+            f"({one_line(error)}); is it complete?"
         ) from error
 
 
-def _npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
-    return shape, dtype
+def _read_idx(folder: Path) -> dict[str, np.ndarray]:
+    """Four idx files: two zero bytes, the type 8 (unsigned byte), the number of axes, their lengths, the bytes."""
+    paths = {key: _idx_path(folder, name) for key, (name, _) in IDX_FILES.items()}
+    shapes = {key: _idx_shape(path, axes=3 if key.startswith("x") else 1) for key, path in paths.items()}
+    _check_layouts(paths, {key: (shape, np.dtype(np.uint8)) for key, shape in shapes.items()})
+    return {key: _idx_array(path, shapes[key]) for key, path in paths.items()}
 
 
-def _read_idx(folder: Path, key: str) -> np.ndarray:
-    """One idx file: two zero bytes, the type 8 (unsigned byte), the number of axes, their lengths, the bytes."""
-    name = IDX_FILES[key][0]
-    candidates = [
-        folder / f"{variant}{ending}" for variant in (name, name.replace("-idx", ".idx")) for ending in ("", ".gz")
-    ]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if path is None:
-        raise UserError(f"{folder}: expected the four idx files of MNIST, found no {name} or {name}.gz")
-    axes = 3 if key.startswith("x") else 1
+def _idx_path(folder: Path, name: str) -> Path:
+    """One of the idx files in a folder, under the name that it has there, compressed or not."""
+    for variant in (name, name.replace("-idx", ".idx")):
+        for candidate in (folder / variant, folder / f"{variant}.gz"):
+            if candidate.is_file():
+                return candidate
+    raise UserError(f"{folder}: expected the four idx files of MNIST, found no {name} or {name}.gz")
+
+
+@contextmanager
+def _idx_opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.read(4 + 4 * axes)
-            if len(header) < 4 + 4 * axes or header[:4] != bytes([0, 0, 8, axes]):
-                raise UserError(
-                    f"{path}: expected an idx file of unsigned bytes with {axes} axes (it starts with "
-                    f"{bytes([0, 0, 8, axes]).hex()}), found a start of {header[:4].hex() or 'no bytes at all'}"
-                )
-            shape = tuple(int.from_bytes(header[start : start + 4], "big") for start in range(4, len(header), 4))
-            _check_layout(str(path), key, shape, np.dtype(np.uint8))
-            size = int(np.prod(shape))
-            body = file.read(size + 1)
+            yield file
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f"{path}: expected a complete gzip file, found one that can't be read ({_one_line(error)})"
+            f"{path}: expected a complete gzip file, found one that can't be read ({one_line(error)})"
         ) from error
+
+
+def _idx_shape(path: Path, axes: int) -> tuple[int, ...]:
+    start = bytes([0, 0, 8, axes])
+    with _idx_opened(path) as file:
+        header = file.read(4 + 4 * axes)
+    if len(header) < 4 + 4 * axes or header[:4] != start:
+        raise UserError(
+            f"{path}: expected an idx file of unsigned bytes with {axes} axes (it starts with {start.hex()}), found a "
+            f"start of {header[:4].hex() or 'no bytes at all'}"
+        )
+    return tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
+
+
+def _idx_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    size = math.prod(shape)
+    with _idx_opened(path) as file:
+        file.read(4 + 4 * len(shape))
+        body = file.read(size + 1)
     if len(body) != size:
         found = "more" if len(body) > size else f"{len(body):,}"
         raise UserError(
@@ -331,7 +362,7 @@ def _parts_beside_mnist(arrays: dict[str, np.ndarray]) -> list[str]:
     for key, (_, expected) in IDX_FILES.items():
         lengths = b"".join(length.to_bytes(4, "big") for length in arrays[key].shape)
         digest = hashlib.md5(bytes([0, 0, 8, arrays[key].ndim]) + lengths, usedforsecurity=False)
-        digest.update(arrays[key].astype(np.uint8).tobytes())
+        digest.update(np.ascontiguousarray(arrays[key], np.uint8).data)
         if digest.hexdigest() != expected:
             wrong.append(key)
     return wrong
@@ -344,7 +375,3 @@ def _check_is_mnist(arrays: dict[str, np.ndarray], where: str) -> None:
             f"{where}: expected MNIST, found other data in {', '.join(wrong)} (its checksum is not MNIST's); to train "
             "on these images all the same, name them with --dataset-name"
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

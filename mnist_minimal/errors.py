@@ -23,3 +23,11 @@ def plain(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     line = " ".join(text.split())
     line = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: ascii(found[0])[1:-1], line)
     return line if len(line) <= max_characters else f"{line[: max_characters - 1]}…"
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message, or its class where it has none, as `plain` writes it, in at most 200 characters.
+
+    What a library says of a damaged file may quote any bytes of it.
+    """
+    return plain(str(error), 200) or type(error).__name__

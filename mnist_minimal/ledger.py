@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from mnist_minimal import user_files
+from mnist_minimal import files
 from mnist_minimal.errors import UserError, plain
 from mnist_minimal.files import refuse_link
 
@@ -251,7 +251,7 @@ def _write_at_end(path: Path, content: bytes) -> None:
 def _content(path: Path) -> _Content:
     """What there is in a CSV; nothing where there is none."""
     try:
-        data = user_files.read(path, MAX_BYTES)
+        data = files.read(path, MAX_BYTES)
     except FileNotFoundError:
         data = b""
     whole = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1

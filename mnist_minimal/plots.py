@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal import ledger, user_files
+from mnist_minimal import files, ledger
 from mnist_minimal.command_line import command_parser, run
-from mnist_minimal.errors import UserError, plain
+from mnist_minimal.errors import UserError, one_line, plain
 from mnist_minimal.ledger import Trial
 from mnist_minimal.model_choice import builder, file_name, model_name
 from mnist_minimal.study import recipe_epochs
@@ -34,9 +34,6 @@ MAX_BINS = 30
 # A longer name would leave no room for the picture.
 MAX_NAME = 60
 
-# The history of a million epochs.
-MAX_HISTORY_BYTES = 100_000_000
-
 
 def styles() -> Iterator[tuple[str, str, str]]:
     """The colours, lines and hatches of samples, in order and without end."""
@@ -54,7 +51,7 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     Raises:
         UserError: if the path has another ending or can't be written to.
     """
-    with user_files.output(path, user_files.PICTURE) as temporary:
+    with files.output(path, files.PICTURE) as temporary:
         figure.savefig(temporary, dpi=120)
     return path
 
@@ -243,7 +240,7 @@ def model_diagram(model: str, path: Path) -> None:
     import keras
 
     try:
-        with user_files.output(path, user_files.PICTURE) as temporary:
+        with files.output(path, files.PICTURE) as temporary:
             keras.utils.plot_model(
                 builder(model)(),
                 str(temporary),
@@ -273,11 +270,13 @@ def read_history(path: Path) -> "pandas.DataFrame":
     expected = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
     restore = "restore the file, or remove the trial's row and train it again"
     try:
-        history = pandas.read_csv(io.BytesIO(user_files.read(path, MAX_HISTORY_BYTES)))
+        history = pandas.read_csv(io.StringIO(files.read_text(path)))
     except FileNotFoundError as error:
         raise UserError(f"{path}: expected the history of a trial, found no such file; {restore}") from error
     except ValueError as error:
-        raise UserError(f"{path}: expected the history of a trial, found none ({error}); {restore}") from error
+        raise UserError(
+            f"{path}: expected the history of a trial, found none ({one_line(error)}); {restore}"
+        ) from error
     if not set(expected) <= set(history.columns) or not len(history):
         raise UserError(
             f"{path}: expected the columns {', '.join(expected)} and an epoch or more, found "
@@ -286,7 +285,7 @@ def read_history(path: Path) -> "pandas.DataFrame":
     try:
         figures = history[expected].astype(float)
     except ValueError as error:
-        raise UserError(f"{path}: expected numbers alone, found others ({error}); {restore}") from error
+        raise UserError(f"{path}: expected numbers alone, found others ({one_line(error)}); {restore}") from error
     # The loss of a trial that went astray may be anything.
     for column, highest in {"epoch": 1e6, "accuracy": 1.0, "val_accuracy": 1.0, "learning_rate": 1e6}.items():
         wrong = figures[column][~figures[column].between(0, highest)]
@@ -294,6 +293,8 @@ def read_history(path: Path) -> "pandas.DataFrame":
             raise UserError(
                 f"{path}: expected every {column} from 0 to {highest:g}, found {wrong.iloc[0]:g}; {restore}"
             )
+    if figures["epoch"].tolist() != list(range(len(figures))):
+        raise UserError(f"{path}: expected epochs counted from 0, found others; {restore}")
     history["epoch"] += 1
     return history
 

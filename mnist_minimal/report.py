@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal import __version__, user_files
+from mnist_minimal import __version__, files
 from mnist_minimal.command_line import command_parser, run
 from mnist_minimal.data_choice import Choice, add_arguments, from_arguments
 from mnist_minimal.errors import UserError
@@ -42,7 +42,7 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
     Raises:
         UserError: if there is no study with a finished trial, or one of its files is damaged or belongs to another.
     """
-    user_files.check_output(out)
+    files.check_output(out)
     from mnist_minimal.page import figures, words
     from mnist_minimal.page.findings import featured, find
 
@@ -70,7 +70,7 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
         script=f"<script>{script}</script>" if script else "",
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    with user_files.output(out) as temporary:
+    with files.output(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return missing
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import keras
 
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import written_whole
-from mnist_minimal.model_file import array, one_line, opened
+from mnist_minimal.model_file import array, read
 from mnist_minimal.models import MODELS
 from mnist_minimal.recognition import recognize, variables
 
@@ -73,9 +73,9 @@ def load(path: str | Path, builders: Mapping[str, Callable[[], keras.Model]] = M
             has no need of, as links to other files.
     """
     try:
-        with opened(Path(path)) as contents:
-            name, keys = recognize(contents, builders)
-            arrays = [array(dataset) for key in keys for dataset in contents.datasets[key]]
+        contents = read(Path(path))
+        name, keys = recognize(contents, builders)
+        arrays = [array(dataset) for key in keys for dataset in contents.datasets[key]]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     model = builders[name]()

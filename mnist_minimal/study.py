@@ -11,12 +11,9 @@ from filelock import FileLock
 
 from mnist_minimal import __version__
 from mnist_minimal.errors import UserError
-from mnist_minimal.files import read_whole, refuse_link, written_whole
+from mnist_minimal.files import read_json, refuse_link, written_whole
 from mnist_minimal.model_choice import file_name
 from mnist_minimal.recipes import Recipe
-
-# A recipe's JSON has about 2,000.
-MAX_JSON_BYTES = 1_000_000
 
 PACKAGES = ("tensorflow", "keras", "numpy")
 
@@ -97,12 +94,17 @@ def open_study(study: Study, recipe: Recipe, max_epochs: int) -> None:
                 with written_whole(study.json) as temporary:
                     temporary.write_text(content + "\n", encoding="utf-8")
                 return
-        begun = _read_json(study.json)
+        begun = read_json(study.json)
     except OSError as error:
         where = error.filename or study.out
         raise UserError(
             f"{where}: can't be written or read ({error.strerror}); choose another folder with --out"
         ) from error
+    if not isinstance(begun, dict):
+        raise UserError(
+            f"{study.json}: expected the study's recipe, found a {type(begun).__name__}; restore the file or use "
+            "another --out"
+        )
     for key, value in wanted.items():
         found = begun.get(key)
         if _without_prose(found) != _without_prose(value):
@@ -120,22 +122,10 @@ def recipe_epochs(csv: Path) -> int | None:
         csv: The study's CSV, beside which the JSON lies.
     """
     try:
-        epochs = _read_json(csv.with_suffix(".json"))["recipe"]["max_epochs"]
+        epochs = read_json(csv.with_suffix(".json"))["recipe"]["max_epochs"]
     except (OSError, UserError, KeyError, TypeError):
         return None
     return epochs if isinstance(epochs, int) else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        begun = json.loads(read_whole(path, MAX_JSON_BYTES))
-        if not isinstance(begun, dict):
-            raise ValueError(f"it holds a {type(begun).__name__}")
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: expected the study's recipe as JSON ({error}); restore the file or use another --out"
-        ) from error
-    return begun
 
 
 def _without_prose(recipe: Any) -> Any:

@@ -103,6 +103,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
             "backend": backend(job.trainer),
             "version": __version__,
         },
+        shapes=[weights.shape for weights in model.get_weights()],
     )
     history = job.study.history(seed)
     if checkpoint.epochs:

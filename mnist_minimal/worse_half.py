@@ -13,14 +13,14 @@ a trial that comes to `epoch` before one of a lower seed waits for it. No trial 
 import csv
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from statistics import median
 
 from filelock import FileLock, Timeout
 
 from mnist_minimal import ledger
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, one_line
+from mnist_minimal.files import read_text
 from mnist_minimal.recipes import WorseHalf
 from mnist_minimal.study import Study
 
@@ -103,17 +103,19 @@ class Comparison:
 def _correct(history: Path, last: int, images: int) -> dict[int, int]:
     """How many monitored images a trial got right, by epoch from 1 to at most `last`; {} where there is no history."""
     try:
-        with history.open(encoding="utf-8") as file:
-            # A line that is being written has no end yet.
-            lines = [line for line in islice(file, 1 + last) if line.endswith("\n")]
+        # A line that is being written has no end yet.
+        lines = [line for line in read_text(history).splitlines(keepends=True)[: 1 + last] if line.endswith("\n")]
         # Trainers write the ratio with more or fewer digits; the count of images is exact.
-        return {int(row["epoch"]) + 1: round(float(row["val_accuracy"]) * images) for row in csv.DictReader(lines)}
+        correct = {int(row["epoch"]) + 1: float(row["val_accuracy"]) * images for row in csv.DictReader(lines)}
+        if not all(0 <= count <= images for count in correct.values()):
+            raise ValueError("an accuracy that is not in [0, 1]")
+        return {epoch: round(count) for epoch, count in correct.items()}
     except FileNotFoundError:
         return {}
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
-            f"{history}: expected the history of a trial, to compare others with it, found none ({error}); restore the "
-            "file, or remove it to leave that trial out"
+            f"{history}: expected the history of a trial, to compare others with it, found none ({one_line(error)}); "
+            "restore the file, or remove it to leave that trial out"
         ) from error
 
 

@@ -1,6 +1,7 @@
-"""What several tests need: a place in the shell to run commands, and MNIST where the user's environment names it."""
+"""What several tests need: a shell to run commands in, MNIST where the user's environment names it, saved models."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,6 +50,30 @@ def run_python(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one model in both formats."""
+    from mnist_minimal.saving import save
+    from tests.model_files import randomized
+
+    folder = tmp_path_factory.mktemp("untouched")
+    for name in ("model.h5", "model.keras"):
+        save(randomized("sep997"), folder / name)
+    return folder
+
+
+@pytest.fixture
+def saved(untouched: Path, tmp_path: Path) -> Path:
+    """A .h5 file that `load` reads, to be tampered with."""
+    return Path(shutil.copy(untouched / "model.h5", tmp_path))
+
+
+@pytest.fixture
+def zipped(untouched: Path, tmp_path: Path) -> Path:
+    """A .keras file that `load` reads, to be tampered with."""
+    return Path(shutil.copy(untouched / "model.keras", tmp_path))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

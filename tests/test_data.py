@@ -3,12 +3,14 @@
 import gzip
 import hashlib
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mnist_minimal import data
 from mnist_minimal.data import Dataset, load, split
 from mnist_minimal.data_choice import Choice
 from mnist_minimal.errors import UserError
@@ -156,7 +158,156 @@ def test_a_header_that_declares_a_huge_array_is_refused_before_it_is_made(tmp_pa
     with zipfile.ZipFile(path, "a") as archive, archive.open("x_train.npy", "w") as member:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 28, 28)}
         np.lib.format.write_array_header_1_0(member, header)
-    with pytest.raises(UserError, match="at most 500,000,000 bytes, found 784,000,000,000"):
+    with pytest.raises(UserError, match="at most 500,000,000 bytes of images and labels, found 784,000,007,880"):
+        load_named(path)
+
+
+def npy(shape: str = "(10,)", descr: str = "'|u1'", version: int = 1) -> bytes:
+    """The start of an .npy file whose header says so, and no numbers."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}".encode()
+    return b"\x93NUMPY" + bytes([version, 0]) + len(header).to_bytes(2 if version == 1 else 4, "little") + header
+
+
+@pytest.mark.parametrize(
+    ("member", "complaint"),
+    [
+        (npy(f"({2**60},)"), r"at most 500,000,000 bytes of images and labels, found 1,152,921,504,606,"),
+        (npy(f"({2**64},)"), r"at most 500,000,000 bytes"),
+        (npy("(-10,)"), r"lengths of 0 and more, found the shape \(-10,\)"),
+        (npy("(10,)"), r"expected 10 bytes in y_test for its shape \(10,\), found 0"),
+        (npy("(10,)") + bytes(11), r"expected 10 bytes in y_test for its shape \(10,\), found 11"),
+        (npy("(10.0,)"), "can't be read as one"),
+        (npy("(" * 400 + ")" * 400), "can't be read as one"),
+        (npy("-" * 900 + "1"), "can't be read as one"),
+        (npy("(10,)", "'|V10'"), "integer labels"),
+        (npy("(10,)", "[('a\x1b[31m', '<i4')]"), "can't be read as one|integer labels"),
+        (npy("(10,)", "'" + "x" * 2000 + "'"), "can't be read as one"),
+        (npy(version=2)[:8] + b"\xff\xff\xff\xff" + b" " * 50_000_000, "can't be read as one"),
+        (npy(version=9) + bytes(10), "can't be read as one"),
+    ],
+)
+def test_a_hostile_header_is_refused(tmp_path, member, complaint):
+    path = write_npz(tmp_path, y_test=None)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("y_test.npy", member)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=complaint) as error:
+            load_named(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_arrays_that_are_there_twice_are_refused(tmp_path):
+    path = write_npz(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y_test.npy", npy())
+    with pytest.raises(UserError, match=r"expected one y_test\.npy in the archive, found 2"):
+        load_named(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_compressions_in_an_npz_are_refused(tmp_path, method):
+    path = write_npz(tmp_path, y_test=None)
+    with zipfile.ZipFile(path, "a", method) as archive:
+        archive.writestr("y_test.npy", npy() + bytes(10))
+    with pytest.raises(UserError, match=r"expected y_test\.npy stored or deflated"):
+        load_named(path)
+
+
+def test_an_encrypted_npz_is_refused(tmp_path):
+    path = write_npz(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"expected y_test\.npy readable in the archive, found it encrypted"):
+        load_named(path)
+
+
+def test_a_size_that_is_not_the_members_is_refused(tmp_path):
+    # The directory of the archive says that y_test has 2**62 bytes, in the field that zip64 has for it.
+    path = write_npz(tmp_path)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    name_end = entry + 46 + int.from_bytes(content[entry + 28 : entry + 30], "little")
+    more = (1).to_bytes(2, "little") + (8).to_bytes(2, "little") + (2**62).to_bytes(8, "little")
+    content[entry + 24 : entry + 28] = b"\xff" * 4
+    content[entry + 30 : entry + 32] = len(more).to_bytes(2, "little")
+    content[name_end:name_end] = more
+    end = content.rindex(b"PK\x05\x06")
+    size = int.from_bytes(content[end + 12 : end + 16], "little") + len(more)
+    content[end + 12 : end + 16] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"expected 10 bytes in y_test for its shape \(10,\), found 4,611,686,018,427"):
+        load_named(path)
+
+
+def test_a_million_names_in_an_npz_are_refused_before_they_are_read(tmp_path):
+    path = tmp_path / "images.npz"
+    name = b"x_train.npy"
+    entry = b"PK\x01\x02" + bytes(24) + len(name).to_bytes(2, "little") + bytes(16) + name
+    end = b"PK\x05\x06" + bytes(4) + b"\xff" * 4 + (1_000_000 * len(entry)).to_bytes(4, "little") + bytes(6)
+    path.write_bytes(entry * 1_000_000 + end)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="expected a list of files of at most 500,000 bytes, found 57,000,000"):
+            load_named(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with named pipes")
+def test_a_pipe_and_a_device_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path / "pipe.npz", Path("/dev/zero")):
+        with pytest.raises(UserError, match="idx files, found a device or a pipe there"):
+            load_named(path)
+    folder = tmp_path / "idx"
+    folder.mkdir()
+    write_idx(folder, random_arrays())
+    (folder / IDX_NAMES["y_test"]).unlink()
+    os.mkfifo(folder / IDX_NAMES["y_test"])
+    with pytest.raises(UserError, match="found no t10k-labels-idx1-ubyte"):
+        load_named(folder)
+
+
+def test_a_gzip_bomb_is_refused_where_its_images_end(tmp_path):
+    write_idx(tmp_path, random_arrays(), zipped=True)
+    path = tmp_path / f"{IDX_NAMES['x_train']}.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(idx_bytes(random_arrays()["x_train"]))
+        for _ in range(200):
+            file.write(bytes(1_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"\.gz: expected 23,520 bytes after the header .* found more"):
+            load_named(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", ["npz", "idx"])
+def test_reading_takes_at_most_twice_the_bytes_that_the_arrays_may_have(tmp_path, monkeypatch, form):
+    # The bound holds for any value of it, so that 500 MB need not be tried.
+    monkeypatch.setattr(data, "MAX_BYTES", 5_000_000)
+    arrays = random_arrays(train=6000, test=300)
+    arrays["x_train"] = np.asfortranarray(arrays["x_train"])
+    path = write_npz(tmp_path, **arrays) if form == "npz" else write_idx(tmp_path, arrays, zipped=True)
+    tracemalloc.start()
+    try:
+        dataset = load_named(path)
+        assert tracemalloc.get_traced_memory()[1] < 2 * 5_000_000 + 1_000_000
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(dataset.x_train[..., 0], arrays["x_train"])
+    arrays = random_arrays(train=6000, test=600)
+    path = write_npz(tmp_path, **arrays) if form == "npz" else write_idx(tmp_path, arrays, zipped=True)
+    with pytest.raises(UserError, match="at most 5,000,000 bytes of images and labels, found 5,181,000"):
         load_named(path)
 
 

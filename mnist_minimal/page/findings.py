@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mnist_minimal import ledger, user_files
+from mnist_minimal import ledger
 from mnist_minimal.errors import UserError
+from mnist_minimal.files import read_json
 from mnist_minimal.ledger import FAILED, STOPPED, Trial
 from mnist_minimal.published import Publication
 from mnist_minimal.recipes import RECIPES
@@ -162,11 +162,11 @@ def _finding(csv: Path, trials: list[Trial]) -> Finding:
 
 def _versions(path: Path) -> dict[str, str]:
     try:
-        content: Any = user_files.read_json(path)
+        content = read_json(path)
         return {str(name): str(version) for name, version in content["versions"].items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: expected the versions that the study was begun with, found a file without them ({error!r}); "
             "restore or remove it"

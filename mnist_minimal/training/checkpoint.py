@@ -8,7 +8,6 @@ import json
 import sys
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from mnist_minimal import archive
+from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import written_whole
 
 Arrays = list[np.ndarray]
@@ -27,6 +28,10 @@ CALLBACK_STATE = {
     "EarlyStopping": ("best", "wait", "best_epoch", "stopped_epoch"),
 }
 
+# What a file may unpack to, and what of it may be the state in JSON.
+MAX_BYTES = 500_000_000
+MAX_STATE_BYTES = 4_000_000
+
 
 class Checkpoint:
     """The state of one trial in a file, read when this is made and written after every epoch.
@@ -35,6 +40,8 @@ class Checkpoint:
         path: The file, an .npz; need not be there yet. None keeps the state in memory alone.
         identity: What must be equal for the trial to go on from the file: model, recipe, data, seed, trainer, version.
             A file of another trial is of no use to this one and is written over.
+        shapes: Shapes of the model's arrays in the order of `get_weights`; None where any will do. Of a user's own
+            model they may have changed since the file was written; the trial then starts anew.
 
     Attributes:
         epochs: Number of finished epochs in the file; 0 where there is none that fits.
@@ -44,7 +51,12 @@ class Checkpoint:
         reason: Why training was ended from outside before its recipe would have, or "".
     """
 
-    def __init__(self, path: Path | None = None, identity: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        identity: dict[str, Any] | None = None,
+        shapes: Sequence[tuple[int, ...]] | None = None,
+    ) -> None:
         self.path, self.identity = path, identity
         self.epochs = 0
         self.history: dict[str, list[float]] = {}
@@ -56,16 +68,30 @@ class Checkpoint:
         if path is None or not path.exists():
             return
         try:
-            self._read(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            print(f"{path}: damaged ({error}); the trial starts anew", file=sys.stderr)
+            self._read(path, shapes)
+        except UserError as error:
+            print(f"{path}: {error}; the trial starts anew", file=sys.stderr)
+        except (AttributeError, *archive.DAMAGE) as error:
+            print(f"{path}: damaged ({one_line(error)}); the trial starts anew", file=sys.stderr)
 
-    def _read(self, path: Path) -> None:
-        with np.load(path, allow_pickle=False) as file:
-            state = json.loads(file["state"].tobytes())
+    def _read(self, path: Path, shapes: Sequence[tuple[int, ...]] | None) -> None:
+        if not path.is_file():
+            raise UserError("expected a checkpoint, found a folder, a device or a pipe")
+        with archive.opened(path) as npz:
+            size = sum(member.file_size for member in npz.infolist())
+            if size > MAX_BYTES:
+                raise UserError(f"expected a checkpoint of at most {MAX_BYTES:,} bytes, found {size:,}")
+            if archive.member(npz, "state.npy").file_size > MAX_STATE_BYTES:
+                raise UserError(f"expected at most {MAX_STATE_BYTES:,} bytes of state, found more")
+            state = json.loads(archive.array(npz, "state").tobytes())
             if state["identity"] != self.identity:
                 return
-            arrays = {kind: [file[f"{kind}-{index}"] for index in range(n)] for kind, n in state["arrays"].items()}
+            arrays = {kind: _arrays(npz, kind, count) for kind, count in state["arrays"].items()}
+        _check_state(state)
+        for kind in ("weights", "best_weights"):
+            found = [array.shape for array in arrays.get(kind, [])]
+            if shapes is not None and found and found != list(shapes):
+                raise UserError(f"expected weights of the shapes that the model has now, {shapes}, found {found}")
         self.epochs, self.history, self.stopped = state["epochs"], state["history"], state["stopped"]
         self.reason = state.get("reason", "")
         self.train_seconds, self.cpu_seconds = state["train_seconds"], state["cpu_seconds"]
@@ -91,6 +117,34 @@ class Checkpoint:
         }
         with written_whole(self.path) as temporary:
             np.savez(temporary, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **flat)
+
+
+def _arrays(npz: zipfile.ZipFile, kind: str, count: int) -> Arrays:
+    names = [f"{kind}-{index}" for index in range(min(count, len(npz.infolist()) + 1))]
+    for name in names:
+        _, dtype = archive.layout(npz, name)
+        if dtype.kind not in "fiu":
+            raise UserError(f"expected numbers in {name}, found {dtype}")
+    return [archive.array(npz, name) for name in names]
+
+
+def _check_state(state: dict[str, Any]) -> None:
+    """Refuses a state whose values are not of the types that `write` gives them."""
+    numbers = (int, float)
+    right = (
+        isinstance(state["epochs"], int)
+        and state["epochs"] > 0
+        and isinstance(state["stopped"], bool)
+        and isinstance(state.get("reason", ""), str)
+        and all(isinstance(state[name], numbers) for name in ("train_seconds", "cpu_seconds"))
+        and state["history"].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
+        and all(len(values) == state["epochs"] for values in state["history"].values())
+        and all(isinstance(value, numbers) for values in state["history"].values() for value in values)
+        and all(tuple(values) == CALLBACK_STATE[name] for name, values in state["callbacks"].items())
+        and all(isinstance(value, numbers) for values in state["callbacks"].values() for value in values.values())
+    )
+    if not right:
+        raise UserError("expected the state of a training, found something else")
 
 
 class Resumption(keras.callbacks.Callback):
@@ -125,6 +179,7 @@ class Resumption(keras.callbacks.Callback):
         self.spent = self.checkpoint.train_seconds, self.checkpoint.cpu_seconds
         if not self.checkpoint.epochs:
             return
+        self._check()
         self.model.set_weights(self.checkpoint.arrays["weights"])
         self.restore_optimizer(self.checkpoint.arrays["optimizer"])
         for name, values in self.checkpoint.callbacks.items():
@@ -132,6 +187,22 @@ class Resumption(keras.callbacks.Callback):
                 setattr(self.kept[name], attribute, value)
         if stopping := self.kept.get("EarlyStopping"):
             stopping.best_weights = self.checkpoint.arrays["best_weights"]
+
+    def _check(self) -> None:
+        """Refuses a checkpoint that is not of this model, optimizer and callbacks."""
+        weights = self.model.get_weights()
+        expected = {"weights": weights, "optimizer": self.optimizer_state()}
+        if "EarlyStopping" in self.kept:
+            expected["best_weights"] = weights
+        layouts = [
+            {kind: [(array.shape, array.dtype) for array in found] for kind, found in arrays.items()}
+            for arrays in (self.checkpoint.arrays, expected)
+        ]
+        if layouts[0] != layouts[1] or self.checkpoint.callbacks.keys() != self.kept.keys():
+            raise UserError(
+                f"{self.checkpoint.path}: expected the state of this model, optimizer and schedule, found another; "
+                "remove the file, and the trial starts anew"
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         checkpoint = self.checkpoint

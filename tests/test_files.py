@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_minimal import augment, compare, ledger, plots, report, user_files
+from mnist_minimal import augment, compare, files, ledger, plots, report
 from mnist_minimal.command_line import run
 from mnist_minimal.errors import UserError
 from tests.test_ledger import FAILED, TRIAL
@@ -117,7 +117,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     (tmp_path / "page.html").write_text("old")
 
     def write():
-        with user_files.output(tmp_path / "page.html") as temporary:
+        with files.output(tmp_path / "page.html") as temporary:
             temporary.symlink_to("/dev/full")
             temporary.write_text("new")
 
@@ -154,16 +154,16 @@ def test_a_folder_is_made_for_the_picture(tmp_path):
 def test_reading_takes_files_up_to_a_size(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    assert user_files.read(path, 5) == b"12345"
+    assert files.read(path, 5) == b"12345"
     with pytest.raises(UserError, match="expected a file of at most 4 bytes, found a larger one"):
-        user_files.read(path, 4)
+        files.read(path, 4)
     with pytest.raises(FileNotFoundError):
-        user_files.read(tmp_path / "none", 4)
+        files.read(tmp_path / "none", 4)
     with pytest.raises(UserError, match="expected a file, found a folder, a pipe or a device"):
-        user_files.read(tmp_path, 4)
+        files.read(tmp_path, 4)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="expected a file, found a folder, a pipe or a device"):
-        user_files.read(tmp_path / "pipe", 4)
+        files.read(tmp_path / "pipe", 4)
 
 
 @pytest.mark.parametrize("content", ["", "{", 200_000 * "[", '"\\ud8', b"\xff", "9" * 10_000])
@@ -171,7 +171,7 @@ def test_what_is_no_json_is_a_value_error(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=r"JSON|nested|decode|line|digits|Expecting"):
-        user_files.read_json(path)
+        files.read_json(path)
 
 
 def test_the_other_files_of_a_study_can_not_keep_a_reader_waiting(study, capsys):  # noqa: F811

@@ -1,0 +1,36 @@
+"""The readers of foreign data under a fuzzer, for as many inputs as a CI can afford; `fuzz_targets` takes more."""
+
+import random
+
+import pytest
+
+pytest.importorskip("atheris", reason="needs the fuzzer atheris, which has no wheel for this Python or system")
+
+# Inputs of each target: together about a minute of one processor.
+RUNS = {"idx": 4000, "npz": 4000, "h5": 3000, "keras": 3000, "recognition": 300}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, None], ids=["known seed", "new seed"])
+@pytest.mark.parametrize("target", RUNS)
+def test_no_input_does_more_than_be_refused(target, seed, run_python):
+    # The seed of a failure stands in its message, the input in the folder that it names.
+    seed = seed or random.SystemRandom().randrange(2, 2**31)
+    finished = run_python("-m", "tests.fuzz_targets", target, "--runs", str(RUNS[target]), "--seed", str(seed))
+    assert finished.returncode == 0, f"--seed {seed}\n{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}"
+    assert f"Done {RUNS[target]} runs" in finished.stderr
+
+
+def test_the_fuzzer_tells_what_is_no_refusal(run_python, tmp_path):
+    # A reader with a fault, to see that it would be found.
+    (tmp_path / "faulty.py").write_text(
+        "from tests import fuzz_targets\n"
+        "def read(content):\n    if content[5:6] > b'\\x80':\n        raise KeyError('a fault')\n"
+        "target = fuzz_targets.targets()['idx']\n"
+        "fuzz_targets.targets = lambda: {'faulty': fuzz_targets.Target(read, target.change, target.seeds)}\n"
+        "fuzz_targets.main()\n"
+    )
+    finished = run_python("faulty.py", "faulty", "--runs", "100000", "--seed", "1")
+    assert finished.returncode != 0
+    assert "KeyError: 'a fault'" in finished.stdout + finished.stderr
+    assert list(tmp_path.glob("crash-*"))
