@@ -70,21 +70,27 @@ class Chain:
 
     Attributes:
         network: The `_core.Network`, whose parameters, moments and statistics are flat float32 arrays.
+
+    Raises:
+        UserError: if the core was not built, or has not what the model or the optimizer needs.
     """
 
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         require()
         self.model = model
         self.description = describe(model)
-        self.network = _core.Network(
-            input_shape=self.description.input_shape,
-            scale=self.description.scale,
-            offset=self.description.offset,
-            layers=[_core.Layer(**layer) for layer in self.description.layers],
-            parameters=sum(variable_size(variable) for variable in self.description.parameters),
-            statistics=sum(variable_size(variable) for variable in self.description.statistics),
-            optimizer=core_optimizer(optimizer),
-        )
+        try:
+            self.network = _core.Network(
+                input_shape=self.description.input_shape,
+                scale=self.description.scale,
+                offset=self.description.offset,
+                layers=[_core.Layer(**layer) for layer in self.description.layers],
+                parameters=sum(variable_size(variable) for variable in self.description.parameters),
+                statistics=sum(variable_size(variable) for variable in self.description.statistics),
+                optimizer=core_optimizer(optimizer),
+            )
+        except ValueError as error:  # Bounds that no model comes near which was meant.
+            raise UserError(f"{error} in {model.name!r}; train with --trainer keras") from error
         self.pull()
 
     def pull(self) -> None:
