@@ -238,6 +238,12 @@ CHAINS = {
         layers.Conv2D(5, 3, padding="same"),
         *head(),
     ),
+    "only flattened before the softmax": lambda: sequential(
+        layers.Conv2D(2, 5, activation="relu"), layers.AveragePooling2D((2, 1)), layers.Flatten(), layers.Softmax()
+    ),
+    "an activation of what is flattened, and the softmax": lambda: sequential(
+        layers.Conv2D(2, 5), layers.AveragePooling2D((2, 1)), layers.Flatten(), layers.LeakyReLU(0.3), layers.Softmax()
+    ),
     "three classes": lambda: sequential(layers.Conv2D(5, 3), *head(3)),
 }
 
@@ -619,7 +625,7 @@ def test_wrong_layers_raise() -> None:
             network({**good, **wrong})
     with pytest.raises(ValueError, match="at least one layer"):
         network()
-    with pytest.raises(ValueError, match="2\\*\\*28"):
+    with pytest.raises(ValueError, match="2\\*\\*24"):
         network(good, parameters=2**40)
     with pytest.raises(ValueError, match="statistics"):
         network(good, {"kind": "batch_norm", "in_shape": (1, 1, 10), "out_shape": (1, 1, 10)})
@@ -658,6 +664,10 @@ REFUSED = {
     "trainable": frozen,
     "2 inputs": branched,
     "ends with a softmax": lambda: sequential(layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(10)),
+    "one row of classes": lambda: sequential(layers.Conv2D(10, (9, 8)), layers.Softmax()),
+    "a result of": lambda: sequential(
+        layers.GlobalAveragePooling2D(), layers.Dense(2**20 + 1, "softmax", name="odd one")
+    ),
 }
 
 
@@ -667,7 +677,12 @@ def test_unsupported_models_are_refused_by_name(name: str) -> None:
     reason = unsupported(model)
     assert reason is not None
     assert "\n" not in reason
-    named = {"trainable": "frozen", "2 inputs": "sum", "ends with a softmax": "10"}.get(name, "odd one")
+    named = {
+        "trainable": "frozen",
+        "2 inputs": "sum",
+        "ends with a softmax": "(1, 1, 10)",
+        "one row of classes": "(None, 1, 1, 10)",
+    }.get(name, "odd one")
     assert named in reason
     if name not in ("padding", "pool strides"):
         assert name in reason

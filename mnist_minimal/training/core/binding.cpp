@@ -16,6 +16,9 @@ namespace {
 
 constexpr int kMaxThreads = 256;
 
+// No step may carry the count over the end of its type.
+constexpr int64_t kMaxSteps = int64_t(1) << 62;
+
 template <class Number>
 bool has_type(const py::array& array) {
   return py::isinstance<py::array_t<Number>>(array);
@@ -32,6 +35,9 @@ const Number* vector_data(const py::array& array, size_t size, const char* name)
                          py::str(py::dtype::of<Number>()).cast<std::string>() + ", found " + shape_text(array));
   }
   if (!(array.flags() & py::array::c_style)) throw py::value_error(std::string("expected ") + name + " in C order");
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) {
+    throw py::value_error(std::string("expected ") + name + " at an address that is a multiple of a number's size");
+  }
   if (size_t(array.size()) != size) {
     throw py::value_error(std::string("expected ") + name + " with " + std::to_string(size) + " numbers, found " +
                           shape_text(array));
@@ -97,11 +103,20 @@ int checked_threads(int threads) {
   return threads;
 }
 
+float checked_finite(float number, const char* name) {
+  if (!std::isfinite(number)) throw py::value_error(std::string("expected a finite ") + name);
+  return number;
+}
+
 py::tuple as_tuple(const Totals& totals) { return py::make_tuple(totals.loss, totals.correct, totals.helper_seconds); }
 
 Shape as_shape(const py::tuple& shape) {
   if (shape.size() != 3) throw py::value_error("expected a shape (height, width, channels)");
-  return {shape[0].cast<int>(), shape[1].cast<int>(), shape[2].cast<int>()};
+  try {
+    return {shape[0].cast<int>(), shape[1].cast<int>(), shape[2].cast<int>()};
+  } catch (const py::cast_error&) {
+    throw py::type_error("expected whole numbers below 2**31 in a shape (height, width, channels)");
+  }
 }
 
 Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& out, std::pair<int, int> kernel_size,
@@ -128,6 +143,8 @@ Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& 
   for (int side : pads) {
     if (side < 0 || (side > 0 && !padded)) throw py::value_error("expected no padding here, or one of at least 0");
   }
+  const bool pool = windowed && !padded;
+  if (pool && (slope != 1 || rate != 0)) throw py::value_error("expected no activation and no dropout in a pool");
   if (!windowed && kernel_size != std::pair<int, int>(1, 1)) throw py::value_error("expected no kernel size here");
   layer.in = as_shape(in);
   layer.out = as_shape(out);
@@ -136,8 +153,8 @@ Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& 
   layer.kernel = kernel;
   layer.bias = bias;
   layer.statistics = statistics;
-  layer.epsilon = epsilon;
-  layer.momentum = momentum;
+  layer.epsilon = checked_finite(epsilon, "epsilon");
+  layer.momentum = checked_finite(momentum, "momentum");
   layer.slope = slope;
   layer.drop = std::min(uint32_t(std::lround(rate * 65536)), 65535u);
   layer.dropout_index = dropout_index;
@@ -150,7 +167,7 @@ py::tuple train(Network& network, const py::array& images, const py::array& labe
   const uint8_t* values = checked_labels(network, images, labels);
   const int64_t* indices = checked_order(images, order);
   if (batch_size < 1) throw py::value_error("expected a batch size of at least 1");
-  if (!std::isfinite(learning_rate)) throw py::value_error("expected a finite learning rate");
+  checked_finite(learning_rate, "learning rate");
   const int64_t count = order.size();
   const int size = int(std::min<int64_t>(batch_size, count));
   checked_threads(threads);
@@ -238,10 +255,10 @@ PYBIND11_MODULE(_core, module) {
           "adam",
           [](float beta_1, float beta_2, float epsilon, float decay) {
             Optimizer optimizer;
-            optimizer.beta_1 = beta_1;
-            optimizer.beta_2 = beta_2;
-            optimizer.epsilon = epsilon;
-            optimizer.decay = decay;
+            optimizer.beta_1 = checked_finite(beta_1, "beta_1");
+            optimizer.beta_2 = checked_finite(beta_2, "beta_2");
+            optimizer.epsilon = checked_finite(epsilon, "epsilon");
+            optimizer.decay = checked_finite(decay, "decay");
             return optimizer;
           },
           py::kw_only(), py::arg("beta_1"), py::arg("beta_2"), py::arg("epsilon"), py::arg("decay"))
@@ -250,7 +267,7 @@ PYBIND11_MODULE(_core, module) {
           [](float momentum) {
             Optimizer optimizer;
             optimizer.kind = Optimizer::Kind::kMomentum;
-            optimizer.momentum = momentum;
+            optimizer.momentum = checked_finite(momentum, "momentum");
             return optimizer;
           },
           py::kw_only(), py::arg("momentum"));
@@ -260,12 +277,13 @@ PYBIND11_MODULE(_core, module) {
       .def(py::init([](const py::tuple& input_shape, float scale, float offset, const py::list& layers,
                        size_t parameters, size_t statistics, const Optimizer& optimizer) {
              std::vector<Layer> list;
-             for (const py::handle& layer : layers) list.push_back(layer.cast<Layer>());
-             if (parameters > (size_t(1) << 28) || statistics > (size_t(1) << 28)) {
-               throw py::value_error("expected at most 2**28 parameters");
+             for (const py::handle& layer : layers) {
+               if (!py::isinstance<Layer>(layer)) throw py::type_error("expected a list of layers");
+               list.push_back(layer.cast<Layer>());
              }
-             return std::make_unique<Network>(as_shape(input_shape), scale, offset, std::move(list), parameters,
-                                              statistics, optimizer, choose_kernels());
+             return std::make_unique<Network>(as_shape(input_shape), checked_finite(scale, "scale"),
+                                              checked_finite(offset, "offset"), std::move(list), parameters, statistics,
+                                              optimizer, choose_kernels());
            }),
            py::kw_only(), py::arg("input_shape"), py::arg("scale"), py::arg("offset"), py::arg("layers"),
            py::arg("parameters"), py::arg("statistics"), py::arg("optimizer"))
@@ -285,7 +303,7 @@ PYBIND11_MODULE(_core, module) {
       .def_property(
           "steps", [](const Network& self) { return self.steps; },
           [](Network& self, int64_t steps) {
-            if (steps < 0) throw py::value_error("expected at least 0 steps");
+            if (steps < 0 || steps > kMaxSteps) throw py::value_error("expected 0 .. 2**62 steps");
             self.steps = steps;
           },
           "Optimizer steps taken.");

@@ -20,6 +20,9 @@ Shape = tuple[int, int, int]
 # The default slope of keras.activations.leaky_relu, which does not tell.
 LEAKY_RELU_SLOPE = 0.2
 
+# What the core has as bounds: numbers in an image or in a layer's result, and parameters; see network.cpp.
+MOST_NUMBERS, MOST_PARAMETERS = 2**20, 2**24
+
 
 @dataclass
 class Description:
@@ -67,21 +70,27 @@ class Chain:
 
     Attributes:
         network: The `_core.Network`, whose parameters, moments and statistics are flat float32 arrays.
+
+    Raises:
+        UserError: if the core was not built, or has not what the model or the optimizer needs.
     """
 
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         require()
         self.model = model
         self.description = describe(model)
-        self.network = _core.Network(
-            input_shape=self.description.input_shape,
-            scale=self.description.scale,
-            offset=self.description.offset,
-            layers=[_core.Layer(**layer) for layer in self.description.layers],
-            parameters=sum(variable_size(variable) for variable in self.description.parameters),
-            statistics=sum(variable_size(variable) for variable in self.description.statistics),
-            optimizer=core_optimizer(optimizer),
-        )
+        try:
+            self.network = _core.Network(
+                input_shape=self.description.input_shape,
+                scale=self.description.scale,
+                offset=self.description.offset,
+                layers=[_core.Layer(**layer) for layer in self.description.layers],
+                parameters=sum(variable_size(variable) for variable in self.description.parameters),
+                statistics=sum(variable_size(variable) for variable in self.description.statistics),
+                optimizer=core_optimizer(optimizer),
+            )
+        except ValueError as error:  # Bounds that no model comes near which was meant.
+            raise UserError(f"{error} in {model.name!r}; train with --trainer keras") from error
         self.pull()
 
     def pull(self) -> None:
@@ -189,11 +198,25 @@ class Translation:
         self.softmax = False
         for layer in chained_layers(model):
             self.add_layer(layer)
-        if not self.softmax or self.shape[:2] != (1, 1):
+        if not self.softmax:
             raise UserError(
                 f"expected a model that ends with a softmax over classes, found {self.shape} at the end of "
                 f"{model.name!r}; train with --trainer keras"
             )
+        if len(model.outputs[0].shape) != 2:
+            raise UserError(
+                f"expected one row of classes for each image, found {model.outputs[0].shape} at the end of "
+                f"{model.name!r}; train with --trainer keras"
+            )
+        parameters = sum(variable_size(variable) for variable in self.description.parameters)
+        if parameters > MOST_PARAMETERS or np.prod(model.inputs[0].shape[1:]) > MOST_NUMBERS:
+            raise UserError(
+                f"expected at most {MOST_PARAMETERS} parameters and {MOST_NUMBERS} numbers in an image, found "
+                f"{parameters} and {tuple(model.inputs[0].shape[1:])} in {model.name!r}; train with --trainer keras"
+            )
+        if not self.description.layers or self.description.layers[-1]["out_shape"] != self.shape:
+            # What the softmax takes has to be one layer's result, also where the model only flattens before it.
+            self.append("elementwise", self.shape)
 
     def add_layer(self, layer: keras.layers.Layer) -> None:
         """Appends what one Keras layer does."""
@@ -210,6 +233,10 @@ class Translation:
             if value is not None and option.endswith(("_regularizer", "_constraint")):
                 raise self.refuse(layer, option)
         translate(self, layer)
+        if np.prod(self.shape) > MOST_NUMBERS:
+            raise self.refuse(
+                layer, f"a result of {np.prod(self.shape)} numbers for an image, more than {MOST_NUMBERS},"
+            )
 
     def refuse(self, layer: keras.layers.Layer, found: str) -> UserError:
         """The error for a layer, or for an option of it, that the core has not."""

@@ -53,6 +53,13 @@ DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer) 
 // The fewest channels, of input and output, with which a convolution makes two rows at once.
 constexpr int kChannelsForTwoRows = 8;
 
+// Bounds on what is asked for, so that an absurd network or batch is refused instead of taking all memory, and no product
+// of sizes overflows: numbers of an activation, also with its border; parameters, and copies of them for the layers; bytes
+// that one call needs.
+constexpr int64_t kMostNumbers = 1 << 20, kMostBordered = 1 << 22;
+constexpr size_t kMostParameters = size_t(1) << 24, kMostTurned = size_t(1) << 26;
+constexpr size_t kMostBytes = size_t(1) << 33;
+
 struct Border {
   int top = 0, left = 0, bottom = 0, right = 0;
 };
@@ -123,7 +130,12 @@ std::vector<Layer> fuse(const std::vector<Layer>& layers) {
 }
 
 void check_shapes(Shape input, const std::vector<Layer>& layers) {
-  const auto size = [](Shape shape) { return int64_t(shape.height) * shape.width * shape.channels; };
+  const auto numbers = [](int64_t height, int64_t width, int64_t channels, int64_t most) -> int64_t {
+    const bool few = height >= 1 && width >= 1 && channels >= 1 && height <= most && width <= most / height &&
+                     channels <= most / (height * width);
+    return few ? height * width * channels : 0;
+  };
+  const auto size = [&](Shape shape) { return numbers(shape.height, shape.width, shape.channels, kMostNumbers); };
   const auto equal = [](Shape a, Shape b) {
     return a.height == b.height && a.width == b.width && a.channels == b.channels;
   };
@@ -132,7 +144,7 @@ void check_shapes(Shape input, const std::vector<Layer>& layers) {
   for (const Layer& layer : layers) {
     const Shape shapes[] = {layer.in, layer.out};
     for (const Shape& shape : shapes) {
-      if (shape.height < 1 || shape.width < 1 || shape.channels < 1 || size(shape) > (1 << 20)) {
+      if (size(shape) == 0) {
         throw std::invalid_argument("expected shapes of 1 to 2**20 numbers in a layer");
       }
     }
@@ -145,8 +157,8 @@ void check_shapes(Shape input, const std::vector<Layer>& layers) {
     }
     last = layer.out;
     last_kind = layer.kind;
-    const int rows = layer.in.height + layer.pad_top + layer.pad_bottom;
-    const int columns = layer.in.width + layer.pad_left + layer.pad_right;
+    const int64_t rows = int64_t(layer.in.height) + layer.pad_top + layer.pad_bottom;
+    const int64_t columns = int64_t(layer.in.width) + layer.pad_left + layer.pad_right;
     if (layer.kernel_rows < 1 || layer.kernel_columns < 1 || rows < layer.kernel_rows ||
         columns < layer.kernel_columns) {
       throw std::invalid_argument("expected kernels and windows that fit into the layer's input");
@@ -167,6 +179,13 @@ void check_shapes(Shape input, const std::vector<Layer>& layers) {
         break;
       default:
         fits = equal(layer.out, layer.in);
+    }
+    // The border of the gradient makes its rows as many as those of the input and of the kernel together, less one.
+    if (has_kernel_window(layer) &&
+        (numbers(rows, columns, layer.in.channels, kMostBordered) == 0 ||
+         numbers(int64_t(layer.in.height) + layer.kernel_rows - 1, int64_t(layer.in.width) + layer.kernel_columns - 1,
+                 layer.out.channels, kMostBordered) == 0)) {
+      throw std::invalid_argument("expected at most 2**22 numbers in a layer with its border of zeros");
     }
     if (!fits) throw std::invalid_argument("expected a result of the shape that the layer's kind and input give");
   }
@@ -190,6 +209,9 @@ size_t kernel_size(const Layer& layer) {
 size_t bias_size(const Layer& layer) { return layer.kind == Kind::kInstanceNorm ? 1 : size_t(layer.out.channels); }
 
 void check_places(const std::vector<Layer>& layers, size_t parameters, size_t statistics) {
+  if (parameters > kMostParameters || statistics > kMostParameters) {
+    throw std::invalid_argument("expected at most 2**24 parameters");
+  }
   const auto inside = [](ptrdiff_t place, size_t size, size_t end) {
     return place >= 0 && size <= end && size_t(place) <= end - size;
   };
@@ -352,6 +374,16 @@ struct Network::Slot {
   Floats memory{nullptr, free_floats};
 };
 
+// How many floats a slot needs: [layers + 1] for activations and for choices, one after the other, and the rest.
+struct Network::Plan {
+  std::vector<size_t> activations, choices;
+  size_t results;        // the sum of these, and of what is saved
+  size_t most_gradient;  // of one layer
+  size_t rest;           // two gradients, or what is held
+
+  size_t floats() const { return results + rest; }
+};
+
 struct Network::Batch {
   Images images;
   const uint8_t* labels;
@@ -366,18 +398,15 @@ struct Network::Batch {
 
 Network::Network(Shape input, float scale, float offset, std::vector<Layer> layers, size_t parameters,
                  size_t statistics, Optimizer optimizer, const Kernels& kernels)
-    : parameters(parameters),
-      gradients(parameters),
-      moments(2 * parameters),
-      statistics(statistics),
-      input_(input),
-      scale_(scale),
-      offset_(offset),
-      optimizer_(optimizer),
-      kernels_(kernels) {
+    : input_(input), scale_(scale), offset_(offset), optimizer_(optimizer), kernels_(kernels) {
   if (layers.empty()) throw std::invalid_argument("expected at least one layer");
   check_shapes(input, layers);
   check_places(layers, parameters, statistics);
+  this->parameters.resize(parameters);
+  gradients.resize(parameters);
+  moments.resize(2 * parameters);
+  this->statistics.resize(statistics);
+  classes_ = layers.back().out.channels;  // An activation after Flatten becomes part of a layer of another shape.
   layers_ = fuse(layers);
   segments_.push_back(0);
   first_trained_ = layers_.size();
@@ -396,6 +425,7 @@ Network::Network(Shape input, float scale, float offset, std::vector<Layer> laye
     }
     batch_.emplace_back(layer.kind == Kind::kBatchNorm ? 4 * layer.in.channels : 0);
   }
+  if (turned > kMostTurned) throw std::invalid_argument("expected at most 2**26 weights in all kernels of the layers");
   turned_.resize(turned);
 }
 
@@ -407,11 +437,17 @@ void Network::reserve(size_t slots, size_t groups, size_t threads) {
     most_channels = std::max(most_channels, size_t(layer.in.channels));
     most_scratch = std::max(most_scratch, scratch_floats(layer));
   }
-  while (scratch_.size() < threads) scratch_.push_back(make_floats(most_scratch));
-  if (group_gradients_.size() < groups) {
-    group_gradients_.resize(groups, std::vector<float>(parameters.size()));
-    partials_.resize(groups, std::vector<double>(2 * most_channels));
+  const size_t bytes = sizeof(float) * (slots * plan_slot(true).floats() + threads * plan_slot(false).floats() +
+                                        threads * most_scratch + groups * parameters.size()) +
+                       sizeof(double) * groups * 2 * most_channels;
+  if (bytes > kMostBytes) {
+    throw std::invalid_argument("expected a network and a batch that take at most " + std::to_string(kMostBytes >> 30) +
+                                " GiB, found " + std::to_string((bytes >> 30) + 1) + " GiB; take smaller batches");
   }
+  // One after the other, each looked at by itself: memory may give out in between, and the caller may go on after that.
+  while (scratch_.size() < threads) scratch_.push_back(make_floats(most_scratch));
+  if (group_gradients_.size() < groups) group_gradients_.resize(groups, std::vector<float>(parameters.size()));
+  if (partials_.size() < groups) partials_.resize(groups, std::vector<double>(2 * most_channels));
   if (group_losses_.size() < groups) group_losses_.resize(groups);
   while (kept_.size() < slots) kept_.push_back(make_slot(true));
   while (passing_.size() < threads) passing_.push_back(make_slot(false));
@@ -422,34 +458,41 @@ bool Network::is_kept(size_t index) const {
   return std::find(segments_.begin(), segments_.end(), index) != segments_.end();
 }
 
-std::unique_ptr<Network::Slot> Network::make_slot(bool kept) const {
+Network::Plan Network::plan_slot(bool kept) const {
   const size_t count = layers_.size();
-  std::vector<size_t> floats(count + 1), choices(count + 1);
-  size_t total = 0, most_gradient = 0, most_held = 0;
+  Plan plan = {std::vector<size_t>(count + 1), std::vector<size_t>(count + 1), 0, 0, 0};
+  size_t most_held = 0;
   for (size_t i = 0; i <= count; ++i) {
     const Shape shape = i > 0 ? layers_[i - 1].out : input_;
-    if (i > 0) most_gradient = std::max(most_gradient, padded_floats(shape, gradient_border(layers_[i - 1])));
+    if (i > 0) plan.most_gradient = std::max(plan.most_gradient, padded_floats(shape, gradient_border(layers_[i - 1])));
     if (i < count && layers_[i].kind == Kind::kBatchNorm) most_held = std::max(most_held, padded_floats(shape, {}));
     if (is_kept(i) != kept) continue;
-    floats[i] = padded_floats(shape, i < count ? input_border(layers_[i]) : Border());
+    plan.activations[i] = padded_floats(shape, i < count ? input_border(layers_[i]) : Border());
     const bool chosen = i > 0 && (layers_[i - 1].pooled || layers_[i - 1].kind == Kind::kMaxPool);
-    if (chosen) choices[i] = padded_floats(shape, {});
-    total += floats[i] + choices[i] + 2 * kLanes;
+    if (chosen) plan.choices[i] = padded_floats(shape, {});
+    plan.results += plan.activations[i] + plan.choices[i] + 2 * kLanes;
   }
+  plan.rest = kept ? most_held : 2 * plan.most_gradient;
+  return plan;
+}
+
+std::unique_ptr<Network::Slot> Network::make_slot(bool kept) const {
+  const size_t count = layers_.size();
+  const Plan plan = plan_slot(kept);
   auto slot = std::make_unique<Slot>();
-  slot->memory = make_floats(total + (kept ? most_held : 2 * most_gradient));
+  slot->memory = make_floats(plan.floats());
   float* next = slot->memory.get();
-  float* rest = next + total;
+  float* rest = next + plan.results;
   if (kept) slot->held = rest;
   for (size_t i = 0; i <= count; ++i) {
     const Shape shape = i > 0 ? layers_[i - 1].out : input_;
     slot->activations.push_back(padded_view(next, shape, i < count ? input_border(layers_[i]) : Border()));
-    slot->choices.push_back(reinterpret_cast<int32_t*>(next + floats[i]));
-    slot->saved.push_back(next + floats[i] + choices[i]);
-    if (is_kept(i) == kept) next += floats[i] + choices[i] + 2 * kLanes;
+    slot->choices.push_back(reinterpret_cast<int32_t*>(next + plan.activations[i]));
+    slot->saved.push_back(next + plan.activations[i] + plan.choices[i]);
+    if (is_kept(i) == kept) next += plan.activations[i] + plan.choices[i] + 2 * kLanes;
     if (kept) continue;
     slot->gradients.push_back(
-        padded_view(rest + i % 2 * most_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
+        padded_view(rest + i % 2 * plan.most_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
   }
   return slot;
 }

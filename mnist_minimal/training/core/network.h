@@ -50,17 +50,19 @@ class Network {
                   int threads);
 
   Shape input() const { return input_; }
-  int classes() const { return layers_.back().out.channels; }
+  int classes() const { return classes_; }
   const char* instruction_set() const { return kernels_.name; }
 
  private:
   class Team;
   struct Slot;
+  struct Plan;
   struct Batch;
 
   void turn_kernels();
   void reserve(size_t slots, size_t groups, size_t threads);
   bool is_kept(size_t index) const;
+  Plan plan_slot(bool kept) const;
   std::unique_ptr<Slot> make_slot(bool kept) const;
   Group group_at(size_t layer, const Batch& batch, size_t group, size_t slot, size_t thread);
   void read_group(const Batch& batch, size_t group, size_t slot);
@@ -71,6 +73,7 @@ class Network {
 
   std::mutex running_;  // Two threads of Python may call the same network.
   Shape input_;
+  int classes_;
   float scale_, offset_;
   std::vector<Layer> layers_;
   Optimizer optimizer_;
