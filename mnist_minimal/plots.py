@@ -280,7 +280,7 @@ def read_history(path: Path) -> "pandas.DataFrame":
     if not set(expected) <= set(history.columns) or not len(history):
         raise UserError(
             f"{path}: expected the columns {', '.join(expected)} and an epoch or more, found "
-            f"{', '.join(map(str, history.columns))[:300]} and {len(history)}; {restore}"
+            f"{plain(', '.join(map(str, history.columns)), 300)} and {len(history)}; {restore}"
         )
     try:
         figures = history[expected].astype(float)

@@ -82,20 +82,20 @@ def test_a_hostile_history_is_refused_with_its_name(read, content, path):
 def test_a_huge_history_is_refused_and_not_read(read, path):
     path.write_bytes(VALID)
     os.truncate(path, 10**12)
-    assert "expected a text of at most 10,000,000 bytes, found a larger file" in refused(read, path)
+    assert "expected a file of at most 10,000,000 bytes, found a larger one" in refused(read, path)
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_a_folder_in_place_of_a_history_is_refused(read, path):
     path.mkdir()
-    assert "expected a file, found a folder, a device or a pipe" in refused(read, path)
+    assert "expected a file, found a folder, a pipe or a device" in refused(read, path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a system with named pipes")
 @pytest.mark.parametrize("read", [*READERS.values(), files.read_json], ids=[*READERS, "JSON"])
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(read, path):
     os.mkfifo(path)
-    assert "expected a file, found a folder, a device or a pipe" in refused(read, path)
+    assert "expected a file, found a folder, a pipe or a device" in refused(read, path)
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"{", b"\xff", b"1" * 10_000, b""])
