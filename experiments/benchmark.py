@@ -2,7 +2,7 @@
 
     python experiments/benchmark.py --data mnist.npz [--oracle-python oracle-env/bin/python] [--rounds 5] [--models ...]
 
-It takes about 4 minutes for sep997 and sep697, perhaps half an hour for all models, and 2 minutes more with
+It takes about 5 minutes for sep997 and sep697, about an hour for all models, and 3 minutes more with
 --oracle-python, the Python of the environment that experiments/addons_oracle/oracle.py describes. It prints Markdown.
 The contenders run in turn, A B A B, and a ratio is that of neighbours, so that a machine that slows down slows both:
 given are its median and, in brackets, its range. Augmentation is in none of the figures; experiments/LOG.md has what it
@@ -17,11 +17,11 @@ costs.
   inputs' gradients; the gradient of the pixels is counted so too, though nobody computes it. NumPy multiplies two
   float32 matrices of 1024 x 1024 on one thread.
 
-Expected on two shared cores of an AMD EPYC (Zen 3, AVX2), medians and ranges of 5 rounds: an epoch of sep997 in 0.61
-(0.59 to 0.64) CPU seconds, 44 (37 to 45) times less than the Keras trainer on Keras 3.15 and TensorFlow 2.21, 38 (29 to
-40) times less than the source's libraries; sep697 in 0.53 (0.52 to 0.56), 52 (43 to 54) times less than with Keras.
-sep997 at 0.60 (0.52 to 0.75) of the matrix product's rate. Two trials side by side had 1.8 (1.7 to 2.0) times the
-throughput of one, in another run 2.0 (1.9 to 2.0), and 1.0 where other work had the second core.
+Expected on two shared cores of an AMD EPYC (Zen 3, AVX2), medians and ranges of 7 rounds: an epoch of sep997 in 0.55
+(0.54 to 0.63) CPU seconds, 47 (41 to 54) times less than the Keras trainer on Keras 3.15 and TensorFlow 2.21, 38 (34 to
+46) times less than the source's libraries; sep697 in 0.51 (0.47 to 0.56), 54 (49 to 66) times less than with Keras. sep997
+at 0.76 (0.75 to 0.94) of the matrix product's rate. Two trials side by side had 1.96 (1.87 to 2.01) times the throughput
+of one, 6 rounds, and 1.4 where other work had the second core.
 """
 
 import argparse
