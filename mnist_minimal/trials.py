@@ -352,6 +352,12 @@ def run_job(
             study.checkpoint(trial.seed).unlink(missing_ok=True)
         return 0
     job = make_job(options, study, recipe, dataset)
+    for trial in ledger.done(ledger.read(study.csv)):
+        if trial.params != job.params:
+            raise UserError(
+                f"{study.csv}: seed {trial.seed} was trained with {trial.params:,} parameters, and {study.model} has "
+                f"{job.params:,} now; restore the model or use another --out"
+            )
     comparison = None
     if recipe.worse_half and recipe.worse_half.epoch < options.epochs:
         monitored = data.split(dataset, study.protocol, recipe.validation_share).y_val

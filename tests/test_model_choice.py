@@ -102,6 +102,12 @@ def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run
     other = run_python(*TRIALS, "--runs", "1", "--recipe", "sep997")
     assert other.returncode == 2
     assert "this study was begun with recipe.batch_size 256, and now it would be 128" in other.stderr
+    # Another network under the same name does not join the trials of the first.
+    example.write_text(example.read_text().replace("Conv2D(4, 3", "Conv2D(5, 3"))
+    edited = run_python(*TRIALS, "--runs", "2", "--recipe", "sep697")
+    assert edited.returncode == 2
+    # 5 * 9 + 5, 5 * 9 + 5 * 8 + 8, 8 * 10 + 10 parameters.
+    assert "seed 0 was trained with 206 parameters, and my_nets:tiny has 233 now; restore the model" in edited.stderr
 
 
 def test_the_installed_script_finds_the_current_folder_too(example, run_python):
