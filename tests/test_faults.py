@@ -222,7 +222,7 @@ def a_word_for_a_number(content: bytes) -> bytes:
 
 
 def bytes_that_are_no_text(content: bytes) -> bytes:
-    return content + b"\xff\xfe\x00"
+    return content.replace(b",native,", b",\xff\xfe\x00,")
 
 
 def nothing(content: bytes) -> bytes:
@@ -260,7 +260,7 @@ def test_csv_edited_into_one_that_is_none(count, new_job, change):
             {
                 other_columns: spoilt.replace(b",accuracy,", b",saved_accuracy,"),
                 a_word_for_a_number: spoilt.replace(b",zero,", b",0,"),
-                bytes_that_are_no_text: spoilt[:-3],
+                bytes_that_are_no_text: spoilt.replace(b",\xff\xfe\x00,", b",native,"),
             }[change]
         )
         before = rows(job)
