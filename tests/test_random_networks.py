@@ -18,7 +18,7 @@ Gradients may also cancel, as those in front of two normalisations in a row do, 
 themselves. So where something is farther away than is tolerated, the network is compared once more: the float64 course
 is repeated NOISY times with what each layer gives, and so the gradient that comes back, changed at random by NOISE,
 about what float32 rounds by, and NOISE_FACTOR times the largest change that this makes to an array is tolerated too;
-what is tolerated of a gradient that is 0 is then MOST_ENLARGED times as much. The number of these networks is printed.
+what is tolerated of a gradient that is 0 is then NOISY_ZERO_TOLERANCE. The number of these networks is printed.
 
 Every run draws other networks, and prints the seed with which it can be repeated. CI takes NETWORKS of them; for more,
 and to repeat a run:
@@ -74,7 +74,7 @@ NOISE, NOISY, NOISE_FACTOR = 2.0**-23, 4, 8
 # normalisation is. Moving statistics: relative to their array's largest.
 PROBABILITY_TOLERANCE = 5e-6
 LOSS_TOLERANCE = 5e-6
-GRADIENT_TOLERANCE, ZERO_TOLERANCE = 3e-5, 2e-6
+GRADIENT_TOLERANCE, ZERO_TOLERANCE, NOISY_ZERO_TOLERANCE = 3e-5, 2e-6, 1e-3
 STATISTICS_TOLERANCE = 5e-6
 # A step follows a gradient with its tolerance, and is itself rounded: a share of what it moves by, and of the weight.
 STEP_TOLERANCE, WEIGHT_TOLERANCE = 2e-5, 3e-7
@@ -671,7 +671,7 @@ class Comparison:
         self.put_back(after)
         # Where all are 0, the gradient of the logits is not: it is at least 1 - MOST_CERTAIN over the batch.
         largest = max(1 - MOST_CERTAIN, *(np.abs(gradient).max() for gradient in gradients), 0)
-        of_zero = ZERO_TOLERANCE * largest * (MOST_ENLARGED if self.noisy else 1)
+        of_zero = largest * (NOISY_ZERO_TOLERANCE if self.noisy else ZERO_TOLERANCE)
         tolerances = [
             LOSS_TOLERANCE * (1 + loss),
             *(GRADIENT_TOLERANCE * np.abs(g).max() + of_zero + TINY for g in gradients),
