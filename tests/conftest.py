@@ -78,12 +78,14 @@ def zipped(untouched: Path, tmp_path: Path) -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints how many faults the tests caused and what came of them."""
+    # A test's fixtures count to its very end, so that only the report of its teardown has all.
     counted = [
         (report.nodeid, faults)
-        for outcome in ("passed", "failed")
-        for report in terminalreporter.getreports(outcome)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "teardown"
         for name, faults in report.user_properties
-        if name == "faults" and report.when == "teardown"
+        if name == "faults"
     ]
     if counted:
         terminalreporter.section("faults caused, survived, finished trials lost")
