@@ -828,6 +828,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Dense": {"units": 4},
     "MaxPooling2D": {"pool_size": 2},
     "AveragePooling2D": {"pool_size": 2},
+    "GaussianNoise": {"stddev": 0.1},
 }
 CONVOLUTIONS = ["Conv2D", "SeparableConv2D", "DepthwiseConv2D"]
 POOLS = ["MaxPooling2D", "AveragePooling2D"]
