@@ -82,7 +82,7 @@ def read_sample(path: Path, measure: str, name: str | None = None) -> Sample:
             "save it as UTF-8"
         ) from error
     lines = text.splitlines()
-    if ledger.is_ledger(path) or (lines and "status" in lines[0].split(",")):
+    if lines and (ledger.is_header(lines[0]) or "status" in lines[0].split(",")):
         sample = _study(path, measure, name)
     else:
         sample = Sample(name, _plain_accuracies(path, lines, f"{measure}_accuracy"))

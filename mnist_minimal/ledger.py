@@ -104,12 +104,8 @@ _INTEGERS = {
     "test_size": (1, MAX_INTEGER),
     "max_epochs": (1, MAX_INTEGER),
 }
-_FLOATS = {
-    "saved_accuracy": (0.0, 1.0),
-    "best_accuracy": (0.0, 1.0),
-    "train_seconds": (0.0, math.inf),
-    "cpu_seconds": (0.0, math.inf),
-}
+# The largest that another number may be; none is negative.
+_FLOATS = {"saved_accuracy": 1.0, "best_accuracy": 1.0, "train_seconds": math.inf, "cpu_seconds": math.inf}
 _MAY_BE_EMPTY = {
     "epochs",
     "best_epoch",
@@ -174,7 +170,15 @@ def is_ledger(path: Path) -> bool:
     with path.open("rb") as file:
         beginning = file.read(2 * len(HEADER))
     lines = io.StringIO(beginning.decode("utf-8", "replace").removeprefix("\ufeff"), newline="")
-    return _is_header(next(lines, ""))
+    return is_header(next(lines, ""))
+
+
+def is_header(line: str) -> bool:
+    """Whether a line names the columns of a CSV of trials, quoted or not."""
+    try:
+        return next(csv.reader([line.rstrip("\r\n")], strict=True), []) == list(COLUMNS)
+    except csv.Error:
+        return False
 
 
 def finished(trials: Iterable[Trial]) -> list[Trial]:
@@ -278,7 +282,7 @@ def _trials(path: Path, text: str) -> list[Trial]:
     # This splits at the ends of lines alone, and not at all the characters that Python takes for some.
     lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
     header = next(lines, HEADER)
-    if not _is_header(header):
+    if not is_header(header):
         raise _other_columns(path, header)
     trials: list[Trial] = []
     ends: dict[int, int] = {}
@@ -293,13 +297,6 @@ def _trials(path: Path, text: str) -> list[Trial]:
                 f"did on line {ends[trial.seed]} already; remove the line that does not count"
             )
     return trials
-
-
-def _is_header(line: str) -> bool:
-    try:
-        return next(csv.reader([line.rstrip("\r\n")], strict=True), []) == list(COLUMNS)
-    except csv.Error:
-        return False
 
 
 def _other_columns(path: Path, found: str) -> UserError:
@@ -349,7 +346,7 @@ def _value(name: str, text: str) -> str | int | float | None:
             raise ValueError(f"{name} {text[:100]!r} instead of a whole number from {low} to {high}")
         return int(text)
     if name in _FLOATS:
-        end = _FLOATS[name][1]
+        end = _FLOATS[name]
         if not DECIMAL.fullmatch(text) or not (math.isfinite(float(text)) and float(text) <= end):
             expected = f"in [0, {end:g}]" if math.isfinite(end) else "of at least 0"
             raise ValueError(f"{name} {text[:100]!r} instead of a number {expected}")

@@ -9,7 +9,6 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,14 +49,14 @@ class Contents:
         return {name: [dataset.shape for dataset in arrays] for name, arrays in self.datasets.items() if arrays}
 
 
-def read(path: Path) -> Contents:
-    """What there is in a file.
+def read(data: bytes) -> Contents:
+    """What there is in a file of at most MAX_FILE_BYTES.
 
     Raises:
         UserError: if it is not the file of a Keras model or its weights, is damaged, or is more than that.
     """
     with refusing_damage():
-        config, data = _unpack(_content(path))
+        config, data = _unpack(data)
         return _contents(File(data), config)
 
 
@@ -77,24 +76,6 @@ def refusing_damage() -> Iterator[None]:
         yield
     except archive.DAMAGE as error:
         raise UserError(f"expected an undamaged .h5 or .keras file, found: {one_line(error)}") from error
-
-
-def _content(path: Path) -> bytes:
-    """The whole file, if it is a file and of a size that a model here can have."""
-    try:
-        if path.is_dir():
-            raise UserError("expected a model's file, found a folder")
-        if path.exists() and not path.is_file():
-            raise UserError("expected a model's file, found a device or a pipe")
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError as error:
-        raise UserError("expected a model's file, found none of this name") from error
-    except OSError as error:
-        raise UserError(f"expected a file that can be read, found: {one_line(error)}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise UserError(f"expected a small model's file of at most {MAX_FILE_BYTES:,} bytes, found a larger one")
-    return data
 
 
 def _unpack(data: bytes) -> tuple[dict[str, Any] | None, bytes]:

@@ -287,7 +287,7 @@ def read_history(path: Path) -> "pandas.DataFrame":
     except ValueError as error:
         raise UserError(f"{path}: expected numbers alone, found others ({one_line(error)}); {restore}") from error
     # The loss of a trial that went astray may be anything.
-    for column, highest in {"epoch": 1e6, "accuracy": 1.0, "val_accuracy": 1.0, "learning_rate": 1e6}.items():
+    for column, highest in {"accuracy": 1.0, "val_accuracy": 1.0, "learning_rate": 1e6}.items():
         wrong = figures[column][~figures[column].between(0, highest)]
         if len(wrong):
             raise UserError(

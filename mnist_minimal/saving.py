@@ -13,9 +13,9 @@ from pathlib import Path
 
 import keras
 
+from mnist_minimal import files
 from mnist_minimal.errors import UserError, one_line
-from mnist_minimal.files import written_whole
-from mnist_minimal.model_file import array, read
+from mnist_minimal.model_file import MAX_FILE_BYTES, array, read
 from mnist_minimal.models import MODELS
 from mnist_minimal.recognition import recognize, variables
 
@@ -44,7 +44,7 @@ def save(model: keras.Model, path: str | Path) -> None:
     # The same layers without what `compile` adds, which Keras would write down too. A sequential model has no `input`.
     bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     try:
-        with written_whole(path) as temporary, _without_legacy_warning():
+        with files.written_whole(path) as temporary, _without_legacy_warning():
             with temporary.open("wb") as file:
                 file.write(bytes(ROOM + 4 * model.count_params()))
                 os.fsync(file.fileno())
@@ -73,7 +73,11 @@ def load(path: str | Path, builders: Mapping[str, Callable[[], keras.Model]] = M
             has no need of, as links to other files.
     """
     try:
-        contents = read(Path(path))
+        data = files.read(Path(path), MAX_FILE_BYTES)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: expected a model's file, found none of this name") from error
+    try:
+        contents = read(data)
         name, keys = recognize(contents, builders)
         arrays = [array(dataset) for key in keys for dataset in contents.datasets[key]]
     except UserError as error:

@@ -225,9 +225,7 @@ def read_npz(content: bytes) -> None:
 
 def read_model(content: bytes) -> None:
     """All of a model's file that is read without Keras: the description, its chain of layers, and every array."""
-    path = FOLDER / "fuzzed.h5"
-    path.write_bytes(content)
-    contents = model_file.read(path)
+    contents = model_file.read(content)
     if contents.config is not None:
         with model_file.refusing_damage():
             steps = architecture.effects(architecture.chain(contents.config))
@@ -252,9 +250,7 @@ def recognize_model(content: bytes) -> None:
     with atheris.instrument_imports(include=["mnist_minimal"]):
         from mnist_minimal.models import MODELS
         from mnist_minimal.recognition import recognize
-    path = FOLDER / "fuzzed.h5"
-    path.write_bytes(content)
-    contents = model_file.read(path)
+    contents = model_file.read(content)
     _, names = recognize(contents, MODELS)
     for name in names:
         for array in contents.datasets[name]:

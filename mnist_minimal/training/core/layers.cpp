@@ -964,15 +964,12 @@ void average_pool_backward(const Layer& layer, const Group& group) {
 
 // ----------------------------------------------------------------------------------------------------- Normalisation
 
-// Calls work(column, x, y) for each position of a row range of two activations of the same shape.
+// Calls work(x) for channel `c` of each position of an activation.
 template <class Work>
-inline void for_positions(Shape shape, View a, View b, int c, Work work) {
+inline void for_positions(Shape shape, View activation, int c, Work work) {
   for (int row = 0; row < shape.height; ++row) {
-    const ptrdiff_t first = c * kLanes;
-    for (int column = 0; column < shape.width; ++column) {
-      const ptrdiff_t place = first + ptrdiff_t(column) * shape.channels * kLanes;
-      work(a.data + row * a.row + place, b.data + row * b.row + place);
-    }
+    const float* x = activation.data + row * activation.row + c * kLanes;
+    for (int column = 0; column < shape.width; ++column, x += shape.channels * kLanes) work(x);
   }
 }
 
@@ -983,7 +980,7 @@ void batch_moments(const Layer& layer, const Group& group, double* mean, double*
     constexpr int C = decltype(size)::value;
     Vec sums[C] = {};
     float means[C];
-    for_positions(layer.in, group.in, group.in, c, [&](const float* x, const float*) {
+    for_positions(layer.in, group.in, c, [&](const float* x) {
 #pragma GCC unroll 8
       for (int i = 0; i < C; ++i) {
         for (int part = 0; part < kParts; ++part) {
@@ -996,7 +993,7 @@ void batch_moments(const Layer& layer, const Group& group, double* mean, double*
       mean[c + i] = means[i];
       sums[i] = zeros();
     }
-    for_positions(layer.in, group.in, group.in, c, [&](const float* x, const float*) {
+    for_positions(layer.in, group.in, c, [&](const float* x) {
 #pragma GCC unroll 8
       for (int i = 0; i < C; ++i) {
         for (int part = 0; part < kParts; ++part) {
