@@ -1249,12 +1249,17 @@ GroupLoss softmax_cross_entropy(const float* logits, int classes, const uint8_t*
     }
     const float largest = x[best * kLanes];
     float sum = 0;
-    for (int c = 0; c < classes; ++c) sum += expf(x[c * kLanes] - largest);
+    for (int c = 0; c < classes; ++c) {
+      const float exponential = expf(x[c * kLanes] - largest);
+      sum += exponential;
+      if (gradient) gradient[c * kLanes + lane] = exponential;
+    }
     const int label = labels[lane];
     total.loss += logf(sum) + largest - x[label * kLanes];
     total.correct += best == label;
     for (int c = 0; gradient && c < classes; ++c) {
-      gradient[c * kLanes + lane] = (expf(x[c * kLanes] - largest) / sum - (c == label)) * weight;
+      float& g = gradient[c * kLanes + lane];
+      g = (g / sum - (c == label)) * weight;
     }
   }
   return total;
