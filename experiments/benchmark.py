@@ -18,10 +18,10 @@ costs.
   float32 matrices of 1024 x 1024 on one thread.
 
 Expected on two shared cores of an AMD EPYC (Zen 3, AVX2), medians and ranges of 7 rounds: an epoch of sep997 in 0.55
-(0.54 to 0.63) CPU seconds, 47 (41 to 54) times less than the Keras trainer on Keras 3.15 and TensorFlow 2.21, 38 (34 to
-46) times less than the source's libraries; sep697 in 0.51 (0.47 to 0.56), 54 (49 to 66) times less than with Keras.
-sep997 at 0.76 (0.75 to 0.94) of the matrix product's rate. Two trials side by side had 1.96 (1.87 to 2.01) times the
-throughput of one, 6 rounds, and 1.4 where other work had the second core.
+(0.54 to 0.63) CPU seconds, 47 (41 to 54) times less than the Keras trainer on Keras 3.15 and TensorFlow 2.21, 40 (28 to
+46; 22 rounds) times less than the source's libraries; sep697 in 0.51 (0.47 to 0.56), 54 (49 to 66) times less than with
+Keras. sep997 at 0.76 (0.75 to 0.94) of the matrix product's rate. Two trials side by side had 1.96 (1.87 to 2.01) times
+the throughput of one, 6 rounds, and 1.4 where other work had the second core.
 """
 
 import argparse
