@@ -19,9 +19,8 @@ LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *s
 def test_no_input_does_more_than_be_refused(target, seed, run_python):
     # The seed of a failure stands in its message, the input in the folder that it names.
     seed = seed or random.SystemRandom().randrange(2, 2**31)
-    finished = run_python(
-        *("-c", LAUNCHER, "-m", "tests.fuzz_targets", target, "--runs", str(RUNS[target]), "--seed", str(seed))
-    )
+    options = ("--runs", str(RUNS[target]), "--seed", str(seed))
+    finished = run_python("-c", LAUNCHER, "-m", "tests.fuzz_targets", target, *options)
     assert finished.returncode == 0, f"--seed {seed}\n{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}"
     assert f"Done {RUNS[target]} runs" in finished.stderr
 
