@@ -16,8 +16,8 @@ Environment variables, all unset as a rule:
     MNIST_MINIMAL_SANITIZE=1      builds with AddressSanitizer and UndefinedBehaviorSanitizer. To run the tests so:
                                   MNIST_MINIMAL_SANITIZE=1 python setup.py build_ext --inplace --force
                                   LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
-                                      ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/test_core.py \
-                                      tests/test_core_arguments.py tests/test_random_networks.py
+                                      ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/training/test_core.py \
+                                      tests/training/test_core_arguments.py tests/training/test_random_networks.py
                                   in a clone of its own: what it builds takes the place of the fast extension
 """
 

@@ -40,14 +40,14 @@ import keras
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mnist_minimal.batches import epoch_batches
-from mnist_minimal.data import Dataset, load, split
-from mnist_minimal.data_choice import Choice
+from mnist_minimal.data.batches import epoch_batches
+from mnist_minimal.data.choice import Choice
+from mnist_minimal.data.sets import Dataset, load, split
 from mnist_minimal.models import MODELS
+from mnist_minimal.models.counting import layer_table
 from mnist_minimal.recipes import RECIPES
-from mnist_minimal.summary import layer_table
+from mnist_minimal.training.chain import Chain
 from mnist_minimal.training.core import instruction_set
-from mnist_minimal.training.core.chain import Chain
 from mnist_minimal.training.keras_fit import EpochBatches, compile_model
 
 ORACLE = Path(__file__).parent / "addons_oracle" / "oracle.py"

@@ -20,9 +20,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mnist_minimal.models import MODELS
-from tests.test_addons_oracle import TOLERANCES, TRAINERS, WEIGHT_DECAYS, found_course, recorded_course
-from tests.test_core import chain, images, keras_gradients, labels, randomise, without_dropout
-from tests.test_parity import after_steps, gradients_in_double, in_double
+from tests.training.test_addons_oracle import TOLERANCES, TRAINERS, WEIGHT_DECAYS, found_course, recorded_course
+from tests.training.test_core import chain, images, keras_gradients, labels, randomise, without_dropout
+from tests.training.test_parity import after_steps, gradients_in_double, in_double
 
 DRAWS, IMAGES = 5, 64
 

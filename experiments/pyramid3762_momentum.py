@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import keras
 
-from mnist_minimal import data
-from mnist_minimal.command_line import command_parser, run
-from mnist_minimal.data_choice import Choice
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import run
+from mnist_minimal.data import sets
+from mnist_minimal.data.choice import Choice
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES, SGD
 from mnist_minimal.training import Fit, native_fit
@@ -25,7 +26,7 @@ from mnist_minimal.training import Fit, native_fit
 TRAINING, TEST = [0.8941, 0.9595, 0.9673, 0.9887], 0.9952
 
 
-def train(momentum: float, seed: int, splits: data.Splits) -> Fit:
+def train(momentum: float, seed: int, splits: sets.Splits) -> Fit:
     """One trial of the recipe with another momentum."""
     recipe = dataclasses.replace(RECIPES["pyramid3762"], optimizer=SGD(0.05, momentum))
     keras.utils.set_random_seed(seed)
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", metavar="PATH", help="MNIST, as the commands take it")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trials of each momentum (default: 3)")
     options = parser.parse_args(arguments)
-    splits = data.split(data.load(Choice("mnist", options.data)), "source")
+    splits = sets.split(sets.load(Choice("mnist", options.data)), "source")
     print("| momentum, seed | training, epoch 1 | epoch 2 | epoch 3 | epoch 15 | test, epoch 15 |")
     print(f"|---|---|---|---|---|---|\n{row('published', TRAINING, TEST)}")
     for momentum in (0.9, 0.0):

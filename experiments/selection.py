@@ -22,12 +22,17 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mnist_minimal import files, ledger, plots
-from mnist_minimal.command_line import command_parser, run
-from mnist_minimal.compare import Sample, interval, probability, table
+from mnist_minimal import files
+from mnist_minimal.analysis import figures
+from mnist_minimal.analysis.comparison import interval, probability
+from mnist_minimal.analysis.samples import Sample
+from mnist_minimal.analysis.statistics import difference_of_means, paired_difference
+from mnist_minimal.analysis.tables import sample_table
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
-from mnist_minimal.ledger import Trial
-from mnist_minimal.statistics import difference_of_means, paired_difference
+from mnist_minimal.study import ledger
+from mnist_minimal.trial import Trial
 
 
 def finished(path: Path) -> list[Trial]:
@@ -51,7 +56,7 @@ def report(source: list[Trial], holdout: list[Trial]) -> list[str]:
     chosen = max(holdout, key=lambda trial: (trial.best_accuracy or 0, -trial.seed))
     rank = stats.spearmanr(held_out, test)
     return [
-        table(samples, "which epoch, on which images"),
+        sample_table(samples, "which epoch, on which images"),
         f"On the test set the epoch that it chose is {interval(paired_difference(best, last), '+.5f')} from the last "
         "epoch of the same trial (pairs). Unless the last epoch is in truth the better one, that is the most that the "
         "choice can owe to luck with these images.",
@@ -80,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source, holdout = (finished(options.results / f"{name}.csv") for name in ("sep997", "sep997-holdout"))
     print(*report(source, holdout), sep="\n\n")
     figure = Figure(figsize=(9, 6), layout="constrained")
-    plots.selection(source, holdout, figure.subplots())
-    print(f"\n{plots.save_figure(figure, options.out)}")
+    figures.selection(source, holdout, figure.subplots())
+    print(f"\n{figures.save_figure(figure, options.out)}")
     return 0
 
 

@@ -23,11 +23,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mnist_minimal import files, plots
-from mnist_minimal.command_line import command_parser, run
-from mnist_minimal.compare import Sample, compare_pairs, interval, markdown, probability, read_sample, table
-from mnist_minimal.errors import UserError
-from mnist_minimal.statistics import (
+from mnist_minimal import files
+from mnist_minimal.analysis import figures
+from mnist_minimal.analysis.comparison import compare_pairs, interval, probability
+from mnist_minimal.analysis.samples import Sample, read_sample
+from mnist_minimal.analysis.statistics import (
     TARGET,
     binomial_sd,
     chance_of_best_at_most,
@@ -36,6 +36,10 @@ from mnist_minimal.statistics import (
     kolmogorov_smirnov,
     ratio_of_sds,
 )
+from mnist_minimal.analysis.tables import markdown, sample_table
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import run
+from mnist_minimal.errors import UserError
 
 TEST_SIZE = 10_000
 
@@ -82,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     published = read_sample(published_path, "saved", "published")
     pair = ours.accuracies, published.accuracies
 
-    print(table([ours, published], "saved accuracy"))
+    print(sample_table([ours, published], "saved accuracy"))
     print(f"\n{compare_pairs([ours, published])[0]}")
     distance = kolmogorov_smirnov(*pair)
     print(
@@ -102,12 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     accuracies = {"published": published.accuracies, "ours": ours.accuracies}
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplot_mosaic([["histogram", "best"], ["ecdf", "best"]])
-    plots.histogram(accuracies, TEST_SIZE, axes["histogram"])
-    plots.ecdf(accuracies, TARGET, axes["ecdf"])
-    plots.best_of_k(accuracies, axes["best"])
+    figures.histogram(accuracies, TEST_SIZE, axes["histogram"])
+    figures.ecdf(accuracies, TARGET, axes["ecdf"])
+    figures.best_of_k(accuracies, axes["best"])
     axes["histogram"].sharex(axes["ecdf"])
     figure.suptitle("sep997: saved accuracies, published and ours")
-    print(f"\n{plots.save_figure(figure, options.out)}")
+    print(f"\n{figures.save_figure(figure, options.out)}")
     return 0
 
 

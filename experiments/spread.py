@@ -5,8 +5,8 @@
 It classifies the test set with the saved model of every finished trial, which takes about 1.5 CPU seconds each, and
 prints Markdown. All trials meet the same images; still the test set has a share in their spread, since it is finite: of
 two networks that are equally good on endlessly many images, one gets some images right here that the other gets wrong.
-`mnist_minimal.statistics.spread` says how the share is found. Under the protocol "source" the kept weights are those of
-the epoch that was best on these images, and that choice is in the figures too.
+`analysis.statistics.spread` says how the share is found. Under the protocol "source" the kept weights are those of the
+epoch that was best on these images, and that choice is in the figures too.
 
 Expected for sep997, n = 50: sd between the trials 0.00107; of it the test set's 0.00072, the networks' 0.00079, which
 is the work of few: without the two lowest trials, 0.00033. The test set's share of the variance is 46 % (26 % to 99 %).
@@ -19,16 +19,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_minimal import data, ledger, load
-from mnist_minimal.command_line import command_parser, run
-from mnist_minimal.compare import markdown
-from mnist_minimal.data_choice import add_arguments, from_arguments
+from mnist_minimal import load
+from mnist_minimal.analysis.statistics import binomial_sd, spread
+from mnist_minimal.analysis.tables import markdown
+from mnist_minimal.cli.options import add_arguments, from_arguments
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import run
+from mnist_minimal.data import sets
 from mnist_minimal.errors import UserError
-from mnist_minimal.evaluate import probabilities
-from mnist_minimal.statistics import binomial_sd, spread
+from mnist_minimal.study import ledger
+from mnist_minimal.training.evaluation import probabilities
 
 
-def correct(path: Path, dataset: data.Dataset) -> np.ndarray:
+def correct(path: Path, dataset: sets.Dataset) -> np.ndarray:
     """Which test images the saved model of each finished trial classifies rightly.
 
     Returns:
@@ -54,7 +57,7 @@ def correct(path: Path, dataset: data.Dataset) -> np.ndarray:
     return np.array(rows)
 
 
-def report(path: Path, dataset: data.Dataset) -> list[str]:
+def report(path: Path, dataset: sets.Dataset) -> list[str]:
     """The rows of one study, and a sentence of what they mean."""
     images = correct(path, dataset)
     found, accuracy = spread(images), float(images.mean())
@@ -117,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY.csv")
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    dataset = data.load(from_arguments(options))
+    dataset = sets.load(from_arguments(options))
     if dataset.notice:
         print(dataset.notice, file=sys.stderr)
     for study in options.studies:

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
-__version__ = "0.1.0"
+    __version__: str
+
+
+def __getattr__(name: str) -> str:
+    """Asks for the version when it is wanted: a checkout has to ask git."""
+    if name == "__version__":
+        from mnist_minimal.version import version
+
+        return version()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(path: "str | Path", builders: "Mapping[str, Callable[[], keras.Model]] | None" = None) -> "keras.Model":
-    """The model in a `.h5` or `.keras` file, one of MODELS or of `builders`; see `mnist_minimal.saving.load`."""
+    """The model in a `.h5` or `.keras` file, one of MODELS or of `builders`; see `saving.saved_model.load`."""
     # Imported here, so that `import mnist_minimal` and every command's --help do without TensorFlow.
     from mnist_minimal.models import MODELS
-    from mnist_minimal.saving import load
+    from mnist_minimal.saving.saved_model import load
 
     return load(path, MODELS if builders is None else builders)

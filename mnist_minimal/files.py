@@ -66,7 +66,7 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def refuse_link(path: Path) -> Path:
+def reject_symlink(path: Path) -> Path:
     """The path, if what is written under it stays where it is: in a shared folder a link may lead to others' files.
 
     Raises:
@@ -99,7 +99,7 @@ def check_output(path: Path, ending: str = "") -> Path:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary name in the same folder to write to, and moves it to `path` when that went well.
 
     The content is on disk before the name is: after a crash there is the old file or the new one, never a part. The
@@ -134,7 +134,7 @@ def not_written(path: Path, error: OSError) -> str:
 
 @contextmanager
 def output(path: Path, ending: str = "") -> Iterator[Path]:
-    """`written_whole` for a name that the user gave: makes its folder, and tells errors by that name.
+    """`atomic_write` for a name that the user gave: makes its folder, and tells errors by that name.
 
     Raises:
         UserError: if it can't be written.
@@ -144,5 +144,5 @@ def output(path: Path, ending: str = "") -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(not_written(path, error)) from error
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         yield temporary

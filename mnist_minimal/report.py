@@ -1,191 +1,13 @@
 """Write what the studies in a folder found as one page of HTML that needs nothing else, with a digit to draw."""
 
-import base64
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any
 
-from mnist_minimal import __version__, files
-from mnist_minimal.command_line import command_parser, run
-from mnist_minimal.data_choice import Choice, add_arguments, from_arguments
-from mnist_minimal.errors import UserError
-
-if TYPE_CHECKING:
-    from mnist_minimal.page.digits import Digit
-    from mnist_minimal.page.findings import Finding
-    from mnist_minimal.published import Publication
-
-# Rounding differs between machines and may turn an image or two; more than this share of them is another model.
-TOLERATED_SHARE = 0.001
-
-# Of a network that is often wrong, a page of all its errors would be long and heavy.
-MAX_SHOWN = 200
-
-
-def write_report(results: Path, out: Path, choice: Choice, publications: "Sequence[Publication]") -> list[str]:
-    """Writes the page.
-
-    Args:
-        results: The folder with the studies' CSVs and, beside them, their JSON, histories and saved models.
-        out: The page; what is there is replaced.
-        choice: The data set whose test images are shown.
-        publications: What was published about the models.
-
-    Returns:
-        What the page lacks and why, a line each.
-
-    Raises:
-        UserError: if there is no study with a finished trial, or one of its files is damaged or belongs to another.
-    """
-    files.check_output(out)
-    from mnist_minimal.page import figures, words
-    from mnist_minimal.page.findings import featured, find
-
-    findings = find(results)
-    shown = featured(findings)
-    missing: list[str] = []
-    networks = _networks(findings, shown, missing)
-    digits = _digits(shown, choice, missing) if networks else []
-    script = _script() if networks else ""
-    page = _filled(
-        "page.html",
-        style=_part("style.css"),
-        answer=words.answer(findings, shown, publications),
-        board=_board(networks, shown, digits) if networks else "",
-        plane=figures.plane(findings, publications, words.plane(findings, publications)),
-        comparison=words.comparison(findings, publications),
-        kept=words.kept(findings),
-        featured=words.text(words.title(shown)),
-        distribution=figures.distribution(shown, publications, words.distribution(shown, publications)),
-        curves=_curves(shown, missing),
-        gallery=_gallery(shown, digits) if digits else "",
-        provenance=words.provenance(findings),
-        failures=words.failures(findings),
-        version=words.text(__version__),
-        script=f"<script>{script}</script>" if script else "",
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
-    with files.output(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return missing
-
-
-def _networks(findings: "Sequence[Finding]", shown: "Finding", missing: list[str]) -> list[dict[str, Any]]:
-    """The best run of every study whose saved model is there, as network.js runs it, that of the study shown first.
-
-    Without a saved model of the study shown there is nothing to draw for, and the list is empty.
-    """
-    from mnist_minimal.page import words
-
-    networks = []
-    for finding in [shown, *(finding for finding in findings if finding is not shown)]:
-        weights = finding.file(finding.best.seed, ".h5")
-        if weights.is_file():
-            # Imported here, since these import Keras, and a page without models does without it.
-            from mnist_minimal import load
-            from mnist_minimal.page.network import describe
-
-            try:
-                networks.append({"title": words.title(finding), **describe(load(weights))})
-                continue
-            except UserError as error:
-                reason = str(error)
-        else:
-            reason = f"there is no {weights}"
-        missing.append(f"the best run of {finding.name} can't be asked: {reason}")
-        if finding is shown:
-            return []
-    return networks
-
-
-def _digits(finding: "Finding", choice: Choice, missing: list[str]) -> "list[Digit]":
-    """The test set and what the best run of a study makes of it; [] where another data set was found.
-
-    Raises:
-        UserError: if the saved model gets another number of images right than the study's CSV says.
-    """
-    from mnist_minimal import data, load
-    from mnist_minimal.evaluate import probabilities
-    from mnist_minimal.page import digits
-
-    dataset = data.load(choice)
-    if dataset.name != finding.dataset:
-        missing.append(
-            f"no digits are shown: {finding.name} was tested on {finding.dataset}, and the images found are of "
-            f"{dataset.name}; choose others with --dataset and --data"
-        )
-        return []
-    weights = finding.file(finding.best.seed, ".h5")
-    found = digits.read(dataset.x_test, dataset.y_test, probabilities(load(weights), dataset.x_test))
-    correct = sum(digit.label == digit.predicted for digit in found)
-    if abs(correct - (finding.best.test_correct or 0)) > TOLERATED_SHARE * len(found):
-        raise UserError(
-            f"{weights}: expected the model that gets {finding.best.test_correct} test images right, as {finding.csv} "
-            f"says, found one that gets {correct}; do the two belong together?"
-        )
-    return found
-
-
-def _board(networks: list[dict[str, Any]], shown: "Finding", digits: "list[Digit]") -> str:
-    """The drawing board, and the data that board.js reads."""
-    from mnist_minimal.page import words
-    from mnist_minimal.page.digits import examples
-
-    content = json.dumps({"networks": networks, "examples": examples(digits)})
-    # What ends a script element, or makes a comment of it, begins with <; in JSON that occurs in strings alone.
-    return _filled("board.html", data=content.replace("<", "\\u003c"), trial=words.text(words.best_run(shown)))
-
-
-def _curves(shown: "Finding", missing: list[str]) -> str:
-    """The training curves of a study's best and median trial, as far as their histories are there."""
-    from mnist_minimal.page import figures, words
-    from mnist_minimal.plots import median_trial
-
-    charts, median = "", median_trial(shown.trials)
-    drawn = [("best", shown.best)] + ([("median", median)] if median != shown.best else [])
-    for name, trial in drawn:
-        history = shown.file(trial.seed, ".csv")
-        if history.is_file():
-            charts += f'<figure class="chart">{figures.curves(shown, trial, name, words.curves(trial))}</figure>'
-        else:
-            missing.append(f"no curves of the {name} run of {shown.name} are drawn: there is no {history}")
-    return charts
-
-
-def _gallery(finding: "Finding", found: "list[Digit]") -> str:
-    """The digits that the best run of the study shown takes for others."""
-    from mnist_minimal.page import digits, words
-
-    wrong = [digit for digit in found if digit.label != digit.predicted]
-    shown = wrong[:MAX_SHOWN]
-    return _filled(
-        "gallery.html",
-        count=f"{len(wrong):,}",
-        size=f"{len(found):,}",
-        shown="" if len(shown) == len(wrong) else f"The first {len(shown)} of them: ",
-        source=words.text(words.digits_source(finding.dataset)),
-        digits=digits.gallery(shown),
-    )
-
-
-def _script() -> str:
-    """The page's JavaScript, its names kept to itself."""
-    parts = "\n".join(_part(f"{name}.js") for name in ("network", "drawing", "board"))
-    return f'\n(() => {{\n"use strict";\n\n{parts}}})();\n'
-
-
-def _filled(template: str, **values: str) -> str:
-    return Template(_part(template)).substitute(values)
-
-
-def _part(name: str) -> str:
-    """A file of the folder `page`."""
-    return resources.files("mnist_minimal.page").joinpath(name).read_text(encoding="utf-8")
+from mnist_minimal.cli.options import add_arguments, from_arguments
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import run
+from mnist_minimal.page.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -197,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="PAGE", help="the page (default: report.html in that folder)")
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    from mnist_minimal.published import PUBLISHED
+    from mnist_minimal.analysis.published import PUBLISHED
 
     out = options.out or options.results / "report.html"
     for line in write_report(options.results, out, from_arguments(options), PUBLISHED):

@@ -1,200 +1,85 @@
-"""One trial: a new model, trained, saved, tested, and what is known of it as a row."""
+"""The records that everything above speaks of: a trial's row, and what is told of it while it is trained."""
 
-import contextlib
-import csv
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from mnist_minimal import __version__
-from mnist_minimal.data_choice import Choice
-from mnist_minimal.errors import UserError
-from mnist_minimal.files import not_written, refuse_link, written_whole
-from mnist_minimal.ledger import FAILED, FINISHED, STOPPED, Trial
-from mnist_minimal.model_choice import builder
-from mnist_minimal.progress import EpochReport
-from mnist_minimal.recipes import Recipe
-from mnist_minimal.study import Study
-
-if TYPE_CHECKING:
-    from mnist_minimal.data import Dataset, Splits
-
-# The seed of first weights is one for the whole process: trials in other threads must not draw between.
-BUILDING = threading.Lock()
-
-# Told of every epoch, it answers why the trial is to stop there, or "".
-Report = Callable[[EpochReport], str]
-Train = Callable[[int, Report], Trial]
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all trials of a job have in common; it can be sent to another process.
+class Trial:
+    """One trained model; the fields are the columns of the CSV. A failed trial has None where it has no figure.
 
     Attributes:
-        study: The study; it names the model.
-        recipe: How the model is trained.
-        choice: The data set.
+        model: Name of the model.
+        params: Number of trainable parameters.
+        dataset: Name of the data set.
+        protocol: "source" or "holdout".
         trainer: "keras" or "native".
-        max_epochs: The cap on the epochs.
-        jobs: Trials that run side by side.
-        params: Number of trainable parameters of the model.
+        seed: The seed of weights, order and dropout.
+        epochs: Epochs trained.
+        best_epoch: The first epoch with the highest monitored accuracy, counted from 1; its weights were kept if the
+            recipe stops early, else the last epoch's.
+        saved_accuracy: The last epoch's monitored accuracy, in [0, 1] (the source's word for it).
+        best_accuracy: The best epoch's monitored accuracy, in [0, 1].
+        test_correct: How many test images the kept weights classify rightly.
         test_size: Number of test images.
+        train_seconds: Wall-clock time of the training.
+        cpu_seconds: Processor time of the training.
+        finished_at: When it ended, ISO 8601, UTC.
+        version: Version of this package.
+        weights: The saved model, relative to the CSV's folder.
+        max_epochs: The cap on the epochs.
+        backend: What the trainer ran on.
+        reason: Why the trial was stopped or failed, or "".
+        status: "finished"; "stopped", where the rule of `mnist_minimal.worse_half` ended it early; or "failed". It
+            stands last so that a row cut short is known by it.
     """
 
-    study: Study
-    recipe: Recipe
-    choice: Choice
-    trainer: str
-    max_epochs: int
-    jobs: int
+    model: str
     params: int
+    dataset: str
+    protocol: str
+    trainer: str
+    seed: int
+    epochs: int | None
+    best_epoch: int | None
+    saved_accuracy: float | None
+    best_accuracy: float | None
+    test_correct: int | None
     test_size: int
+    train_seconds: float | None
+    cpu_seconds: float | None
+    finished_at: str
+    version: str
+    weights: str
+    max_epochs: int
+    backend: str
+    reason: str = ""
+    status: str = FINISHED
 
 
-def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
-    """The function that trains one seed of the job; reads the data set where it is not given."""
-    from mnist_minimal import data
+@dataclass(frozen=True)
+class EpochReport:
+    """A trial after one of its epochs.
 
-    splits = data.split(dataset or data.load(job.choice), job.study.protocol, job.recipe.validation_share)
-    return partial(train_trial, job, splits)
-
-
-def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
-    """Trains a new model from a seed, saves it and its history, and counts the test images it gets right.
-
-    Args:
-        job: What to train.
-        splits: The images.
-        seed: Seed of the first weights, the order of the images and the dropout; 0 <= seed < 2**32.
-        report: Called after each epoch; training ends where it gives a reason.
-
-    Returns:
-        The trial, finished or stopped.
-
-    Raises:
-        UserError: if a file of the trial can't be written: the next trial could not write its own either.
+    Attributes:
+        seed: The trial's seed.
+        epoch: Epochs trained so far.
+        max_epochs: The cap on the epochs; most trials stop earlier.
+        accuracy: The monitored accuracy after this epoch, in [0, 1].
+        best_accuracy: The best one so far.
     """
-    import keras
 
-    from mnist_minimal.evaluate import evaluate
-    from mnist_minimal.saving import save
-    from mnist_minimal.training.checkpoint import Checkpoint
-    from mnist_minimal.training.trainers import backend, fit_function
-
-    if job.trainer == "keras":
-        # Keras keeps what earlier models compiled; without this a long job grows.
-        keras.utils.clear_session()
-    with BUILDING:
-        keras.utils.set_random_seed(seed)
-        model = builder(job.study.model)()
-    checkpoint = Checkpoint(
-        refuse_link(job.study.checkpoint(seed)),
-        identity={
-            "recipe": job.recipe.as_dict(),
-            "dataset": job.study.dataset,
-            "protocol": job.study.protocol,
-            "seed": seed,
-            "trainer": job.trainer,
-            "backend": backend(job.trainer),
-            "version": __version__,
-        },
-        shapes=[weights.shape for weights in model.get_weights()],
-    )
-    history = job.study.history(seed)
-    if checkpoint.epochs:
-        write_history(history, checkpoint.history)
-    logger = keras.callbacks.CSVLogger(str(refuse_link(history)), append=checkpoint.epochs > 0)
-    best = max(checkpoint.history.get("val_accuracy", [0.0]))
-
-    def report_epoch(epoch: int, logs: dict[str, float]) -> None:
-        nonlocal best
-        best = max(best, logs["val_accuracy"])
-        reason = report(EpochReport(seed, epoch + 1, job.max_epochs, logs["val_accuracy"], best))
-        # A trial that its recipe ends in this very epoch is at its end.
-        if reason and not model.stop_training:
-            checkpoint.reason = reason
-            model.stop_training = True
-
-    try:
-        fitted = fit_function(job.trainer, job.jobs)(
-            model,
-            job.recipe,
-            splits,
-            seed,
-            max_epochs=job.max_epochs,
-            callbacks=[logger, keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
-            checkpoint=checkpoint,
-        )
-    except OSError as error:
-        # The logger would try again when it is deleted, and complain.
-        with contextlib.suppress(OSError):
-            if logger.csv_file:
-                logger.csv_file.close()
-        raise UserError(not_written(Path(error.filename or history), error)) from error
-    weights = job.study.weights(seed)
-    save(model, weights)
-    return _row(
-        job,
-        seed,
-        epochs=fitted.epochs,
-        best_epoch=fitted.best_epoch,
-        saved_accuracy=fitted.saved_accuracy,
-        best_accuracy=fitted.best_accuracy,
-        test_correct=evaluate(model, splits.x_test, splits.y_test).correct,
-        train_seconds=round(fitted.train_seconds, 2),
-        cpu_seconds=round(fitted.cpu_seconds, 2),
-        weights=weights.relative_to(job.study.out).as_posix(),
-        backend=backend(job.trainer),
-        reason=checkpoint.reason,
-        status=STOPPED if checkpoint.reason else FINISHED,
-    )
+    seed: int
+    epoch: int
+    max_epochs: int
+    accuracy: float
+    best_accuracy: float
 
 
-def write_history(path: Path, figures: dict[str, list[float]]) -> None:
-    """Writes the epochs that a checkpoint knows of as Keras' CSVLogger does: a kill may come between the two files."""
-    names = sorted(figures)
-    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", *names])
-        for epoch, values in enumerate(zip(*(figures[name] for name in names), strict=True)):
-            writer.writerow([epoch, *values])
+# Told of every epoch, it answers why the trial is to stop there, or "".
+Report = Callable[[EpochReport], str]
 
 
-def failed_trial(job: Job, seed: int, reason: str) -> Trial:
-    """The row of a trial that did not come to its end."""
-    return _row(
-        job,
-        seed,
-        epochs=None,
-        best_epoch=None,
-        saved_accuracy=None,
-        best_accuracy=None,
-        test_correct=None,
-        train_seconds=None,
-        cpu_seconds=None,
-        weights="",
-        backend="",
-        reason=reason,
-        status=FAILED,
-    )
-
-
-def _row(job: Job, seed: int, **figures: Any) -> Trial:
-    return Trial(
-        model=job.study.model,
-        params=job.params,
-        dataset=job.study.dataset,
-        protocol=job.study.protocol,
-        trainer=job.trainer,
-        seed=seed,
-        test_size=job.test_size,
-        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        version=__version__,
-        max_epochs=job.max_epochs,
-        **figures,
-    )
+Train = Callable[[int, Report], Trial]

@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from mnist_minimal import data_choice, ledger, model_choice
-from mnist_minimal.command_line import command_parser, run
+from mnist_minimal.cli.options import add_arguments, from_arguments, model_name
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import run
+from mnist_minimal.data.choice import Choice
+from mnist_minimal.engines.processes import WorkerProcesses, reason
 from mnist_minimal.errors import UserError
-from mnist_minimal.ledger import FAILED, Trial
-from mnist_minimal.progress import Display, EpochReport, display
+from mnist_minimal.models import lookup
+from mnist_minimal.models.lookup import OWN_FORM
 from mnist_minimal.recipes import RECIPES, Recipe
-from mnist_minimal.study import Study, open_study, recipe_epochs
-from mnist_minimal.trial import Job, Train, failed_trial, make_train
-from mnist_minimal.workers import WorkerProcesses, reason
-from mnist_minimal.worse_half import Comparison, LeftError
+from mnist_minimal.study import ledger
+from mnist_minimal.study.median_stopping import Comparison, LeftError
+from mnist_minimal.study.progress import Display, display
+from mnist_minimal.study.study import Study, open_study, recipe_epochs
+from mnist_minimal.study.worker import Job, failed_trial, make_train
+from mnist_minimal.trial import FAILED, EpochReport, Train, Trial
 
 if TYPE_CHECKING:
-    from mnist_minimal.data import Dataset
+    from mnist_minimal.data.sets import Dataset
 
 # So many new failures one after the other are no accident of training, and a job without end would go on failing.
 MAX_FAILURES_IN_A_ROW = 3
@@ -212,7 +217,7 @@ def print_summary(study: Study) -> None:
 
     Trials that were stopped early are counted, and left out of the figures.
     """
-    from mnist_minimal.statistics import TARGET, summarize
+    from mnist_minimal.analysis.statistics import TARGET, summarize
 
     trials = ledger.read(study.csv)
     done = ledger.finished(trials)
@@ -255,9 +260,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         required=True,
-        type=model_choice.model_name,
+        type=model_name,
         metavar="MODEL",
-        help=f"the model, trained by its recipe: {', '.join(RECIPES)}, or {model_choice.OWN_FORM}",
+        help=f"the model, trained by its recipe: {', '.join(RECIPES)}, or {OWN_FORM}",
     )
     parser.add_argument(
         "--recipe",
@@ -289,7 +294,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("results"), metavar="DIR", help="the folder of results (default: %(default)s)"
     )
-    data_choice.add_arguments(parser)
+    add_arguments(parser)
     options = parser.parse_args(arguments)
     if options.seed + (options.runs or 0) > 2**32:
         parser.error(f"expected seeds up to 4294967295, found {options.runs} runs from {options.seed}; lower either")
@@ -299,9 +304,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 where a trial failed, 130 after Ctrl-C."""
     options = parse(arguments)
-    from mnist_minimal import data
+    from mnist_minimal.data import sets
 
-    recipe = model_choice.recipe(options.model, options.recipe)
+    recipe = lookup.recipe(options.model, options.recipe)
     interrupted = threading.Event()
 
     def interrupt(*_: object) -> None:
@@ -313,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), interrupt)
-    dataset = data.load(data_choice.from_arguments(options))
+    dataset = sets.load(from_arguments(options))
     if dataset.notice:
         print(dataset.notice)
     study = Study(options.out, options.model, dataset.name, options.protocol)
@@ -333,7 +338,7 @@ def run_job(
     options: argparse.Namespace, study: Study, recipe: Recipe, dataset: "Dataset", interrupted: threading.Event
 ) -> int:
     """Runs what of the job is not done; returns 0, or 1 where a seed of it failed and is not done since."""
-    from mnist_minimal import data
+    from mnist_minimal.data import sets
 
     seeds: range | itertools.count[int]
     seeds = itertools.count(options.seed) if options.runs is None else range(options.seed, options.seed + options.runs)
@@ -360,7 +365,7 @@ def run_job(
             )
     comparison = None
     if recipe.worse_half and recipe.worse_half.epoch < options.epochs:
-        monitored = data.split(dataset, study.protocol, recipe.validation_share).y_val
+        monitored = sets.split(dataset, study.protocol, recipe.validation_share).y_val
         comparison = Comparison(study, recipe.worse_half, len(monitored))
     # The core trains in threads. Keras does not: its seeds and TensorFlow's state are one for the whole process.
     in_processes = job.trainer == "keras" and options.jobs > 1
@@ -389,10 +394,10 @@ def run_job(
 
 def make_job(options: argparse.Namespace, study: Study, recipe: Recipe, dataset: "Dataset") -> Job:
     """The job of these options, with what has to be known of the model."""
-    from mnist_minimal.summary import trainable_parameters
+    from mnist_minimal.models.counting import trainable_parameters
     from mnist_minimal.training.trainers import choose
 
-    model = model_choice.builder(study.model)()
+    model = lookup.builder(study.model)()
     trainer, notice = choose(options.trainer, model)
     if notice:
         print(notice)
@@ -400,7 +405,7 @@ def make_job(options: argparse.Namespace, study: Study, recipe: Recipe, dataset:
         study=study,
         recipe=recipe,
         # Where the digits took MNIST's place, the workers need not look for it again.
-        choice=data_choice.Choice("digits") if dataset.name == "digits" else data_choice.from_arguments(options),
+        choice=Choice("digits") if dataset.name == "digits" else from_arguments(options),
         trainer=trainer,
         max_epochs=options.epochs,
         jobs=options.jobs,

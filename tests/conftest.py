@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_minimal.data_choice import ENVIRONMENT_VARIABLE
+from mnist_minimal.data.choice import ENVIRONMENT_VARIABLE
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -55,7 +55,7 @@ def run_python(tmp_path: Path) -> Run:
 @pytest.fixture(scope="session")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of one model in both formats."""
-    from mnist_minimal.saving import save
+    from mnist_minimal.saving.saved_model import save
     from tests.model_files import randomized
 
     folder = tmp_path_factory.mktemp("untouched")

@@ -26,9 +26,11 @@ import h5py
 import numpy as np
 
 with atheris.instrument_imports(include=["mnist_minimal"]):
-    from mnist_minimal import architecture, data, model_file
-    from mnist_minimal.data_choice import Choice
+    from mnist_minimal.data import sets
+    from mnist_minimal.data.choice import Choice
     from mnist_minimal.errors import UserError
+    from mnist_minimal.models import architecture
+    from mnist_minimal.saving import model_file
 
 TIMEOUT_SECONDS = 60
 MEMORY_MEGABYTES = 1500
@@ -206,21 +208,21 @@ def idx_changed(content: bytes, generator: random.Random) -> bytes:
 def read_idx(content: bytes) -> None:
     """A folder of idx files, one of which is foreign: the first byte says which one, and whether it is compressed."""
     kind, content = content[0] if content else 0, content[1:]
-    names = [name for name, _ in data.IDX_FILES.values()]
+    names = [name for name, _ in sets.IDX_FILES.values()]
     for position, (name, array) in enumerate(zip(names, images(1).values(), strict=True)):
         for path in (FOLDER / name, FOLDER / f"{name}.gz"):
             path.unlink(missing_ok=True)
         foreign = position == kind // 2 % 4
         path = FOLDER / (f"{name}.gz" if foreign and kind % 2 else name)
         path.write_bytes(content if foreign else idx(array))
-    data.load(Choice(path=str(FOLDER), name="fuzzed"))
+    sets.load(Choice(path=str(FOLDER), name="fuzzed"))
 
 
 def read_npz(content: bytes) -> None:
     """A data set in an .npz."""
     path = FOLDER / "fuzzed.npz"
     path.write_bytes(content)
-    data.load(Choice(path=str(path), name="fuzzed"))
+    sets.load(Choice(path=str(path), name="fuzzed"))
 
 
 def read_model(content: bytes) -> None:
@@ -228,8 +230,8 @@ def read_model(content: bytes) -> None:
     contents = model_file.read(content)
     if contents.config is not None:
         with model_file.refusing_damage():
-            steps = architecture.effects(architecture.chain(contents.config))
-            architecture.agreement(steps, steps)
+            steps = architecture.inference_ops(architecture.chain(contents.config))
+            architecture.compare_ops(steps, steps)
     for array in itertools.chain(*contents.datasets.values()):
         # Who loads a model compares the shapes with the model's first.
         if math.prod(array.shape) < 1000:
@@ -249,9 +251,9 @@ def recognize_model(content: bytes) -> None:
     """All of `saving.load` but the building of the model that the file holds."""
     with atheris.instrument_imports(include=["mnist_minimal"]):
         from mnist_minimal.models import MODELS
-        from mnist_minimal.recognition import recognize
+        from mnist_minimal.saving.identify import identify
     contents = model_file.read(content)
-    _, names = recognize(contents, MODELS)
+    _, names = identify(contents, MODELS)
     for name in names:
         for array in contents.datasets[name]:
             model_file.array(array)

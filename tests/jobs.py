@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mnist_minimal import ledger, trials
-from mnist_minimal.command_line import run
-from mnist_minimal.ledger import Trial
+from mnist_minimal import trials
+from mnist_minimal.cli.run import run
+from mnist_minimal.study import ledger
+from mnist_minimal.trial import Trial
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["mnist_minimal.training.trainers", "mnist_minimal.evaluate", "sklearn.datasets"])

@@ -12,7 +12,7 @@ import pytest
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
-from mnist_minimal.saving import load
+from mnist_minimal.saving.saved_model import load
 
 
 def randomized(name: str) -> keras.Model:

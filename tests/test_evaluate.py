@@ -7,9 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_minimal.evaluate import BATCH_SIZE, evaluate, main, probabilities, table
+from mnist_minimal.analysis.tables import confusion_table
+from mnist_minimal.evaluate import main
 from mnist_minimal.models import MODELS
-from mnist_minimal.saving import save
+from mnist_minimal.saving.saved_model import save
+from mnist_minimal.training.evaluation import BATCH_SIZE, evaluate, probabilities
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_the_confusion_matrix_has_a_place_for_classes_that_do_not_occur(model, i
 
 def test_the_table_names_rows_and_columns():
     confusion = np.arange(100).reshape(10, 10)
-    lines = table(confusion).splitlines()
+    lines = confusion_table(confusion).splitlines()
     assert [int(text) for text in lines[0].split()[-10:]] == list(range(10))
     assert [[int(text) for text in line.split()] for line in lines[1:]] == [[i, *confusion[i]] for i in range(10)]
     assert len({len(line) for line in lines}) == 1

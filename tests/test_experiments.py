@@ -7,11 +7,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from mnist_minimal import ledger
+from mnist_minimal.analysis.statistics import spread
 from mnist_minimal.models import MODELS
-from mnist_minimal.statistics import spread
+from mnist_minimal.study import ledger
 from tests.conftest import REPOSITORY
-from tests.test_ledger import TRIAL
+from tests.study.test_ledger import TRIAL
 
 
 def run_experiment(run_python, name, *arguments, **environment):
@@ -87,12 +87,12 @@ def test_the_lead_of_the_best_trial_lasts_only_where_it_is_real():
 
 
 def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
-    from mnist_minimal import data
-    from mnist_minimal.data_choice import Choice
-    from mnist_minimal.evaluate import probabilities
-    from mnist_minimal.saving import save
+    from mnist_minimal.data import sets
+    from mnist_minimal.data.choice import Choice
+    from mnist_minimal.saving.saved_model import save
+    from mnist_minimal.training.evaluation import probabilities
 
-    digits = data.load(Choice("digits"))
+    digits = sets.load(Choice("digits"))
     images = []
     (tmp_path / "sep997-digits").mkdir()
     for seed in range(3):

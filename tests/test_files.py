@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mnist_minimal import augment, compare, files, ledger, plots, report
-from mnist_minimal.command_line import run
+from mnist_minimal import augment, compare, files, plots, report
+from mnist_minimal.analysis import figures
+from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
-from tests.test_ledger import FAILED, TRIAL
-from tests.test_plots import csv as study  # noqa: F401  A study of five trials with histories.
+from mnist_minimal.study import ledger
+from tests.analysis.test_plots import csv as study  # noqa: F401  A study of five trials with histories.
+from tests.study.test_ledger import FAILED, TRIAL
 
 
 @pytest.fixture
@@ -142,13 +144,13 @@ def test_where_no_picture_can_be_written(tmp_path, monkeypatch, path, complaint)
     from matplotlib.figure import Figure
 
     with pytest.raises((UserError, OSError), match=complaint):
-        plots.save_figure(Figure(), Path(path))
+        figures.save_figure(Figure(), Path(path))
 
 
 def test_a_folder_is_made_for_the_picture(tmp_path):
     from matplotlib.figure import Figure
 
-    assert plots.save_figure(Figure(), tmp_path / "a/b/x.png").stat().st_size > 100
+    assert figures.save_figure(Figure(), tmp_path / "a/b/x.png").stat().st_size > 100
 
 
 def test_reading_takes_files_up_to_a_size(tmp_path):

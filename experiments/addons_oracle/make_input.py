@@ -26,7 +26,7 @@ import numpy as np
 from scipy.ndimage import zoom
 from sklearn.datasets import load_digits
 
-from mnist_minimal.batches import epoch_batches
+from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.models import MODELS
 
 INPUT = Path(__file__).with_name("input.npz")

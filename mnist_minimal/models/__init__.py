@@ -1,4 +1,7 @@
-"""The published minimal networks: one builder function each, by name in MODELS, and a command that lists them."""
+"""The published networks: a builder function each, by name in MODELS; the user's own by `module:function`; counting.
+
+It imports Keras when a model is first asked for, and reads no file but a module that the user names.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -16,10 +19,3 @@ def __getattr__(name: str) -> Any:
 
         return MODELS
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command `mnist-minimal models`."""
-    from mnist_minimal.listing import main
-
-    return main(arguments)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal import plots
-from mnist_minimal.ledger import Trial
-from mnist_minimal.page.findings import NAMES, Finding, compared, compared_measure
-from mnist_minimal.published import PARAMETERS, Publication
-from mnist_minimal.statistics import TARGET, Summary, summarize
+from mnist_minimal.analysis import figures
+from mnist_minimal.analysis.published import PARAMETERS, Publication
+from mnist_minimal.analysis.statistics import TARGET, Summary, summarize
+from mnist_minimal.analysis.summaries import NAMES, StudySummary, compared, compared_measure
+from mnist_minimal.trial import Trial
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +68,7 @@ LEAST_FOR_INTERVAL = 3
 PERCENT = f"{100 * TARGET:g} %"
 
 
-def plane(findings: Sequence[Finding], publications: Sequence[Publication], description: str) -> str:
+def plane(findings: Sequence[StudySummary], publications: Sequence[Publication], description: str) -> str:
     """Every model by its parameters and accuracy, published and ours by the same measure, as SVG.
 
     Args:
@@ -108,7 +108,7 @@ def plane(findings: Sequence[Finding], publications: Sequence[Publication], desc
         return _svg(figure, "plane", "Parameters and accuracy", description)
 
 
-def distribution(finding: Finding, publications: Sequence[Publication], description: str) -> str:
+def distribution(finding: StudySummary, publications: Sequence[Publication], description: str) -> str:
     """How a study's accuracies are distributed, with the published mean, spread and range beside ours, as SVG."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -125,9 +125,9 @@ def distribution(finding: Finding, publications: Sequence[Publication], descript
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 5.6), layout="constrained")
         spread, upper, lower = figure.subplots(3, sharex=True, height_ratios=(1, 2.2, 2.2))
-        plots.histogram(accuracies, finding.trials[0].test_size, upper)
+        figures.histogram(accuracies, finding.trials[0].test_size, upper)
         upper.set_ylim(top=1.45 * upper.get_ylim()[1])  # Room for the legend above the bars.
-        plots.ecdf(accuracies, TARGET, lower)
+        figures.ecdf(accuracies, TARGET, lower)
         ours = summarize(accuracies[name])
         spreads = (ours.mean, ours.sd, min(accuracies[name]), ours.best)
         rows = [(f"ours, n = {ours.n}", BLUE, "o", *spreads)]
@@ -145,7 +145,7 @@ def distribution(finding: Finding, publications: Sequence[Publication], descript
         return _svg(figure, "distribution", "Distribution of accuracies", description)
 
 
-def curves(finding: Finding, trial: Trial, name: str, description: str) -> str:
+def curves(finding: StudySummary, trial: Trial, name: str, description: str) -> str:
     """The training curves of one trial of a study, as SVG.
 
     Args:
@@ -163,9 +163,9 @@ def curves(finding: Finding, trial: Trial, name: str, description: str) -> str:
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-        history = plots.read_history(finding.file(trial.seed, ".csv"))
-        plots.accuracy_curves(history, upper).set_title(f"{name} run, seed {trial.seed}")
-        plots.learning_rate(history, lower)
+        history = figures.read_history(finding.file(trial.seed, ".csv"))
+        figures.accuracy_curves(history, upper).set_title(f"{name} run, seed {trial.seed}")
+        figures.learning_rate(history, lower)
         upper.set_xlabel("")
         return _svg(figure, f"{name}-curves", f"Training curves of the {name} run", description)
 

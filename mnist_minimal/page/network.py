@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_minimal import architecture
-from mnist_minimal.architecture import Layer, shown
 from mnist_minimal.errors import UserError
-from mnist_minimal.summary import trainable_parameters
+from mnist_minimal.models import architecture
+from mnist_minimal.models.architecture import Layer, shown
+from mnist_minimal.models.counting import trainable_parameters
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +59,7 @@ def describe(model: "keras.Model") -> dict[str, Any]:
     return {
         "name": model.name,
         "parameters": trainable_parameters(model),
-        "steps": [_step(step) for step in architecture.effects(applied)],
+        "steps": [_step(step) for step in architecture.inference_ops(applied)],
         "weights": {
             layer.name: {variable.name: _values(keras.ops.convert_to_numpy(variable)) for variable in layer.weights}
             for layer in model.layers

@@ -1,4 +1,7 @@
-"""Training one model by one recipe: `fit(model, recipe, splits, seed, ...) -> Fit`, one signature for every trainer."""
+"""Training one model by one recipe: `fit(model, recipe, splits, seed, ...) -> Fit`, one signature for every trainer.
+
+It is given images and a model and touches no file but the checkpoint that it is handed.
+"""
 
 from dataclasses import dataclass
 

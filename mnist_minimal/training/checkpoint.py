@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from mnist_minimal import archive
+from mnist_minimal.data import archive
 from mnist_minimal.errors import UserError, one_line
-from mnist_minimal.files import written_whole
+from mnist_minimal.files import atomic_write
 
 Arrays = list[np.ndarray]
 
@@ -71,7 +71,7 @@ class Checkpoint:
             self._read(path, shapes)
         except UserError as error:
             print(f"{path}: {error}; the trial starts anew", file=sys.stderr)
-        except (AttributeError, *archive.DAMAGE) as error:
+        except (AttributeError, *archive.CORRUPT_FILE_ERRORS) as error:
             print(f"{path}: damaged ({one_line(error)}); the trial starts anew", file=sys.stderr)
 
     def _read(self, path: Path, shapes: Sequence[tuple[int, ...]] | None) -> None:
@@ -115,7 +115,7 @@ class Checkpoint:
         flat: dict[str, Any] = {
             f"{kind}-{index}": array for kind, arrays in self.arrays.items() for index, array in enumerate(arrays)
         }
-        with written_whole(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             np.savez(temporary, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **flat)
 
 

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from mnist_minimal import recipes
-from mnist_minimal.augment import augment, draw_changes
-from mnist_minimal.batches import epoch_batches
-from mnist_minimal.data import Splits
-from mnist_minimal.optimizers import AdamW
-from mnist_minimal.recipes import PiecewiseLinear, Plateau, Recipe, Steps
+from mnist_minimal.data.augmentation import augment, draw_changes
+from mnist_minimal.data.batches import epoch_batches
+from mnist_minimal.data.sets import Splits
+from mnist_minimal.recipes import PiecewiseLinear, Plateau, Recipe, Steps, parts
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
+from mnist_minimal.training.optimizers import AdamW
 
 EVALUATION_BATCH_SIZE = 1000
 
 
 class EpochBatches(keras.utils.PyDataset):
-    """The training images in the order of `mnist_minimal.batches`, augmented as the recipe says, anew each epoch."""
+    """The training images in the order of `data.batches`, augmented as the recipe says, anew each epoch."""
 
     def __init__(self, splits: Splits, recipe: Recipe, seed: int) -> None:
         super().__init__()
@@ -125,11 +124,11 @@ def scheduled_rate(recipe: Recipe, epoch: int) -> float:
 def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
     """A new Keras optimizer of the recipe."""
     match recipe.optimizer:
-        case recipes.AdamW(learning_rate, weight_decay):
+        case parts.AdamW(learning_rate, weight_decay):
             return AdamW(learning_rate, weight_decay)
-        case recipes.Adam(learning_rate):
+        case parts.Adam(learning_rate):
             return keras.optimizers.Adam(learning_rate)
-        case recipes.SGD(learning_rate, momentum):
+        case parts.SGD(learning_rate, momentum):
             return keras.optimizers.SGD(learning_rate, momentum)
 
 

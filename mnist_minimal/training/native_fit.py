@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from mnist_minimal.augment import augment, draw_changes
-from mnist_minimal.batches import epoch_batches
-from mnist_minimal.data import Splits
+from mnist_minimal.data.augmentation import augment, draw_changes
+from mnist_minimal.data.batches import epoch_batches
+from mnist_minimal.data.sets import Splits
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
+from mnist_minimal.training.chain import Chain, unsupported
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.core import available
-from mnist_minimal.training.core.chain import Chain, unsupported
 from mnist_minimal.training.keras_fit import compile_model, recipe_callbacks
 
 __all__ = ["available", "fit", "unsupported"]

@@ -1,7 +1,7 @@
 """The training core in C++: sixteen samples of a batch side by side, one thread or a few, no TensorFlow while it runs.
 
-`_core` is the compiled extension (binding.cpp); `chain` translates a Keras model for it. An installation without a C++
-compiler has no extension, and the Keras trainer serves.
+`_core` is the compiled extension (binding.cpp); `mnist_minimal.training.chain` translates a Keras model for it. An
+installation without a C++ compiler has no extension, and the Keras trainer serves.
 """
 
 from mnist_minimal.errors import UserError

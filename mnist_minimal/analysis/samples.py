@@ -1,0 +1,206 @@
+"""Accuracies to compare, out of a study's CSV or any file of accuracies, and what must be alike for that.
+
+A file with one accuracy in [0, 1] a line, or with a column saved_accuracy, best_accuracy or test_accuracy, is a sample
+of which nothing else is known.
+"""
+
+import csv
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mnist_minimal import files
+from mnist_minimal.errors import UserError
+from mnist_minimal.study import ledger
+from mnist_minimal.trial import FAILED, STOPPED, Trial
+
+# A file that says nothing of its test set is taken to be about MNIST's.
+TEST_SIZE = 10_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The accuracies of one study, and what must be alike for two studies to be compared.
+
+    Attributes:
+        name: What it is called in the table.
+        accuracies: One or more, each in [0, 1].
+        failed: Number of seeds that failed and have not finished since.
+        stopped: Number of seeds that were stopped early and have no accuracy: they are censored.
+        test_size: Number of test images; None where that isn't known.
+        conditions: What must be alike in all studies; empty where nothing is known.
+        training: What must be alike in studies of one model, by model: the cap on the epochs and the recipe.
+    """
+
+    name: str
+    accuracies: list[float]
+    failed: int = 0
+    stopped: int = 0
+    test_size: int | None = None
+    conditions: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def find(name: str, results: Path) -> Path:
+    """The file that a user names: a path, or the name of a study in the folder of results.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    for path in (Path(name), results / f"{name}.csv"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in results.glob("*.csv"))) or "none"
+    raise UserError(f"{name}: expected a file or the name of a study in {results} (there: {known}), found neither")
+
+
+def read_sample(path: Path, measure: str, name: str | None = None) -> Sample:
+    """Reads a study's CSV or a file of accuracies alone.
+
+    Args:
+        path: The file.
+        measure: One of `ledger.MEASURES`: which accuracy of a trial.
+        name: The sample's name; the file's without its suffix where it is None.
+
+    Raises:
+        UserError: if the file can't be read as either, or has no accuracy.
+    """
+    name = path.stem if name is None else name
+    try:
+        text = files.read(path, ledger.MAX_BYTES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: expected accuracies as text in UTF-8, found what can't be read ({error}); name another file, or "
+            "save it as UTF-8"
+        ) from error
+    lines = text.splitlines()
+    if lines and (ledger.is_header(lines[0]) or "status" in lines[0].split(",")):
+        sample = _study(path, measure, name)
+    else:
+        sample = Sample(name, _plain_accuracies(path, lines, f"{measure}_accuracy"))
+    if not sample.accuracies:
+        raise UserError(f"{path}: expected at least one finished trial, found none; run mnist_minimal.trials first")
+    return sample
+
+
+def _study(path: Path, measure: str, name: str) -> Sample:
+    trials = ledger.read(path)
+    done = ledger.finished(trials)
+    seeds = {trial.seed for trial in done}
+    failed = {trial.seed for trial in trials if trial.status == FAILED} - seeds
+    stopped = {trial.seed for trial in trials if trial.status == STOPPED} - seeds
+    return Sample(
+        name,
+        ledger.accuracies(done, measure),
+        failed=len(failed - stopped),
+        stopped=len(stopped),
+        test_size=max((trial.test_size for trial in done), default=None),
+        conditions={
+            "data set": _values(trial.dataset for trial in done),
+            "test images": _values(trial.test_size for trial in done),
+            "protocol": _values(trial.protocol for trial in done),
+            **({} if measure == "test" else {"share of the training set monitored": _monitored(path)}),
+        },
+        training={model: _training(path, done, model) for model in {trial.model for trial in done}},
+    )
+
+
+def _values(values: Iterable[str | int]) -> str:
+    return " and ".join(sorted({str(value) for value in values}))
+
+
+def _monitored(path: Path) -> str:
+    """The share of the training set that a recipe monitors in place of the test set, where the JSON tells."""
+    return str(_recipe(path).get("recipe.validation_share", 0.0))
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    """The recipe in the JSON beside a CSV, as `_flat` gives it.
+
+    It is {} for a CSV that was sent alone and is compared by what its rows say.
+    """
+    try:
+        recipe = files.read_json(path.with_suffix(".json"))["recipe"]
+        return _flat(recipe, "recipe") if isinstance(recipe, dict) else {}
+    except (OSError, UserError, KeyError, TypeError):
+        return {}
+
+
+def _training(path: Path, trials: Sequence[Trial], model: str) -> dict[str, Any]:
+    facts = {"cap on the epochs": _values(trial.max_epochs for trial in trials if trial.model == model)}
+    return facts | _recipe(path)
+
+
+def _flat(value: Any, name: str) -> dict[str, Any]:
+    """Nested dictionaries as one, the names joined by dots; without what a recipe says in prose."""
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = [_flat(inner, f"{name}.{key}") for key, inner in value.items() if key not in ("source", "assumed")]
+    return {key: inner for part in parts for key, inner in part.items()}
+
+
+def _plain_accuracies(path: Path, lines: Sequence[str], column: str) -> list[float]:
+    try:
+        rows = [(number, row) for number, row in enumerate(csv.reader(lines), start=1) if row]
+    except csv.Error as error:
+        raise UserError(f"{path}: expected a CSV, found text that is none ({error}); mend the file") from error
+    index = 0
+    if rows and not _is_number(rows[0][1][0]):
+        if column not in rows[0][1]:
+            raise UserError(
+                f"{path}: expected the CSV of a study, one accuracy a line, or a column {column}, found the columns "
+                f"{', '.join(rows[0][1])[:300]}"
+            )
+        index = rows.pop(0)[1].index(column)
+    accuracies = []
+    for number, row in rows:
+        text = row[index] if index < len(row) else ""
+        if not _is_number(text) or not 0 <= float(text) <= 1:
+            raise UserError(f"{path}, line {number}: expected an accuracy in [0, 1], found {text!r}; mend the line")
+        accuracies.append(float(text))
+    return accuracies
+
+
+def _is_number(text: str) -> bool:
+    return ledger.DECIMAL.fullmatch(text.strip()) is not None
+
+
+def differences(samples: Sequence[Sample]) -> list[str]:
+    """What is not alike although accuracies of one distribution need it to be, each with every study's value."""
+    studies = [sample for sample in samples if sample.conditions]
+    found = _unlike([(study.name, study.conditions) for study in studies])
+    for model in dict.fromkeys(model for study in studies for model in study.training):
+        of_model = [(study.name, study.training[model]) for study in studies if model in study.training]
+        # Where one recipe is not known, only the rest can be compared.
+        if not all(any(key.startswith("recipe") for key in facts) for _, facts in of_model):
+            of_model = [(name, {"cap on the epochs": facts["cap on the epochs"]}) for name, facts in of_model]
+        found += [f"{difference} of {model}" for difference in _unlike(of_model)]
+    return found
+
+
+def _unlike(facts: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    found = []
+    for key in dict.fromkeys(key for _, values in facts for key in values):
+        if len({json.dumps(values.get(key)) for _, values in facts}) > 1:
+            found.append(f"{key} ({', '.join(f'{name}: {values.get(key)}' for name, values in facts)})")
+    return found
+
+
+def read_samples(studies: Sequence[str], results: Path, measure: str) -> list[Sample]:
+    """Reads what a user names, each under a name of its own.
+
+    Raises:
+        UserError: if fewer than two are named, or one twice, or one can't be read.
+    """
+    paths = [find(name, results) for name in studies]
+    if len(paths) < 2:
+        raise UserError(f"expected two studies or more to compare, found {len(paths)}; name another")
+    for path, other in itertools.combinations(paths, 2):
+        if path.samefile(other):
+            raise UserError(f"{path}: expected every study once, found it twice; leave one out")
+    stems = [path.stem for path in paths]
+    names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in paths]
+    return [read_sample(path, measure, name) for path, name in zip(paths, names, strict=True)]

@@ -1,0 +1,178 @@
+"""What the studies in a folder found: their trials, read and summarized."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnist_minimal.analysis.published import Publication
+from mnist_minimal.analysis.statistics import Summary, summarize
+from mnist_minimal.errors import UserError
+from mnist_minimal.files import read_json
+from mnist_minimal.recipes import RECIPES
+from mnist_minimal.study import ledger
+from mnist_minimal.study.study import recipe_epochs
+from mnist_minimal.trial import FAILED, STOPPED, Trial
+
+# What the accuracies that the ledger has of a trial are called on the page.
+NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept weights"}
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """One study and what it says.
+
+    Attributes:
+        csv: The table of its trials.
+        trials: The finished trials, at least one.
+        stopped: Those that a rule of the recipe ended early. Their accuracies are not known: they are censored.
+        failed: The failed ones whose seeds came to no other end later.
+        kept: Of the accuracies on the test set of the weights that were kept: the best epoch's on the monitored images
+            where the recipe restores them, else the last epoch's.
+        versions: What the study was begun with, by name; {} where its JSON does not say.
+        cut: The cap on the epochs where it is lower than the recipe's, else None.
+    """
+
+    csv: Path
+    trials: list[Trial]
+    stopped: list[Trial]
+    failed: list[Trial]
+    kept: Summary
+    versions: dict[str, str]
+    cut: int | None
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.csv.stem
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.trials[0].model
+
+    @property
+    def params(self) -> int:
+        """Number of trainable parameters of the model."""
+        return self.trials[0].params
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return self.trials[0].dataset
+
+    @property
+    def protocol(self) -> str:
+        """Which images were monitored: "source" or "holdout"."""
+        return self.trials[0].protocol
+
+    @property
+    def comparable(self) -> bool:
+        """Whether these are trials of a published recipe, whole, on MNIST."""
+        published = self.model in RECIPES and self.cut is None
+        return published and self.dataset == "mnist" and self.protocol == "source"
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The accuracies on the test set that tell the trials apart, of `ledger.MEASURES`.
+
+        Where the test set is monitored these are the last and the best epoch's, one of which is the kept weights' too.
+        Where other images are, or nothing is known of the recipe, only the kept weights' is on the test set.
+        """
+        recipe = RECIPES.get(self.model)
+        monitored = recipe is not None and self.protocol == "source" and recipe.validation_share == 0
+        return ("saved", "best") if monitored else ("test",)
+
+    @property
+    def kept_epoch(self) -> int | None:
+        """The epoch whose weights the best trial kept, counted from 1; None where nothing is known of the recipe."""
+        if self.model not in RECIPES:
+            return None
+        return self.best.epochs if RECIPES[self.model].early_stopping is None else self.best.best_epoch
+
+    @property
+    def best(self) -> Trial:
+        """The trial whose kept weights get the most test images right, of several that with the lowest seed."""
+        return max(self.trials, key=lambda trial: (trial.test_correct or 0, -trial.seed))
+
+    def accuracies(self, measure: str) -> list[float]:
+        """One accuracy of each finished trial, by "test" or one of `measures`."""
+        return ledger.accuracies(self.trials, measure)
+
+    def file(self, seed: int, ending: str) -> Path:
+        """A file of one trial: its history (.csv) or its saved model (.h5)."""
+        return self.csv.with_suffix("") / f"{seed}{ending}"
+
+
+def find_studies(folder: Path) -> list[StudySummary]:
+    """The studies with a finished trial whose CSVs lie in a folder, by number of parameters, then by name.
+
+    CSVs with other columns are not of trials and are passed over.
+
+    Raises:
+        UserError: if there is no such study, or a CSV of trials is damaged.
+    """
+    studies = [csv for csv in sorted(folder.glob("*.csv")) if ledger.is_ledger(csv)]
+    found = [_finding(csv, trials) for csv in studies if ledger.finished(trials := ledger.read(csv))]
+    if not found:
+        raise UserError(
+            f"{folder}: expected CSVs with finished trials, found none; run mnist_minimal.trials first, or name the "
+            "folder with --results"
+        )
+    return sorted(found, key=lambda finding: (finding.params, finding.name))
+
+
+def highlighted(findings: Sequence[StudySummary]) -> StudySummary:
+    """The study to look at closely: the one with the most trials, of several the smallest network's.
+
+    Studies that are comparable with what was published come before others.
+    """
+    candidates = [finding for finding in findings if finding.comparable] or list(findings)
+    return max(candidates, key=lambda finding: (len(finding.trials), -finding.params))
+
+
+def compared(model: str, publications: Sequence[Publication]) -> list[Publication]:
+    """The published accuracies of a model that stand beside ours: its first, and what else is by the same measure."""
+    found = [publication for publication in publications if publication.model == model]
+    return [publication for publication in found if publication.measure == found[0].measure]
+
+
+def compared_measure(finding: StudySummary, publications: Sequence[Publication]) -> str:
+    """Which accuracy of a study stands beside what was published; "test" where nothing was."""
+    return next((publication.measure for publication in compared(finding.model, publications)), "test")
+
+
+def _finding(csv: Path, trials: list[Trial]) -> StudySummary:
+    finished = ledger.finished(trials)
+    first = finished[0]
+    full = recipe_epochs(csv) or (RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs)
+    ended = {trial.seed for trial in finished}
+    stopped = {trial.seed: trial for trial in trials if trial.status == STOPPED}
+    # Of a seed that failed several times only the last failure: it was one trial.
+    failed = {trial.seed: trial for trial in trials if trial.status == FAILED}
+    return StudySummary(
+        csv=csv,
+        trials=finished,
+        stopped=[trial for seed, trial in stopped.items() if seed not in ended],
+        failed=[trial for seed, trial in failed.items() if seed not in ended | stopped.keys()],
+        kept=summarize(ledger.accuracies(finished, "test")),
+        versions=_versions(csv.with_suffix(".json")),
+        cut=first.max_epochs if first.max_epochs < full else None,
+    )
+
+
+def _versions(path: Path) -> dict[str, str]:
+    try:
+        content = read_json(path)
+        return {str(name): str(version) for name, version in content["versions"].items()}
+    except FileNotFoundError:
+        return {}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: expected the versions that the study was begun with, found a file without them ({error!r}); "
+            "restore or remove it"
+        ) from error
+
+
+def median_trial(trials: Sequence[Trial]) -> Trial:
+    """The trial whose best accuracy is the median one, of two the lower."""
+    return sorted(trials, key=lambda trial: (trial.best_accuracy or 0, -trial.seed))[(len(trials) - 1) // 2]

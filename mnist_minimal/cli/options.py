@@ -1,0 +1,40 @@
+"""The options for data and model that several commands have."""
+
+import argparse
+
+from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
+from mnist_minimal.models.lookup import OWN, OWN_FORM
+from mnist_minimal.recipes import RECIPES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `Choice` to a command."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        default="auto",
+        help="auto: MNIST where it can be had, else scikit-learn's digits (default: %(default)s)",
+    )
+    group.add_argument(
+        "--data",
+        metavar="PATH",
+        help=f"an .npz in Keras' layout or a folder of the four idx files (default: ${ENVIRONMENT_VARIABLE})",
+    )
+    group.add_argument(
+        "--dataset-name",
+        metavar="NAME",
+        help="use images that are not MNIST (Fashion-MNIST, say) under this name, which the results then carry",
+    )
+
+
+def from_arguments(arguments: argparse.Namespace) -> Choice:
+    """The choice that the parsed options of `add_arguments` make."""
+    return Choice(arguments.dataset, arguments.data, arguments.dataset_name)
+
+
+def model_name(text: str) -> str:
+    """A model's name as an argument of a command; only its form is looked at where it is the user's own."""
+    if text in RECIPES or OWN.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(f"expected one of the models {', '.join(RECIPES)}, or {OWN_FORM}, found {text!r}")

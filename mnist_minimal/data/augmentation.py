@@ -1,0 +1,220 @@
+"""The augmentation of training images as a recipe says.
+
+Both trainers take their images from here. What happens to an image is a function of the seed, the epoch and the image's
+place in the training set alone, so that a trial has the same pixels with either trainer, in batches or chunks of any
+size, and after a stop.
+"""
+
+import numpy as np
+
+from mnist_minimal.recipes import Augmentation
+
+# What is drawn for an image; `draw_changes` says in which units.
+CHANGES = np.dtype(
+    [
+        ("angle", np.float64),
+        ("scale", np.float64),
+        ("shift", np.float64, 2),
+        ("corner", np.int64, 2),
+        ("contrast", np.float64),
+        ("brightness", np.float64),
+    ]
+)
+
+
+# Words of the random generator that are set aside for each image; some are spare.
+WORDS = 16
+
+
+# Images that are resampled at once: what they need lies in a processor's cache of the second level.
+BLOCK = 64
+
+
+def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.ndarray) -> np.ndarray:
+    """Draws what happens to each training image in an epoch.
+
+    The random numbers are raw words of a counter-based generator, as those of `data.batches.epoch_order`, with
+    the same key but another part of the counter. Those of an image depend on its place alone, not on how many follow.
+
+    Args:
+        augmentation: The ranges.
+        seed: The trial's seed, 0 <= seed < 2**64.
+        epoch: The epoch, counted from 0.
+        images: The training images, (n, side, side, 1); only their shape matters.
+
+    Returns:
+        Array (n,) with the fields of CHANGES: `angle`, degrees, counter-clockwise; `scale`, the factor by which what is
+        shown grows; `shift`, pixels down and to the right; `corner`, row and column in the padded image at which its
+        window begins; `contrast`, a factor on pixels; `brightness`, what is added to them.
+    """
+    count, side = images.shape[:2]
+    key = np.array([seed, epoch], dtype=np.uint64)
+    # The order of an epoch comes from counters whose highest word is 0.
+    generator = np.random.Philox(key=key, counter=np.array([0, 0, 0, 1], dtype=np.uint64))
+    words = generator.random_raw(count * WORDS).reshape(count, WORDS)
+    uniform = (words >> np.uint64(11)) * 2.0**-53
+    either_side = 2 * uniform - 1
+    moved, toned = uniform[:, 0] < augmentation.affine_share, uniform[:, 1] < augmentation.tone_share
+    smallest, largest = augmentation.scale
+    shift = side * augmentation.translation * either_side[:, 4:6]
+    if augmentation.interpolation == "nearest":
+        shift = np.rint(shift)
+    changes = np.empty(count, CHANGES)
+    changes["angle"] = np.where(moved, augmentation.rotation * either_side[:, 2], 0)
+    changes["scale"] = np.where(moved, smallest + (largest - smallest) * uniform[:, 3], 1)
+    changes["shift"] = np.where(moved[:, np.newaxis], shift, 0)
+    changes["corner"] = (2 * augmentation.crop + 1) * uniform[:, 6:8]
+    changes["contrast"] = np.where(toned, 1 + augmentation.contrast * either_side[:, 8], 1)
+    changes["brightness"] = np.where(toned, 255 * augmentation.brightness * either_side[:, 9], 0)
+    return changes
+
+
+def augment(images: np.ndarray, changes: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """Applies to images what was drawn for them.
+
+    In this order:
+
+    1. The image is turned and scaled about its centre, (side - 1) / 2 along both axes, and then shifted: one map, read
+       backwards at each pixel of the result, one resampling. What is read between pixels is the nearest one, or the
+       four around in proportion. Pixels at the border are mixed with `fill`, which lies all around, as OpenCV, Keras
+       and torchvision on tensors do (SciPy's mode "grid-constant"), or with the mirrored image where `fill` is
+       "reflect" (OpenCV's BORDER_REFLECT_101, SciPy's "mirror").
+    2. The result is padded by `crop` pixels on every side, and a window of its own size is cut out.
+    3. x becomes x * contrast + brightness, limited to 0 .. 255, as albumentations' `RandomBrightnessContrast` does by
+       default: contrast about black, not about the image's mean.
+
+    Nothing is rounded to whole values on the way, which the libraries do that keep images as uint8.
+
+    Args:
+        images: uint8 (n, side, side, 1).
+        changes: What `draw_changes` drew for these images, (n,).
+        augmentation: What it was drawn from.
+
+    Returns:
+        float32 (n, side, side, 1) in [0, 255].
+    """
+    changed = images[..., 0].astype(np.float32)
+    moved = (changes["angle"] != 0) | (changes["scale"] != 1) | (changes["shift"] != 0).any(axis=1)
+    resampler = Resampler(min(BLOCK, len(images)), images.shape[1], augmentation)
+    for block in _blocks(np.flatnonzero(moved)):
+        changed[block] = resampler.resample(images[block, :, :, 0], changes[block])
+    for block in _blocks(np.arange(len(images))):
+        pixels = changed[block[0] : block[-1] + 1]
+        if augmentation.crop:
+            pixels[:] = cropped(pixels, changes["corner"][block], augmentation)
+        if augmentation.contrast or augmentation.brightness:
+            pixels *= _per_image(changes["contrast"][block])
+            pixels += _per_image(changes["brightness"][block])
+            np.clip(pixels, 0, 255, out=pixels)
+    return changed[..., np.newaxis]
+
+
+def cropped(images: np.ndarray, corners: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """Pads images (n, side, side) and cuts out of each the window that begins at its corner (n, 2)."""
+    padding = [(0, 0), (augmentation.crop,) * 2, (augmentation.crop,) * 2]
+    if augmentation.fill == "reflect":
+        padded = np.pad(images, padding, mode="reflect")
+    else:
+        padded = np.pad(images, padding, constant_values=augmentation.fill)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=(1, 2))
+    return windows[np.arange(len(images)), corners[:, 0], corners[:, 1]]
+
+
+class Resampler:
+    """Turns, scales and shifts blocks of images, all pixels of a block at once, in arrays that are made only once.
+
+    Args:
+        count: Images of the largest block.
+        side: Side of an image in pixels.
+        augmentation: Interpolation and fill.
+    """
+
+    def __init__(self, count: int, side: int, augmentation: Augmentation) -> None:
+        self.side, self.augmentation = side, augmentation
+        # One pixel of frame before the image and two behind it: a place outside is moved onto the frame, and has there,
+        # as everywhere, a neighbour below and to the right.
+        self.width = side + 3
+        fill = 0.0 if augmentation.fill == "reflect" else augmentation.fill
+        self.framed = np.full((count, self.width, self.width), fill, np.float32)
+        # Where pixel (0, 0) of each image lies among all of `framed`; whole numbers far below 2**24, exact in float32.
+        self.origin = _per_image(np.arange(count) * self.width**2 + self.width + 1)
+        self.floats = [np.empty((count, side, side), np.float32) for _ in range(6)]
+        self.indices = np.empty((count, side, side), np.intp)
+
+    def resample(self, images: np.ndarray, changes: np.ndarray) -> np.ndarray:
+        """Resamples uint8 images (n, side, side); what it returns, float32, lasts until the next call."""
+        count = len(images)
+        self.framed[:count, 1:-2, 1:-2] = images
+        indices = self.indices[:count]
+        rows, columns, row, column, right, below = (array[:count] for array in self.floats)
+        self._set_places(changes, rows, columns)
+        for places, whole in ((rows, row), (columns, column)):
+            self._bring_inside(places, spare=whole)
+            if self.augmentation.interpolation == "nearest":
+                places += 0.5
+            np.floor(places, out=whole)
+            places -= whole
+        row *= self.width
+        row += column
+        row += self.origin[:count]
+        np.copyto(indices, row, casting="unsafe")
+        # No index is out of range; the mode spares a check that would cost a copy of the result.
+        pixels = self.framed.reshape(-1)
+        if self.augmentation.interpolation == "nearest":
+            return np.take(pixels, indices, out=row, mode="clip")
+        # `rows` and `columns` now hold how far a place lies below and beside that pixel; `row` and `column` are free.
+        upper, lower = row, column
+        np.take(pixels, indices, out=upper, mode="clip")
+        np.take(pixels[1:], indices, out=right, mode="clip")
+        np.take(pixels[self.width :], indices, out=lower, mode="clip")
+        np.take(pixels[self.width + 1 :], indices, out=below, mode="clip")
+        _mix(upper, right, columns)
+        _mix(lower, below, columns)
+        return _mix(upper, lower, rows)
+
+    def _set_places(self, changes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
+        """Sets where in the image each pixel of the result is read: the inverse of turn, scale and shift."""
+        angle = np.radians(changes["angle"])
+        cosine, sine = ((turn(angle) / changes["scale"])[:, np.newaxis] for turn in (np.cos, np.sin))
+        centre = (self.side - 1) / 2
+        # How far the rows and columns of the result lie from where the centre came to lie.
+        down, across = (np.arange(self.side) - centre - changes["shift"][:, [axis]] for axis in (0, 1))
+        np.add(_by_row(centre + cosine * down), _by_column(sine * across), out=rows)
+        np.add(_by_row(centre - sine * down), _by_column(cosine * across), out=columns)
+
+    def _bring_inside(self, places: np.ndarray, spare: np.ndarray) -> None:
+        """Moves places outside the image onto its frame, or to where they are mirrored."""
+        if self.augmentation.fill != "reflect":
+            np.clip(places, -1, self.side, out=places)
+            return
+        # Mirrored at both ends, the image repeats itself; the repetition around 0 is symmetrical.
+        period = 2 * (self.side - 1)
+        np.multiply(places, 1 / period, out=spare)
+        np.rint(spare, out=spare)
+        spare *= period
+        places -= spare
+        np.abs(places, out=places)
+
+
+def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Goes from the first by a share of the way to the second, in place of the first; the second is lost."""
+    second -= first
+    second *= share
+    first += second
+    return first
+
+
+def _blocks(indices: np.ndarray) -> list[np.ndarray]:
+    return [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
+
+
+def _per_image(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32)[:, np.newaxis, np.newaxis]
+
+
+def _by_row(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32)[:, :, np.newaxis]
+
+
+def _by_column(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32)[:, np.newaxis, :]

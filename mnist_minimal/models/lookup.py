@@ -1,0 +1,138 @@
+"""The user's choice of model: a published one by its name, or a function of a module of the user's own.
+
+A name is one of RECIPES, as `sep997`, or `module:function`, as `mypackage.nets:tiny`: a function without arguments that
+returns a built Keras model, in a module whose RECIPES, where it has them, say how. Keras is imported only to build one.
+"""
+
+import dataclasses
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mnist_minimal.errors import UserError
+from mnist_minimal.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+Builder = Callable[[], "keras.Model"]
+
+
+OWN = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
+
+
+OWN_FORM = "one of your own as module:function, such as mypackage.nets:tiny"
+
+
+def file_name(name: str) -> str:
+    """A model's name as part of the names of files: `mypackage.nets.tiny` for `mypackage.nets:tiny`."""
+    return name.replace(":", ".")
+
+
+def recipe(name: str, published: str | None = None) -> Recipe:
+    """How a model is trained.
+
+    Args:
+        name: The model's name.
+        published: The published recipe by which a model of the user's own is trained; None for the one in its module.
+
+    Raises:
+        UserError: if there is no recipe, or a published model is to be trained by the recipe of another.
+    """
+    if name in RECIPES:
+        if published not in (None, name):
+            raise UserError(
+                f"{name} is trained by its own recipe; expected --recipe with a model of your own, found {published}"
+            )
+        return RECIPES[name]
+    if published:
+        return dataclasses.replace(RECIPES[published], model=name)
+    module, function = _module(name), name.partition(":")[2]
+    recipes = getattr(module, "RECIPES", {})
+    found = recipes.get(function) if isinstance(recipes, dict) else None
+    if not isinstance(found, Recipe):
+        raise UserError(
+            f"{name}: expected a mnist_minimal.recipes.Recipe as RECIPES[{function!r}] in {module.__name__}, found "
+            f"{'none' if found is None else type(found).__name__}; add it there, or give a published one with --recipe"
+        )
+    return dataclasses.replace(found, model=name)
+
+
+def builder(name: str) -> Builder:
+    """The function that builds a model; that of a model of the user's own checks what it has built.
+
+    Raises:
+        UserError: if there is no such model or function; when called, if what it builds is no built model from pixels
+            (batch, 28, 28, 1) to class probabilities (batch, 10).
+    """
+    from mnist_minimal.models import MODELS
+
+    if name in MODELS:
+        return MODELS[name]
+    if not OWN.fullmatch(name):
+        raise UserError(f"expected one of the models {', '.join(MODELS)}, or {OWN_FORM}, found {name!r}")
+    module, attribute = _module(name), name.partition(":")[2]
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise UserError(
+            f"{name}: expected a function {attribute} in {module.__file__}, found "
+            f"{'none' if function is None else type(function).__name__}"
+        )
+    return partial(_built, name, function)
+
+
+def _module(name: str) -> ModuleType:
+    """The module of a user's own model."""
+    module = name.partition(":")[0]
+    if not {"", os.getcwd()} & set(sys.path):
+        # `python -m` finds the modules of the current folder, an installed script would not.
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"{name}: expected a module {module}, found no {error.name}; run the command in the folder that it is "
+                "in, or put that folder into PYTHONPATH"
+            ) from error
+        raise UserError(f"{name}: the module can't be imported ({_told(error)}); mend it") from error
+
+
+def _built(name: str, function: Callable[[], Any]) -> "keras.Model":
+    """What a user's function builds, if it is a model that can be trained here."""
+    import keras
+    import numpy as np
+
+    expected = f"{name}: expected a built keras.Model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10)"
+    try:
+        model = function()
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{expected}, found that the function fails ({_told(error)}); mend it") from error
+    if not isinstance(model, keras.Model):
+        raise UserError(f"{expected}, found {type(model).__name__}; let the function return the model")
+    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if None in shapes:
+        raise UserError(f"{expected}, found one without shapes; build a functional or sequential model with an Input")
+    if shapes != ((None, 28, 28, 1), (None, 10)):
+        raise UserError(f"{expected}, found one from {shapes[0]} to {shapes[1]}; change its input or its last layer")
+    pixels = np.linspace(0, 255, 2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28, 1)
+    try:
+        probabilities = keras.ops.convert_to_numpy(model(pixels, training=False))
+    except Exception as error:
+        raise UserError(f"{expected}, found one that fails on images ({_told(error)}); mend it") from error
+    if not (probabilities >= 0).all() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
+        raise UserError(f"{expected}, found outputs that are not positive with a sum of 1; end it with a softmax")
+    return model
+
+
+def _told(error: BaseException) -> str:
+    """An exception in one line, with the place in the user's code."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}; {os.path.basename(place.filename)}, line {place.lineno}"

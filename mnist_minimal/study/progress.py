@@ -1,0 +1,166 @@
+"""What a running job shows: bars on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Protocol
+
+from mnist_minimal.trial import FAILED, STOPPED, EpochReport, Trial
+
+SECONDS_BETWEEN_LINES = 30
+
+
+class Display(Protocol):
+    """Shows a job's events, in the order in which they happen; `trials` is how many of the study are done."""
+
+    def trial_started(self, seed: int) -> None: ...
+    def epoch_ended(self, report: EpochReport) -> None: ...
+    def trial_ended(self, trial: Trial, trials: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Pace:
+    """Estimates how long a job will go on.
+
+    Args:
+        to_go: Trials to run, or None where there is no end.
+        jobs: Trials that run side by side.
+    """
+
+    def __init__(self, to_go: int | None, jobs: int) -> None:
+        self.to_go, self.jobs = to_go, jobs
+        self.started: dict[int, float] = {}
+        self.reports: dict[int, EpochReport] = {}
+        self.durations: list[float] = []
+
+    def trial_started(self, seed: int) -> None:
+        self.started[seed] = time.monotonic()
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        self.reports[report.seed] = report
+
+    def trial_ended(self, seed: int) -> None:
+        self.durations.append(time.monotonic() - self.started.pop(seed))
+        self.reports.pop(seed, None)
+        if self.to_go is not None:
+            self.to_go -= 1
+
+    def left(self) -> str:
+        """The time left in words: by the mean of finished trials, before there is one at most that of all epochs."""
+        if self.to_go is None:
+            return ""
+        spent = sum(time.monotonic() - start for start in self.started.values())
+        if self.durations:
+            seconds = self.to_go * sum(self.durations) / len(self.durations) - spent
+            return f"about {duration(max(seconds, 0) / self.jobs)} left"
+        epochs = sum(report.epoch for report in self.reports.values())
+        if not epochs:
+            return ""
+        max_epochs = max(report.max_epochs for report in self.reports.values())
+        return f"at most {duration((spent / epochs * max_epochs * self.to_go - spent) / self.jobs)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "42 s", "3 min", "1 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def trial_line(trial: Trial) -> str:
+    """One line about a trial that ended."""
+    if trial.status == FAILED:
+        return f"seed {trial.seed} failed: {trial.reason}"
+    stopped = f" stopped, {trial.reason}" if trial.status == STOPPED else ""
+    return (
+        f"seed {trial.seed}{stopped}: saved {trial.saved_accuracy:.4f}, best {trial.best_accuracy:.4f} at epoch "
+        f"{trial.best_epoch} of {trial.epochs}, {duration(trial.train_seconds or 0)}"
+    )
+
+
+class Lines:
+    """Plain lines: one for every trial, and one for a running trial now and then."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.last = time.monotonic()
+
+    def trial_started(self, seed: int) -> None:
+        self.pace.trial_started(seed)
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        self.pace.epoch_ended(report)
+        if time.monotonic() - self.last < SECONDS_BETWEEN_LINES:
+            return
+        self._print(
+            f"seed {report.seed}: epoch {report.epoch} (of at most {report.max_epochs}), accuracy "
+            f"{report.accuracy:.4f}, best {report.best_accuracy:.4f}"
+        )
+
+    def trial_ended(self, trial: Trial, trials: int) -> None:
+        self.pace.trial_ended(trial.seed)
+        self._print(f"{trial_line(trial)}; {trials} done")
+
+    def close(self) -> None:
+        pass
+
+    def _print(self, line: str) -> None:
+        self.last = time.monotonic()
+        left = self.pace.left()
+        print(f"{line}, {left}" if left else line, flush=True)
+
+
+class Bars:
+    """A bar for the trials and one for the epochs of each that runs, with rich."""
+
+    def __init__(self, pace: Pace, total: int | None, done: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.pace = pace
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=Console(highlight=False),
+        )
+        self.trials = self.progress.add_task("trials", total=total, completed=done, figures="")
+        self.epochs = {}  # type: ignore[var-annotated]
+        self.progress.start()
+
+    def trial_started(self, seed: int) -> None:
+        self.pace.trial_started(seed)
+        self.epochs[seed] = self.progress.add_task(f"seed {seed}", total=None, figures="")
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        self.pace.epoch_ended(report)
+        self.progress.update(
+            self.epochs[report.seed],
+            completed=report.epoch,
+            total=report.max_epochs,
+            figures=f"accuracy {report.accuracy:.4f}, best {report.best_accuracy:.4f}",
+        )
+        self.progress.update(self.trials, figures=self.pace.left())
+
+    def trial_ended(self, trial: Trial, trials: int) -> None:
+        self.pace.trial_ended(trial.seed)
+        self.progress.remove_task(self.epochs.pop(trial.seed))
+        self.progress.print(trial_line(trial))
+        self.progress.update(self.trials, completed=trials, figures=self.pace.left())
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+def display(total: int | None, done: int, jobs: int) -> Display:
+    """The display that suits where the output goes.
+
+    Args:
+        total: Trials in the job, or None where there is no end.
+        done: Trials that are finished or stopped already.
+        jobs: Trials that run side by side.
+    """
+    pace = Pace(None if total is None else total - done, jobs)
+    return Bars(pace, total, done) if sys.stdout.isatty() else Lines(pace)

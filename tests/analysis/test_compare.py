@@ -1,0 +1,226 @@
+"""Comparisons: the figures are those of the samples, and what is not alike is not compared unasked."""
+
+import json
+from dataclasses import replace
+
+import matplotlib.image
+import numpy as np
+import pytest
+from scipy import stats
+
+from mnist_minimal import compare
+from mnist_minimal.analysis.comparison import compare_pairs
+from mnist_minimal.analysis.samples import Sample, differences, read_sample
+from mnist_minimal.compare import main
+from mnist_minimal.errors import UserError
+from mnist_minimal.study import ledger
+from tests.study.test_ledger import FAILED, TRIAL
+
+RECIPE = {"source": "a page", "optimizer": {"kind": "AdamW", "learning_rate": 0.01}, "schedule": None}
+
+
+def write_study(folder, name, accuracies, recipe=RECIPE, **fields):
+    """A study's CSV and JSON with these saved accuracies."""
+    path = folder / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
+    for seed, accuracy in enumerate(accuracies):
+        ledger.append(path, replace(TRIAL, seed=seed, saved_accuracy=accuracy, **fields))
+    path.with_suffix(".json").write_text(json.dumps({"recipe": recipe}))
+    return path
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two studies that may be compared, and one under another protocol."""
+    rng = np.random.default_rng(0)
+    write_study(tmp_path / "results", "sep997", rng.normal(0.9876, 0.001, 12).round(4))
+    write_study(tmp_path / "results", "sep697", rng.normal(0.9850, 0.001, 9).round(4), model="sep697", params=697)
+    write_study(tmp_path / "results", "sep997-holdout", [0.987, 0.988], protocol="holdout")
+    ledger.append(tmp_path / "results/sep997.csv", replace(FAILED, seed=70))
+    return tmp_path / "results"
+
+
+def test_two_studies_by_name(results, capsys):
+    assert main(["sep997", "sep697", "--results", str(results), "--out", str(results / "pictures/both.png")]) == 0
+    head, _, first, second, _, said, _, picture = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in head.split("|")][1:4] == ["saved accuracy", "n", "failed"]
+    samples = [
+        [trial.saved_accuracy for trial in ledger.finished(ledger.read(results / f"{name}.csv"))]
+        for name in ("sep997", "sep697")
+    ]
+    for row, name, sample, failed in zip((first, second), ("sep997", "sep697"), samples, "10", strict=True):
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[:6] == [
+            name,
+            str(len(sample)),
+            failed,
+            "0",
+            f"{np.mean(sample):.5f}",
+            f"{np.std(sample, ddof=1):.5f}",
+        ]
+        assert cells[7] == f"{max(sample):.4f}"
+    welch = stats.ttest_ind(*samples, equal_var=False).confidence_interval(0.95)
+    difference = np.mean(samples[0]) - np.mean(samples[1])
+    assert f"by {difference:+.5f}, 95 % interval {welch.low:+.5f} to {welch.high:+.5f}" in said
+    assert "p < 0.001). The means are different; with n = 12 and 9," in said
+    assert "corrected" not in said
+    assert picture == str(results / "pictures/both.png")
+    assert matplotlib.image.imread(picture).std() > 0.05
+
+
+def test_three_samples_have_corrected_p_values():
+    rng = np.random.default_rng(3)
+    samples = [Sample(name, rng.normal(0.98, 0.001, 10).tolist()) for name in "abc"]
+    said = compare_pairs(samples)
+    assert [text.split(":")[0] for text in said] == ["a less b", "a less c", "b less c"]
+    p = [
+        stats.ttest_ind(first.accuracies, second.accuracies, equal_var=False).pvalue
+        for first, second in [samples[:2], samples[::2], samples[1:]]
+    ]
+    smallest = int(np.argmin(p))
+    assert f"t test, p = {p[smallest]:.3f}; corrected for 3 pairs p = {3 * p[smallest]:.3f})" in said[smallest]
+
+
+def test_no_evidence_and_no_spread_are_said():
+    said = compare_pairs([Sample("a", [0.981, 0.983, 0.982]), Sample("b", [0.982, 0.983, 0.981])])
+    assert "The means are not shown to differ; with n = 3 and 3, a difference smaller than" in said[0]
+    assert "A trial of a is above one of b with probability 0.50, 95 % interval" in said[0]
+    (said,) = compare_pairs([Sample("a", [0.98]), Sample("b", [0.98, 0.98])])
+    assert "with n = 1 and 2 and no spread to judge by, nothing can be said. All their accuracies are equal." in said
+
+
+def test_measures(results, tmp_path):
+    path = write_study(tmp_path / "other", "x", [0.98, 0.97], best_accuracy=0.985, test_correct=9850)
+    assert read_sample(path, "saved").accuracies == [0.98, 0.97]
+    assert read_sample(path, "best").accuracies == read_sample(path, "test").accuracies == [0.985, 0.985]
+
+
+@pytest.mark.parametrize(
+    ("content", "measure"),
+    [
+        ("0.98\n0.99\n", "test"),
+        ("0.98\r\n\r\n0.99", "saved"),
+        ("run,saved_accuracy\n1,0.98\n2,0.99\n", "saved"),
+        ("\ufeffbest_accuracy\n0.98\n0.99\n", "best"),
+    ],
+)
+def test_files_of_accuracies_alone(tmp_path, results, capsys, content, measure):
+    path = tmp_path / "published.csv"
+    path.write_text(content, encoding="utf-8", newline="")
+    assert read_sample(path, measure) == Sample("published", [0.98, 0.99])
+    assert main(["sep997", str(path), "--results", str(results), "--measure", measure]) == 0
+    assert "Of published nothing but the accuracies is known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "expected at least one finished trial"),
+        ("0.98\n98.7\n", r"line 2: expected an accuracy in \[0, 1\], found '98.7'"),
+        ("0.98\nnan\n", "line 2: expected an accuracy"),
+        ("run,saved_accuracy\n1\n", "line 2: expected an accuracy .* found ''"),
+        ("run,best_accuracy\n1,0.9\n", "or a column saved_accuracy, found the columns run, best_accuracy"),
+        ("model,seed,status\n", "expected the columns model,params"),
+        (ledger.HEADER + "\n", "expected at least one finished trial"),
+    ],
+)
+def test_damaged_files_are_errors_with_their_name(tmp_path, content, message):
+    path = tmp_path / "odd.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"odd.csv.*{message}"):
+        read_sample(path, "saved")
+
+
+def test_bytes_are_no_accuracies(tmp_path):
+    (tmp_path / "odd.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"odd\.csv: expected accuracies as text"):
+        read_sample(tmp_path / "odd.csv", "saved")
+
+
+def test_protocols_are_not_mixed_unasked(results, capsys):
+    arguments = ["sep997", "sep997-holdout", "--results", str(results)]
+    with pytest.raises(UserError, match=r"protocol \(sep997: source, sep997-holdout: holdout\)"):
+        main(arguments)
+    assert main([*arguments, "--mix"]) == 0
+    assert "Compared as asked although not alike: protocol (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({}, []),
+        ({"model": "sep697", "max_epochs": 2000, "recipe": {"batch_size": 256}}, []),
+        ({"recipe": {**RECIPE, "source": "another page"}}, []),
+        (
+            {"dataset": "digits", "test_correct": 290, "test_size": 297},
+            ["data set (a: mnist, b: digits)", "test images (a: 10000, b: 297)"],
+        ),
+        ({"max_epochs": 3}, ["cap on the epochs (a: 200, b: 3) of sep997"]),
+        (
+            {"recipe": {**RECIPE, "optimizer": {"kind": "AdamW", "learning_rate": 0.02}}},
+            ["recipe.optimizer.learning_rate (a: 0.01, b: 0.02) of sep997"],
+        ),
+    ],
+)
+def test_what_is_not_alike_is_named(tmp_path, fields, found):
+    paths = [write_study(tmp_path, "a", [0.98]), write_study(tmp_path, "b", [0.98], **fields)]
+    assert differences([read_sample(path, "saved") for path in paths]) == found
+
+
+def test_without_its_json_a_study_is_judged_by_its_rows(tmp_path):
+    paths = [write_study(tmp_path, "a", [0.98]), write_study(tmp_path, "b", [0.98], max_epochs=3)]
+    paths[0].with_suffix(".json").unlink()
+    assert differences([read_sample(path, "saved") for path in paths]) == ["cap on the epochs (a: 200, b: 3) of sep997"]
+
+
+def test_trials_stopped_early_are_counted_as_censored(tmp_path, monkeypatch):
+    trials = [replace(TRIAL, seed=seed) for seed in range(3)] + [replace(FAILED, seed=3), replace(FAILED, seed=0)]
+    trials += [replace(FAILED, seed=seed, status="stopped") for seed in (4, 5)]
+    path = write_study(tmp_path, "sep997", [0.98])
+    monkeypatch.setattr(ledger, "read", lambda path: trials)
+    sample = read_sample(path, "saved")
+    assert (len(sample.accuracies), sample.failed, sample.stopped) == (3, 1, 2)
+    assert compare.notes([sample], []) == [
+        "sep997: 2 trials were stopped early and have no accuracy here; what is said is of the trials that went on."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sep997"], "expected two studies or more to compare, found 1"),
+        (["sep997", "sep99"], r"sep99: expected a file .* \(there: sep697, sep997, sep997-holdout\), found neither"),
+        (["sep997", "results/sep997.csv"], "expected every study once"),
+        (["sep997", "sep697", "--out", "x.pdf"], r"x\.pdf: expected a file that ends in \.png"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(results, monkeypatch, arguments, message):
+    monkeypatch.chdir(results.parent)
+    with pytest.raises(UserError, match=message):
+        main(arguments)
+
+
+def test_studies_of_one_name_are_called_by_their_paths(results, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_study(tmp_path / "mine", "sep997", [0.98, 0.99])
+    main(["sep997", "mine/sep997.csv"])
+    assert "results/sep997.csv less mine/sep997.csv:" in capsys.readouterr().out
+
+
+def test_the_command_needs_no_keras(run_python, results):
+    done = run_python(
+        "-c",
+        "import sys; from mnist_minimal.compare import main; main(sys.argv[1:]);"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)",
+        results / "sep997.csv",
+        results / "sep697.csv",
+        "--out",
+        results / "both.png",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_error_is_one_line(run_python):
+    refused = run_python("-m", "mnist_minimal.compare", "a", "b")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("error: a: expected a file or the name of a study in results (there: none)")

@@ -1,0 +1,167 @@
+"""Plots: what is drawn is what was recorded."""
+
+import itertools
+import shutil
+from dataclasses import replace
+
+import matplotlib.figure
+import numpy as np
+import pandas
+import pytest
+
+from mnist_minimal.analysis import figures
+from mnist_minimal.errors import UserError
+from mnist_minimal.study import ledger
+from tests.study.test_ledger import FAILED, TRIAL
+
+SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
+BEST = [0.9875, 0.9880, 0.9884, 0.9892, 0.9901]
+
+
+@pytest.fixture
+def axes():
+    return matplotlib.figure.Figure().subplots()
+
+
+@pytest.fixture
+def csv(tmp_path):
+    """A study of five trials with histories of four epochs, and one failed trial."""
+    path = tmp_path / "sep997.csv"
+    (tmp_path / "sep997").mkdir()
+    for seed, (saved, best) in enumerate(zip(SAVED, BEST, strict=True)):
+        ledger.append(path, replace(TRIAL, seed=seed, saved_accuracy=saved, best_accuracy=best, epochs=4, best_epoch=3))
+        history = pandas.DataFrame(
+            {
+                "epoch": range(4),
+                "accuracy": [0.7, 0.9, 0.95, 0.96],
+                "learning_rate": [0.01, 0.01, 0.001, 0.001],
+                "loss": [1.0, 0.5, 0.2, 0.1],
+                "val_accuracy": [0.9, 0.95, best, saved],
+                "val_loss": [0.4, 0.2, 0.1, 0.1],
+            }
+        )
+        history.to_csv(tmp_path / f"sep997/{seed}.csv", index=False)
+    ledger.append(path, replace(FAILED, seed=9))
+    return path
+
+
+def test_histogram_bins_lie_on_the_grid_and_count_every_trial(axes):
+    figures.histogram({"saved accuracy": SAVED, "best accuracy": BEST}, 10_000, axes)
+    edges = np.unique(np.concatenate([patch.get_xy()[:, 0] for patch in axes.patches]))
+    halves = edges * 10_000 - 0.5
+    np.testing.assert_allclose(halves, np.round(halves), atol=1e-6)
+    # Each filled outline goes up to the largest count of one bin: two trials had 0.9873.
+    assert max(patch.get_xy()[:, 1].max() for patch in axes.patches) == 2
+    assert axes.get_legend_handles_labels()[1] == ["saved accuracy, n = 5", "best accuracy, n = 5"]
+
+
+def test_a_wide_histogram_has_wider_bins_of_equally_many_values(axes):
+    figures.histogram({"saved accuracy": np.linspace(0.1, 0.99, 50)}, 10_000, axes)
+    edges = np.unique(np.round(np.concatenate([patch.get_xy()[:, 0] for patch in axes.patches]) * 10_000 + 0.5))
+    assert len(edges) <= figures.MAX_BINS + 2
+    assert len(set(np.diff(edges))) == 1
+
+
+def test_ecdf_rises_to_one_at_the_accuracies(axes):
+    figures.ecdf({"saved accuracy": SAVED}, 0.99, axes)
+    x, y = axes.lines[0].get_data()
+    shares = {accuracy: max(y[x == accuracy]) for accuracy in SAVED}
+    assert shares == pytest.approx({0.9861: 0.2, 0.9873: 0.6, 0.9880: 0.8, 0.9889: 1.0})
+
+
+def test_samples_of_different_sizes_are_drawn_in_shares_of_the_same_bins(axes):
+    figures.histogram({"a": [0.98, 0.98, 0.99, 0.99], "b": [0.98, 0.99]}, 10_000, axes)
+    assert [patch.get_xy()[:, 1].max() for patch in axes.patches] == [0.5, 0.5]
+    assert axes.get_ylabel() == "share of trials"
+    first, second = (np.unique(patch.get_xy()[:, 0]) for patch in axes.patches)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_28_samples_look_different():
+    looks = list(itertools.islice(figures.styles(), 28))
+    assert len({(color, line) for color, line, _ in looks}) == 28
+    assert len({hatch for *_, hatch in looks[:4]}) == 4
+
+
+def test_best_of_k_goes_from_the_mean_to_the_marked_best(axes):
+    figures.best_of_k({"published": SAVED, "ours": BEST}, axes)
+    curve, mark, _, other = axes.lines
+    assert curve.get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert curve.get_ydata()[[0, -1]] == pytest.approx([np.mean(SAVED), 0.9889])
+    assert mark.get_xydata().tolist() == [[5, 0.9889]]
+    assert other.get_xydata().tolist() == [[5, 0.9901]]
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["published; best of 5: 0.9889", "ours; best of 5: 0.9901"]
+
+
+def test_selection_joins_the_accuracies_of_a_trial_and_marks_their_means(axes):
+    source = [replace(TRIAL, saved_accuracy=a, best_accuracy=b) for a, b in zip(SAVED, BEST, strict=True)]
+    holdout = [replace(TRIAL, best_accuracy=0.99, test_correct=correct) for correct in (9850, 9870)]
+    figures.selection(source, holdout, axes)
+    joined = [line.get_xydata().tolist() for line in axes.lines if len(line.get_xdata()) == 2][:7]
+    assert [[0, 0.9861], [1, 0.9875]] in joined
+    assert [[2, 0.99], [3, 0.985]] in joined
+    means = [np.mean(SAVED), np.mean(BEST), 0.99, 0.986]
+    assert [text.get_text() for text in axes.texts] == [f"{mean:.5f}" for mean in means]
+
+
+def test_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(csv, axes):
+    history = figures.read_history(csv.with_suffix("") / "4.csv")
+    figures.accuracy_curves(history, axes)
+    training, validation, best, step = axes.lines
+    np.testing.assert_array_equal(training.get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(validation.get_ydata(), [0.9, 0.95, 0.9901, 0.9889])
+    assert best.get_xydata().tolist() == [[3, 0.9901]]
+    # The rate fell from epoch 2 to epoch 3.
+    assert list(step.get_xdata()) == [2.5, 2.5]
+
+
+def test_median_trial_is_the_middle_one():
+    trials = [
+        replace(TRIAL, seed=seed, best_accuracy=accuracy) for seed, accuracy in enumerate([0.99, 0.95, 0.97, 0.98])
+    ]
+    assert figures.median_trial(trials).best_accuracy == 0.97
+    assert figures.median_trial(trials[:3]).best_accuracy == 0.97
+
+
+def test_the_command_draws_both_pictures_without_keras(csv, run_python):
+    drawn = run_python(
+        "-c",
+        "import sys; from mnist_minimal.plots import main; main(sys.argv[1:]);"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)",
+        csv,
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    pictures = drawn.stdout.split()
+    assert pictures == [str(csv.parent / f"sep997-{kind}.png") for kind in ("distribution", "curves")]
+    for picture in pictures:
+        pixels = matplotlib.image.imread(picture)
+        assert pixels.std() > 0.05, "the picture is empty"
+
+
+def test_a_csv_without_finished_trials_is_an_error(tmp_path):
+    ledger.append(tmp_path / "sep997.csv", FAILED)
+    with pytest.raises(UserError, match="expected a CSV with at least one finished trial"):
+        figures.draw_study(tmp_path / "sep997.csv", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "epoch,loss\n0,1\n", "\x00"])
+def test_a_damaged_history_is_an_error_with_its_name(csv, content):
+    path = csv.with_suffix("") / "4.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"4\.csv: expected"):
+        figures.read_history(path)
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="needs the program dot of Graphviz")
+def test_keras_draws_its_diagram(tmp_path):
+    figures.model_diagram("sep997", tmp_path / "sep997.png")
+    height, width = matplotlib.image.imread(tmp_path / "sep997.png").shape[:2]
+    assert height > 1000 > width
+
+
+def test_without_graphviz_the_error_says_what_to_install(run_python, tmp_path):
+    refused = run_python("-m", "mnist_minimal.plots", "--diagram", "sep997", PATH=str(tmp_path))
+    assert refused.returncode == 2
+    assert "error: Keras draws a model with pydot and Graphviz" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,219 @@
+"""All commands: they start without Keras, end as a shell expects, and stand behind one script."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from mnist_minimal.cli.main import COMMANDS, command_module, main
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import run
+from mnist_minimal.errors import UserError
+from tests.conftest import REPOSITORY
+
+HEAVY = {"tensorflow", "keras", "pandas", "matplotlib", "scipy", "sklearn", "h5py"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_starts_without_anything_heavy(run_python, command):
+    program = f"""
+import sys
+from mnist_minimal.{command} import main
+try:
+    main(["--help"])
+finally:
+    print("heavy:", {HEAVY!r} & set(sys.modules))
+"""
+    finished = run_python("-c", program)
+    assert finished.returncode == 0, finished.stderr
+    assert f"usage: python -m mnist_minimal.{command}" in finished.stdout
+    assert finished.stdout.strip().endswith("heavy: set()")
+
+
+def test_reading_a_csv_imports_no_keras(run_python):
+    program = """
+import sys
+from pathlib import Path
+from mnist_minimal.study import ledger
+ledger.frame(Path("none.csv"))
+print({"tensorflow", "keras"} & set(sys.modules))
+"""
+    assert run_python("-c", program).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_script_and_the_module_are_the_same(run_python, command):
+    by_script = run_python("-m", "mnist_minimal", command, "--help")
+    assert by_script.returncode == 0, by_script.stderr
+    assert by_script.stdout == run_python("-m", f"mnist_minimal.{command}", "--help").stdout
+
+
+def test_the_script_lists_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    output = capsys.readouterr().out
+    assert all(command in output for command in COMMANDS)
+
+
+def test_every_command_has_a_main():
+    assert all(callable(command_module(command).main) for command in COMMANDS)
+
+
+def raising(error: BaseException):
+    def main(arguments):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("expected a, found b; do c"), 2, "error: expected a, found b; do c\n"),
+        (
+            PermissionError(13, "Permission denied", "results/x.csv"),
+            2,
+            "error: results/x.csv: Permission denied; get access to it or choose another place\n",
+        ),
+        (OSError("odd"), 2, "error: odd; check the names and files that you gave\n"),
+        (
+            UserError("a name with a\nline end\x1b[31m and \udcff"),
+            2,
+            "error: a name with a line end\\x1b[31m and \\udcff\n",
+        ),
+        (MemoryError(), 1, "error: there is not enough memory; end other programs, or do less at once (--jobs)\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_an_error_is_one_line(capsys, error, status, line):
+    assert run(raising(error)) == status
+    assert capsys.readouterr().err == line
+
+
+def test_a_defect_is_one_line_that_says_so(capsys):
+    assert run(raising(ZeroDivisionError("division\nby zero"))) == 1
+    assert capsys.readouterr().err == (
+        "error: ZeroDivisionError: division by zero; this is a defect of mnist_minimal: run the command again with "
+        "--debug and report what it prints\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [(UserError("do c"), "error: do c"), (ZeroDivisionError("odd"), "error: ZeroDivisionError: odd;")],
+)
+def test_debug_shows_the_traceback_and_the_same_line(capsys, error, line):
+    def main(arguments):
+        command_parser("A command.").parse_args(arguments)
+        raise error
+
+    assert run(main, []) in (1, 2)
+    short = capsys.readouterr().err
+    assert run(main, ["--debug"]) in (1, 2)
+    long = capsys.readouterr().err
+    assert short.startswith(line)
+    assert long.startswith("Traceback (most recent call last):\n")
+    assert long.endswith(short)
+    # What one command asked for is not asked for by the next.
+    run(main, [])
+    assert capsys.readouterr().err == short
+
+
+def test_every_command_takes_debug_before_and_after_its_name(capsys):
+    for arguments in (["--debug", "compare", "a"], ["compare", "a", "--debug"], ["compare", "--debug", "a"]):
+        assert run(main, arguments) == 2
+        assert capsys.readouterr().err.startswith("Traceback")
+    for command in COMMANDS:
+        with pytest.raises(SystemExit):
+            run(main, [command, "--help"])
+        assert "--debug" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("environment", "package"),
+    [({"KERAS_BACKEND": "nonsense"}, "keras"), ({"KERAS_BACKEND": "torch"}, "keras")],
+)
+def test_a_package_that_can_not_be_imported_is_named(run_python, environment, package):
+    refused = run_python("-m", "mnist_minimal", "summary", "sep997", **environment)
+    assert refused.returncode == 1, refused.stderr
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"error: the package {package} can't be imported (")
+    assert "KERAS_BACKEND" in line
+
+
+@pytest.mark.parametrize(
+    "fault", ["raise OSError('libcudart.so: cannot\\nopen')", "1 / 0", "import nothing_of_the_kind"]
+)
+def test_a_broken_package_is_named(run_python, tmp_path, fault):
+    (tmp_path / "scipy.py").write_text(fault)
+    (tmp_path / "accuracies.txt").write_text("0.98\n0.99\n")
+    (tmp_path / "more.txt").write_text("0.98\n0.99\n")
+    refused = run_python("-m", "mnist_minimal", "compare", "accuracies.txt", "more.txt")
+    assert refused.returncode == 1
+    assert re.fullmatch(r"error: the package scipy can't be imported \(.*\); install it anew.*\n", refused.stderr)
+
+
+def test_warnings_are_kept_for_debugging(capsys):
+    def main(arguments):
+        command_parser("A command.").parse_args(arguments)
+        warnings.warn("a hint to programmers", RuntimeWarning, stacklevel=1)
+        return 0
+
+    assert run(main, []) == 0
+    assert capsys.readouterr().err == ""
+    with pytest.warns(RuntimeWarning, match="a hint"):
+        run(main, ["--debug"])
+
+
+PRINTING = "from mnist_minimal.cli.run import run; import sys; sys.exit(run(lambda _: print({}) or 0))"
+
+
+def test_what_the_terminal_can_not_show_is_escaped(run_python):
+    shown = run_python("-c", PRINTING.format(r"'0.98761 \u00b1 \U0001f600 \udcff'"), PYTHONIOENCODING="ascii")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "0.98761 \\xb1 \\U0001f600 \\udcff\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("streams", "status", "errors"),
+    [
+        ("> /dev/full", 2, "error: No space left on device; make room or choose another place\n"),
+        ("2> /dev/full", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("| true", 0, ""),
+    ],
+)
+def test_streams_that_take_nothing_end_in_a_status(tmp_path, streams, status, errors):
+    program = PRINTING.format("'x' * 100_000")
+    done = subprocess.run(
+        ["bash", "-c", f'{shlex.quote(sys.executable)} -c "$1" {streams}', "bash", program],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (status, errors)
+
+
+def test_no_file_is_opened_under_the_number_of_a_closed_stream(tmp_path):
+    program = PRINTING.format(f"open({str(tmp_path / 'results.csv')!r}, 'w').fileno(), file=open(sys.argv[1], 'w')")
+    subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'{shlex.quote(sys.executable)} -c "$1" "$2" <&- >&- 2>&-',
+            "bash",
+            program,
+            tmp_path / "number",
+        ],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        timeout=60,
+        check=True,
+    )
+    assert int((tmp_path / "number").read_text()) > 2

@@ -1,0 +1,762 @@
+"""The C++ core against Keras: from the same weights and the same batches, the same numbers."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from mnist_minimal.errors import UserError
+from mnist_minimal.models import MODELS
+from mnist_minimal.models.normalization import InstanceNormalization
+from mnist_minimal.training import core
+from mnist_minimal.training.chain import Chain, flat, unsupported
+from mnist_minimal.training.optimizers import AdamW
+
+# Where the core is required, its absence is a failure and no reason to skip.
+pytestmark = pytest.mark.skipif(
+    not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1", reason="the C++ core was not built"
+)
+
+# float32 has 24 bits, 6e-8; the sums here are of up to 1e5 terms, in another order than Keras'. A gradient is compared
+# on the scale of its own variable's largest one, and one that is 0 on the scale of the model's largest.
+PROBABILITY_TOLERANCE = 1e-6
+GRADIENT_TOLERANCE = 3e-5
+ZERO_TOLERANCE = 2e-5
+
+
+def images(count: int, shape: tuple[int, int, int] = (28, 28, 1), seed: int = 0) -> np.ndarray:
+    """uint8 images, half of each dark, as digits are."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (count, *shape))
+    return np.where(random.random((count, *shape)) < 0.5, pixels, 0).astype(np.uint8)
+
+
+def patterns(count: int, shape: tuple[int, int, int] = (28, 28, 1), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noisy images that show their label, uint8, and the labels: there is something to learn."""
+    random = np.random.default_rng(seed)
+    y = labels(count, seed=seed)
+    shown = images(10, shape, seed=99)[y].astype(np.float64)
+    return np.clip(shown + random.normal(0, 40, shown.shape), 0, 255).astype(np.uint8), y
+
+
+def labels(count: int, classes: int = 10, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed + 1).integers(0, classes, count).astype(np.uint8)
+
+
+def without_dropout(model: keras.Model) -> keras.Model:
+    """The same model and weights, with all dropout rates 0."""
+    seen: dict[str, keras.layers.Layer] = {}
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if layer.name not in seen:
+            config = layer.get_config()
+            if "rate" in config:
+                config["rate"] = 0.0
+            seen[layer.name] = type(layer).from_config(config)
+        return seen[layer.name]
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def randomise(model: keras.Model, seed: int = 3) -> keras.Model:
+    """Moves biases, scales and moving statistics away from where they start, so that they can be seen to be used."""
+    random = np.random.default_rng(seed)
+    for variable in model.weights:
+        if variable.path.split("/")[-1] in ("bias", "beta", "gamma", "moving_mean", "moving_variance"):
+            variable.assign(np.asarray(variable) + random.uniform(0.02, 0.2, variable.shape))
+    return model
+
+
+def chain(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> Chain:
+    return Chain(model, optimizer or keras.optimizers.SGD(0.1))
+
+
+def keras_gradients(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
+    """The mean loss in training and its gradient for each variable, by TensorFlow."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        probabilities = model(x.astype(np.float32), training=True)
+        loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y, probabilities))
+    variables = model.trainable_variables
+    gradients = tape.gradient(loss, [variable.value for variable in variables])
+    return float(loss), {v.path: g.numpy() for v, g in zip(variables, gradients, strict=True)}
+
+
+def assert_gradients(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for path, gradient in expected.items():
+        # A bias in front of a normalisation has the gradient 0, of which both have only rounding errors.
+        tolerance = GRADIENT_TOLERANCE * np.abs(gradient).max() + ZERO_TOLERANCE * largest
+        np.testing.assert_allclose(found[path], gradient, rtol=0, atol=tolerance, err_msg=path)
+
+
+def assert_same_as_keras(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
+    """Probabilities, loss, each gradient."""
+    ours = chain(model)
+    np.testing.assert_allclose(
+        ours.network.predict(x), model(x.astype(np.float32)).numpy(), atol=PROBABILITY_TOLERANCE, rtol=1e-5
+    )
+    ours_loss, _, _ = ours.network.differentiate(x, y, np.arange(len(x)))
+    loss, gradients = keras_gradients(model, x, y)
+    assert ours_loss / len(x) == pytest.approx(loss, rel=2e-6)
+    assert_gradients(ours.gradients(), gradients)
+
+
+def sequential(*chain_of_layers: keras.layers.Layer, shape: tuple[int, int, int] = (9, 8, 3)) -> keras.Model:
+    return randomise(keras.Sequential([keras.Input(shape), *chain_of_layers]))
+
+
+def head(classes: int = 10) -> list[keras.layers.Layer]:
+    return [layers.GlobalAveragePooling2D(), layers.Dense(classes, activation="softmax")]
+
+
+def shared_chain() -> keras.Model:
+    """One separable convolution passed three times, each time with a normalisation of its own."""
+    pixels = keras.Input((9, 8, 3))
+    shared = layers.SeparableConv2D(6, 3, padding="same", name="shared")
+    x = layers.Conv2D(6, 3, activation="relu")(pixels)
+    for _ in range(3):
+        x = InstanceNormalization()(layers.ReLU()(shared(x)))
+    for layer in head():
+        x = layer(x)
+    return randomise(keras.Model(pixels, x))
+
+
+CHAINS = {
+    "convolution": lambda: sequential(layers.Conv2D(5, 3), layers.Conv2D(7, (2, 3), padding="same"), *head()),
+    "no bias": lambda: sequential(
+        layers.Conv2D(13, 3, use_bias=False, activation="relu"), layers.Conv2D(2, 1, use_bias=False), *head()
+    ),
+    "large kernel": lambda: sequential(
+        layers.Conv2D(4, (4, 5), padding="same"), layers.Conv2D(6, (5, 4)), *head(), shape=(12, 11, 1)
+    ),
+    "wide": lambda: sequential(layers.Conv2D(32, 3), layers.ReLU(), layers.Conv2D(26, 3, padding="same"), *head()),
+    "two rows at once": lambda: sequential(
+        layers.Conv2D(8, 3, activation="relu"),
+        layers.Conv2D(16, 3, padding="same", activation="leaky_relu"),
+        layers.Conv2D(12, 3, use_bias=False),
+        *head(),
+        shape=(10, 11, 3),
+    ),
+    "separable": lambda: sequential(
+        layers.SeparableConv2D(7, 3, activation=layers.LeakyReLU(0.3)), layers.SeparableConv2D(11, 3), *head()
+    ),
+    "separable same": lambda: sequential(
+        layers.SeparableConv2D(7, 3, padding="same"),
+        layers.LeakyReLU(0.1),
+        layers.SeparableConv2D(1, (2, 5), padding="same", use_bias=False),
+        layers.Flatten(),
+        layers.Dense(10, activation="softmax"),
+    ),
+    "depthwise": lambda: sequential(
+        layers.Conv2D(6, 1),
+        layers.DepthwiseConv2D(3, activation="relu"),
+        layers.DepthwiseConv2D((1, 4), padding="same", use_bias=False, activation="leaky_relu"),
+        *head(),
+    ),
+    "first convolution and pool": lambda: sequential(
+        layers.Conv2D(7, 3), layers.LeakyReLU(0.2), layers.MaxPooling2D(2), layers.Conv2D(3, 2), *head()
+    ),
+    "first convolution, pool, odd": lambda: sequential(
+        layers.Conv2D(7, (3, 2), padding="same"), layers.MaxPooling2D(2), layers.ReLU(), *head()
+    ),
+    "max pool": lambda: sequential(
+        layers.Conv2D(5, 2), layers.Conv2D(5, 2, activation="relu"), layers.MaxPooling2D((2, 3)), *head()
+    ),
+    "average pool": lambda: sequential(
+        layers.Conv2D(5, 2), layers.AveragePooling2D((3, 2)), layers.Activation("relu"), layers.Conv2D(4, 2), *head()
+    ),
+    "batch norm": lambda: sequential(
+        layers.Conv2D(5, 3),
+        layers.BatchNormalization(momentum=0.7, epsilon=0.01),
+        layers.ReLU(),
+        layers.Conv2D(8, 3, padding="same", activation="relu"),
+        layers.BatchNormalization(scale=False),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(4, 2),
+        layers.BatchNormalization(center=False),
+        layers.Flatten(),
+        layers.Dense(12),
+        layers.BatchNormalization(),
+        layers.Dense(10),
+        layers.ReLU(),
+        layers.Softmax(),
+    ),
+    "batch norm after all": lambda: sequential(
+        layers.Conv2D(6, 2),
+        layers.MaxPooling2D(2),
+        layers.BatchNormalization(),
+        layers.Conv2D(8, 3, padding="same"),
+        InstanceNormalization(),
+        layers.BatchNormalization(),
+        layers.MaxPooling2D((2, 1)),
+        layers.BatchNormalization(),
+        layers.DepthwiseConv2D(2, activation="relu"),
+        layers.BatchNormalization(),
+        layers.AveragePooling2D((1, 2)),
+        layers.BatchNormalization(),
+        *head(),
+        shape=(10, 11, 3),
+    ),
+    "batch norm first": lambda: sequential(layers.BatchNormalization(), layers.Conv2D(3, 3), *head()),
+    "batch norm last": lambda: sequential(
+        layers.Conv2D(10, (9, 8)), layers.BatchNormalization(), layers.Flatten(), layers.Activation("softmax")
+    ),
+    "instance norm": lambda: sequential(
+        layers.Conv2D(5, 3, activation="relu"),
+        InstanceNormalization(),
+        layers.SeparableConv2D(6, 3),
+        InstanceNormalization(epsilon=0.1),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(16, activation="relu"),
+        InstanceNormalization(),
+        layers.Dense(10, activation="softmax"),
+    ),
+    "shared": shared_chain,
+    "dense": lambda: sequential(
+        layers.Flatten(), layers.Dense(20), layers.LeakyReLU(), layers.Dense(10, activation="softmax")
+    ),
+    "dense over positions": lambda: sequential(
+        layers.Dense(6, activation="relu"),
+        layers.GlobalAveragePooling2D(keepdims=True),
+        layers.Dense(10),
+        layers.Flatten(),
+        layers.Softmax(),
+    ),
+    "pixels": lambda: sequential(
+        layers.Rescaling(1 / 255),
+        layers.Normalization(mean=[0.1307], variance=[0.3081**2]),
+        layers.Conv2D(5, 3, padding="same"),
+        *head(),
+    ),
+    "only flattened before the softmax": lambda: sequential(
+        layers.Conv2D(2, 5, activation="relu"), layers.AveragePooling2D((2, 1)), layers.Flatten(), layers.Softmax()
+    ),
+    "an activation of what is flattened, and the softmax": lambda: sequential(
+        layers.Conv2D(2, 5), layers.AveragePooling2D((2, 1)), layers.Flatten(), layers.LeakyReLU(0.3), layers.Softmax()
+    ),
+    "three classes": lambda: sequential(layers.Conv2D(5, 3), *head(3)),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("count", [5, 32])
+def test_every_kind_of_layer(name: str, count: int) -> None:
+    keras.utils.set_random_seed(1)
+    model = CHAINS[name]()
+    classes = model.output_shape[-1]
+    # Small pixels where no layer of the chain scales them, so that the softmax is not saturated.
+    x = images(count, model.input_shape[1:])
+    if name != "pixels":
+        x = (x / 255).astype(np.float32)
+    assert_same_as_keras(model, x, labels(count, classes))
+
+
+OPTIMIZERS = {
+    "adamw": lambda: AdamW(0.001, 1e-3),
+    "adam": lambda: keras.optimizers.Adam(0.002, beta_1=0.8, beta_2=0.99, epsilon=1e-6),
+    "momentum": lambda: keras.optimizers.SGD(0.02, momentum=0.9),
+    "sgd": lambda: keras.optimizers.SGD(0.05),
+}
+
+
+def train_both(model: keras.Model, optimizer: str, steps: int, batch_size: int) -> tuple[Chain, keras.Model]:
+    """The same steps from the same weights, by the core and by Keras."""
+    reference = keras.models.clone_model(model)
+    reference.set_weights(model.get_weights())
+    reference.compile(OPTIMIZERS[optimizer](), "sparse_categorical_crossentropy", jit_compile=False)
+    ours = chain(model, OPTIMIZERS[optimizer]())
+    x, y = patterns(steps * batch_size, model.input_shape[1:])
+    order = np.random.default_rng(0).permutation(len(x))
+    for batch in order.reshape(steps, batch_size):
+        reference.train_on_batch(x[batch].astype(np.float32), y[batch])
+    learning_rate = float(reference.optimizer.learning_rate)
+    ours.network.train(x, y, order, batch_size=batch_size, seed=0, epoch=0, learning_rate=learning_rate)
+    return ours, reference
+
+
+def assert_same_weights(ours: Chain, reference: keras.Model, tolerance: float) -> None:
+    ours.push()
+    for mine, theirs in zip(ours.model.weights, reference.weights, strict=True):
+        np.testing.assert_allclose(np.asarray(mine), np.asarray(theirs), atol=tolerance, err_msg=mine.path)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimizers_and_moving_statistics_after_20_steps(optimizer: str) -> None:
+    keras.utils.set_random_seed(5)
+    model = sequential(
+        layers.Rescaling(1 / 255),
+        layers.Conv2D(6, 3, use_bias=False),
+        layers.BatchNormalization(momentum=0.9),
+        layers.LeakyReLU(0.2),
+        layers.Conv2D(6, 3),
+        *head(),
+    )
+    ours, reference = train_both(model, optimizer, 20, 40)
+    assert_same_weights(ours, reference, tolerance=2e-5)
+    assert ours.network.steps == 20
+
+
+def test_adamw_by_hand() -> None:
+    """Two steps with decay 1/10 and learning rate 1/4 on a bias with gradients known from the labels alone."""
+    model = keras.Sequential([keras.Input((1, 1, 1)), layers.Flatten(), layers.Dense(2, activation="softmax")])
+    model.set_weights([np.zeros((1, 2), np.float32), np.array([1.0, 1.0], np.float32)])
+    ours = Chain(model, AdamW(0.25, 0.1))
+    x, y = np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.uint8)
+
+    ours.network.train(x, y, np.array([0]), batch_size=1, seed=0, epoch=0, learning_rate=0.25)
+    # Both logits 1: the gradients are -1/2 and 1/2. Decay leaves 0.9; the first step of Adam is the learning rate.
+    np.testing.assert_allclose(ours.network.parameters[2:], [0.9 + 0.25, 0.9 - 0.25], atol=5e-6)
+    # m = (1 - 0.9) g, v = (1 - 0.999) g**2, for the kernel 0.
+    np.testing.assert_allclose(ours.network.moments, [0, 0, -0.05, 0.05, 0, 0, 2.5e-4, 2.5e-4], rtol=3e-5)
+
+    ours.network.train(x, y, np.array([0]), batch_size=1, seed=0, epoch=1, learning_rate=0.25)
+    # Logits 1.15 and 0.65: p = 1 / (1 + exp(-1/2)) = 0.6224593, gradients -+0.3775407.
+    # m = -(0.9 * 0.05 + 0.1 * 0.3775407) = -0.08275407; v = 0.999 * 2.5e-4 + 0.001 * 0.3775407**2 = 3.922870e-4;
+    # the step is 0.25 * (0.08275407 / 0.19) / sqrt(3.922870e-4 / 0.001999) = 0.2457986.
+    np.testing.assert_allclose(ours.network.parameters[2:], [0.9 * 1.15 + 0.2457986, 0.9 * 0.65 - 0.2457986], atol=5e-6)
+
+
+def test_gradients_by_finite_differences() -> None:
+    """Without Keras: the loss's change along random directions."""
+    keras.utils.set_random_seed(6)
+    ours = chain(CHAINS["instance norm"]())
+    x, y, order = (images(24, (9, 8, 3)) / 255).astype(np.float32), labels(24), np.arange(24)
+    network = ours.network
+    start = network.parameters
+    network.differentiate(x, y, order)
+    gradients = network.gradients.astype(np.float64)
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        direction = random.standard_normal(len(start))
+        direction /= np.linalg.norm(direction)
+        losses = []
+        for sign in (1, -1):
+            network.parameters = (start + sign * 2e-3 * direction).astype(np.float32)
+            losses.append(network.differentiate(x, y, order)[0] / 24)
+        assert (losses[0] - losses[1]) / 4e-3 == pytest.approx(gradients @ direction, abs=2e-4)
+
+
+# Determinism and dropout
+
+
+def dropout_model(rate: float = 0.25) -> keras.Model:
+    keras.utils.set_random_seed(7)
+    return sequential(
+        layers.Conv2D(6, 3),
+        layers.LeakyReLU(0.2),
+        layers.Dropout(rate),
+        layers.SeparableConv2D(6, 3, padding="same"),
+        layers.BatchNormalization(),
+        layers.ReLU(),
+        layers.Dropout(rate),
+        layers.MaxPooling2D(2),
+        layers.Dropout(rate),
+        *head(),
+    )
+
+
+@pytest.mark.parametrize("model", [MODELS["sep997"], dropout_model])
+def test_same_bits_for_any_number_of_threads(model) -> None:
+    built = model()
+    x, y = images(300, built.input_shape[1:]), labels(300)
+    found = []
+    for threads in (1, 2, 3, 7):
+        ours = chain(built)
+        totals = ours.network.train(
+            x, y, np.arange(300), batch_size=100, seed=1, epoch=2, learning_rate=0.01, threads=threads
+        )
+        evaluated = ours.network.evaluate(x, y, threads=threads)
+        found.append((totals[:2], evaluated[:2], ours.network.parameters.tobytes(), ours.network.statistics.tobytes()))
+    assert all(other == found[0] for other in found)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("model", [MODELS["sep997"], dropout_model])
+def test_an_epoch_in_parts_has_the_bits_of_one_call(model, threads: int) -> None:
+    """Six batches of float32 images at once, and as parts of 1, 3 and 2 batches that come one after the other."""
+    built = model()
+    x, y = (images(300, built.input_shape[1:]) / 255).astype(np.float32), labels(300)
+    order = np.random.default_rng(0).permutation(300)
+    arguments = {"batch_size": 56, "seed": 1, "epoch": 2, "learning_rate": 0.01, "threads": threads}
+    whole, parted, restarted = (chain(built, AdamW(0.01, 1e-6)) for _ in range(3))
+    loss, correct, _ = whole.network.train(x, y, order, **arguments)
+    losses, corrects = [], []
+    for begin, end in ((0, 1), (1, 4), (4, 6)):
+        part = order[begin * 56 : end * 56]
+        here = np.arange(len(part))
+        found = parted.network.train(x[part], y[part], here, first_step=begin, **arguments)
+        losses.append(found[0])
+        corrects.append(found[1])
+        restarted.network.train(x[part], y[part], here, **arguments)
+    assert sum(losses) == pytest.approx(loss, rel=1e-12)
+    assert sum(corrects) == correct
+    for array in ("parameters", "moments", "statistics"):
+        assert getattr(parted.network, array).tobytes() == getattr(whole.network, array).tobytes()
+    assert parted.network.steps == whole.network.steps == 6
+    assert parted.network.evaluate(x, y)[:2] == whole.network.evaluate(x, y)[:2]
+    # Dropout's random numbers are those of the place in the epoch, not of the place in the call.
+    assert restarted.network.parameters.tobytes() != whole.network.parameters.tobytes()
+
+
+def test_training_follows_from_weights_moments_and_steps() -> None:
+    """An epoch from arrays that were read out and put back gives the same bits as one that went on."""
+    x, y, order = images(200), labels(200), np.arange(200)
+    model = MODELS["sep997"]()
+    first = chain(model, AdamW(0.01, 1e-6))
+    first.network.train(x, y, order, batch_size=64, seed=1, epoch=0, learning_rate=0.01)
+    second = chain(model, AdamW(0.01, 1e-6))
+    second.network.parameters = first.network.parameters
+    second.network.moments = first.network.moments
+    second.network.statistics = first.network.statistics
+    second.network.steps = first.network.steps
+    for ours in (first, second):
+        ours.network.train(x, y, order, batch_size=64, seed=1, epoch=1, learning_rate=0.01)
+    assert first.network.steps == second.network.steps == 8
+    assert first.network.parameters.tobytes() == second.network.parameters.tobytes()
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
+def test_dropout_rate_scale_and_independence(rate: float) -> None:
+    """The gradient of an input row of a dense layer behind the dropout shows what was dropped of a constant input."""
+    units = 6000
+    model = keras.Sequential(
+        [keras.Input((1, 1, units)), layers.Dropout(rate), layers.Flatten(), layers.Dense(2, activation="softmax")]
+    )
+    model.set_weights([np.zeros((units, 2)), np.zeros(2)])
+    ours = chain(model)
+    x, y = np.ones((1, 1, 1, units), np.float32), np.zeros(1, np.uint8)
+
+    def kept(**when: int) -> np.ndarray:
+        ours.network.differentiate(x, y, np.array([0]), **when)
+        # The logits' gradients are -+1/2, so each unit's is its input after dropout, halved.
+        return -2 * next(iter(ours.gradients().values()))[:, 0]
+
+    masks = [kept(seed=s, epoch=e, step=t) for s, e, t in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
+    deviation = np.sqrt(rate * (1 - rate) / units)
+    for mask in masks:
+        assert (mask == 0).mean() == pytest.approx(rate, abs=4.5 * deviation)
+        np.testing.assert_allclose(mask[mask != 0], 1 / (1 - rate), rtol=1e-4)
+    for i, mask in enumerate(masks):
+        for other in masks[:i]:
+            both = ((mask == 0) & (other == 0)).mean()
+            assert both == pytest.approx(rate * rate, abs=4.5 * np.sqrt(rate**2 * (1 - rate**2) / units))
+    np.testing.assert_array_equal(kept(seed=0, epoch=0, step=0), masks[0])
+
+
+def test_dropout_differs_between_layers_samples_and_lanes() -> None:
+    """A pixel of 1 in one place for each of 40 samples: all samples and both layers draw of their own."""
+    model = keras.Sequential(
+        [
+            keras.Input((1, 1, 400)),
+            layers.Dropout(0.5),
+            layers.Activation("relu"),
+            layers.Dropout(0.5),
+            layers.Flatten(),
+            layers.Dense(2, activation="softmax"),
+        ]
+    )
+    model.set_weights([np.zeros((400, 2)), np.zeros(2)])
+    ours = chain(model)
+    kept = []
+    for sample in range(40):
+        x = np.zeros((40, 1, 1, 400), np.float32)
+        x[sample] = 1
+        ours.network.differentiate(x, np.zeros(40, np.uint8), np.arange(40))
+        kept.append(next(iter(ours.gradients().values()))[:, 0] != 0)
+    shares = np.array(kept)
+    # Both layers keep with probability 1/4; equal masks would keep 1/2.
+    assert shares.mean() == pytest.approx(0.25, abs=4.5 * np.sqrt(0.25 * 0.75 / shares.size))
+    agreement = np.corrcoef(shares)[np.triu_indices(40, 1)]
+    assert np.abs(agreement).max() < 5.5 / np.sqrt(400)
+
+
+def test_no_dropout_in_evaluation() -> None:
+    model = MODELS["sep997"]()
+    x = images(50)
+    np.testing.assert_allclose(
+        chain(model).network.predict(x), model(x.astype(np.float32)).numpy(), atol=PROBABILITY_TOLERANCE
+    )
+
+
+def test_evaluation_against_keras() -> None:
+    model = randomise(MODELS["sep997"]())
+    x, y = images(333), labels(333)
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    expected = model.evaluate(x.astype(np.float32), y, verbose=0)
+    loss, correct, _ = chain(model).network.evaluate(x, y)
+    assert loss / 333 == pytest.approx(expected[0], rel=1e-5)
+    assert correct == round(expected[1] * 333)
+
+
+SCRIPT = """
+import sys
+import threading
+import numpy as np
+from tests.training.test_core import chain, dropout_model, images, keras_gradients, labels, without_dropout, assert_gradients
+from mnist_minimal.training.core import instruction_set
+model = dropout_model()
+ours = chain(without_dropout(model))
+x, y = (images(21, (9, 8, 3)) / 255).astype(np.float32), labels(21)
+ours.network.differentiate(x, y, np.arange(21))
+assert_gradients(ours.gradients(), keras_gradients(ours.model, x, y)[1])
+masks = chain(model)
+masks.network.differentiate(x, y, np.arange(21))
+print(instruction_set(), np.float32(masks.network.gradients).astype(np.float64).sum())
+"""
+
+
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+def test_every_instruction_set(name: str) -> None:
+    """Each agrees with Keras, and all drop the same units."""
+    outputs = []
+    for wanted in (name, "baseline"):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT],
+            env={**os.environ, "MNIST_MINIMAL_SIMD": wanted},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "processor has" in done.stderr:
+            pytest.skip(f"this processor has no {wanted}")
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout.split()[-2:])
+    assert outputs[0][0] == name
+    assert float(outputs[0][1]) == pytest.approx(float(outputs[1][1]), abs=1e-4)
+
+
+# What is refused
+
+
+def test_wrong_arrays_raise() -> None:
+    network = chain(MODELS["sep997"]()).network
+    x, y, order = images(20), labels(20), np.arange(20)
+    when = {"batch_size": 10, "seed": 0, "epoch": 0, "learning_rate": 0.1}
+    network.train(x, y, order, **when)
+    before = network.parameters
+    cases = [
+        (ValueError, (x[:, :27], y, order)),
+        (ValueError, (x[..., 0], y, order)),
+        (TypeError, (x.astype(np.float64), y, order)),
+        (ValueError, (x[:, :, ::-1], y, order)),
+        (ValueError, (np.asfortranarray(x.astype(np.float32)), y, order)),
+        (ValueError, (np.full(x.shape, np.nan, np.float32), y, order)),
+        (ValueError, (np.full(x.shape, np.inf, np.float32), y, order)),
+        (ValueError, (x, y[:-1], order)),
+        (TypeError, (x, y.astype(np.int64), order)),
+        (ValueError, (x, np.full(20, 10, np.uint8), order)),
+        (ValueError, (x, y[::2].repeat(2).reshape(2, 10), order)),
+        (ValueError, (x, y, order + 1)),
+        (ValueError, (x, y, order - 1)),
+        (ValueError, (x, y, order[:0])),
+        (ValueError, (x, y, order[::2])),
+        (TypeError, (x, y, order.astype(np.int32))),
+        (TypeError, (x, y, order.astype(np.float64))),
+    ]
+    for error, arguments in cases:
+        with pytest.raises(error):
+            network.train(*arguments, **when)
+    for wrong in ({"batch_size": 0}, {"threads": 0}, {"threads": 10**6}, {"learning_rate": np.nan}):
+        with pytest.raises(ValueError, match="expected"):
+            network.train(x, y, order, **{**when, **wrong})
+    for wrong in ({"seed": -1}, {"epoch": -1}, {"seed": 2**64}, {"first_step": -1}):
+        with pytest.raises(TypeError):
+            network.train(x, y, order, **{**when, **wrong})
+    with pytest.raises(TypeError):
+        network.train(None, y, order, **when)
+    with pytest.raises(ValueError, match="997"):
+        network.parameters = np.zeros(996, np.float32)
+    with pytest.raises(TypeError):
+        network.parameters = np.zeros(997)
+    with pytest.raises(ValueError, match="order"):
+        network.moments = np.zeros(4 * 997, np.float32)[::2]
+    with pytest.raises(ValueError, match="steps"):
+        network.steps = -1
+    with pytest.raises(ValueError, match="one image"):
+        network.evaluate(x[:0], y[:0])
+    np.testing.assert_array_equal(network.parameters, before)
+
+
+def test_wrong_layers_raise() -> None:
+    from mnist_minimal.training.core import _core
+
+    def network(*made: dict, shape: tuple[int, int, int] = (4, 4, 1), parameters: int = 1000) -> None:
+        _core.Network(
+            input_shape=shape,
+            scale=1,
+            offset=0,
+            layers=[_core.Layer(**layer) for layer in made],
+            parameters=parameters,
+            statistics=0,
+            optimizer=_core.Optimizer.momentum(momentum=0),
+        )
+
+    good = {"kind": "convolution", "in_shape": (4, 4, 1), "out_shape": (1, 1, 10), "kernel_size": (4, 4), "kernel": 0}
+    network(good)
+    for wrong in (
+        {"kind": "lstm"},
+        {"in_shape": (4, 4, 2)},
+        {"in_shape": (4, 4)},
+        {"out_shape": (2, 1, 10)},
+        {"out_shape": (1, 1, 0)},
+        {"kernel_size": (5, 4)},
+        {"kernel_size": (0, 4)},
+        {"kernel": -1},
+        {"kernel": 900},
+        {"bias": 2**62},
+        {"pad": (-1, 0, 0, 0)},
+        {"pad": (0, 0, 7, 0)},
+        {"rate": 1.0},
+        {"rate": float("nan")},
+        {"slope": 2.0},
+        {"slope": float("nan")},
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            network({**good, **wrong})
+    with pytest.raises(ValueError, match="at least one layer"):
+        network()
+    with pytest.raises(ValueError, match="2\\*\\*24"):
+        network(good, parameters=2**40)
+    with pytest.raises(ValueError, match="statistics"):
+        network(good, {"kind": "batch_norm", "in_shape": (1, 1, 10), "out_shape": (1, 1, 10)})
+
+
+def branched() -> keras.Model:
+    pixels = keras.Input((8, 8, 1))
+    x = layers.Add(name="sum")([layers.Conv2D(3, 3)(pixels), layers.Conv2D(3, 3)(pixels)])
+    for layer in head():
+        x = layer(x)
+    return keras.Model(pixels, x)
+
+
+def frozen() -> keras.Model:
+    model = sequential(layers.Conv2D(4, 3, name="frozen"), *head())
+    model.get_layer("frozen").trainable = False
+    return model
+
+
+REFUSED = {
+    "UpSampling2D": lambda: sequential(layers.UpSampling2D(name="odd one"), *head()),
+    "strides": lambda: sequential(layers.Conv2D(4, 3, strides=2, name="odd one"), *head()),
+    "dilation_rate": lambda: sequential(layers.Conv2D(4, 3, dilation_rate=2, name="odd one"), *head()),
+    "groups": lambda: sequential(layers.Conv2D(6, 3, groups=3, name="odd one"), *head()),
+    "depth_multiplier": lambda: sequential(layers.SeparableConv2D(4, 3, depth_multiplier=2, name="odd one"), *head()),
+    "padding": lambda: sequential(layers.MaxPooling2D(2, padding="same", name="odd one"), *head()),
+    "pool strides": lambda: sequential(layers.MaxPooling2D(3, strides=2, name="odd one"), *head()),
+    "tanh": lambda: sequential(layers.Conv2D(4, 3, activation="tanh", name="odd one"), *head()),
+    "max_value": lambda: sequential(layers.ReLU(max_value=6, name="odd one"), *head()),
+    "kernel_regularizer": lambda: sequential(layers.Conv2D(4, 3, kernel_regularizer="l2", name="odd one"), *head()),
+    "bias_constraint": lambda: sequential(layers.Conv2D(4, 3, bias_constraint="non_neg", name="odd one"), *head()),
+    "float16": lambda: sequential(layers.Conv2D(4, 3, dtype="float16", name="odd one"), *head()),
+    "noise_shape": lambda: sequential(layers.Dropout(0.1, noise_shape=(None, 1, 1, 3), name="odd one"), *head()),
+    "after the softmax": lambda: sequential(*head(), layers.Dropout(0.1, name="odd one")),
+    "after other layers": lambda: sequential(layers.Conv2D(3, 1), layers.Rescaling(2, name="odd one"), *head()),
+    "trainable": frozen,
+    "2 inputs": branched,
+    "ends with a softmax": lambda: sequential(layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(10)),
+    "one row of classes": lambda: sequential(layers.Conv2D(10, (9, 8)), layers.Softmax()),
+    "a result of": lambda: sequential(
+        layers.GlobalAveragePooling2D(), layers.Dense(2**20 + 1, "softmax", name="odd one")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_unsupported_models_are_refused_by_name(name: str) -> None:
+    model = REFUSED[name]()
+    reason = unsupported(model)
+    assert reason is not None
+    assert "\n" not in reason
+    named = {
+        "trainable": "frozen",
+        "2 inputs": "sum",
+        "ends with a softmax": "(1, 1, 10)",
+        "one row of classes": "(None, 1, 1, 10)",
+    }.get(name, "odd one")
+    assert named in reason
+    if name not in ("padding", "pool strides"):
+        assert name in reason
+    with pytest.raises(UserError):
+        chain(model)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_published_models_are_supported(name: str) -> None:
+    assert unsupported(MODELS[name]()) is None
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "named"),
+    [
+        (keras.optimizers.RMSprop(), "RMSprop"),
+        (keras.optimizers.AdamW(), "weight_decay"),
+        (keras.optimizers.Adam(amsgrad=True), "amsgrad"),
+        (keras.optimizers.SGD(momentum=0.9, nesterov=True), "nesterov"),
+        (keras.optimizers.SGD(clipnorm=1.0), "clipnorm"),
+        (keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)), "schedule"),
+    ],
+)
+def test_unsupported_optimizers_are_refused_by_name(optimizer: keras.optimizers.Optimizer, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        chain(MODELS["sep997"](), optimizer)
+
+
+def test_weights_go_in_and_out_unchanged() -> None:
+    model = randomise(CHAINS["batch norm"]())
+    before = [np.array(weight) for weight in model.weights]
+    ours = chain(model)
+    ours.push()
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(np.asarray(weight), value)
+    np.testing.assert_array_equal(flat(ours.description.parameters), ours.network.parameters)
+
+
+def test_instance_normalization_against_numpy(tmp_path) -> None:
+    layer = InstanceNormalization(epsilon=0.01)
+    x = np.random.default_rng(0).normal(2, 3, (4, 5, 6, 7)).astype(np.float32)
+    layer.build(x.shape)
+    layer.gamma.assign([1.5])
+    layer.beta.assign([-0.25])
+    centred = x - x.mean((1, 2, 3), keepdims=True)
+    expected = 1.5 * centred / (x.std((1, 2, 3), keepdims=True) + 0.01) - 0.25
+    np.testing.assert_allclose(layer(x).numpy(), expected, atol=1e-5)
+    assert layer.count_params() == 2
+    model = keras.Sequential([keras.Input((5, 6, 7)), layer])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(x).numpy(), model(x).numpy())
+    with pytest.raises(ValueError, match="epsilon"):
+        InstanceNormalization(epsilon=0)
+
+
+def test_two_threads_may_share_a_network() -> None:
+    network = chain(MODELS["sep997"]()).network
+    x, y, order = images(64), labels(64), np.arange(64)
+
+    def train() -> None:
+        for epoch in range(5):
+            network.train(x, y, order, batch_size=32, seed=0, epoch=epoch, learning_rate=0.01, threads=2)
+
+    threads = [threading.Thread(target=train) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert network.steps == 40
+    assert np.isfinite(network.parameters).all()
+
+
+def test_unknown_instruction_set_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_MINIMAL_SIMD", "mmx")
+    with pytest.raises(UserError, match="mmx"):
+        chain(MODELS["sep997"]())

@@ -1,0 +1,181 @@
+"""Training with Keras: the recipe's callbacks, the order of batches, and the same bits again."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from mnist_minimal.data.augmentation import augment, draw_changes
+from mnist_minimal.data.batches import epoch_batches
+from mnist_minimal.data.choice import Choice
+from mnist_minimal.data.sets import Splits, load, split
+from mnist_minimal.errors import UserError
+from mnist_minimal.models import MODELS
+from mnist_minimal.recipes import RECIPES, Augmentation
+from mnist_minimal.training import DivergedError
+from mnist_minimal.training.keras_fit import EpochBatches, compile_model, fit, recipe_callbacks
+
+SEED = 11
+
+
+def small_splits(train: int = 256, test: int = 100) -> Splits:
+    whole = split(load(Choice("digits")), "source")
+    return dataclasses.replace(
+        whole,
+        x_train=whole.x_train[:train],
+        y_train=whole.y_train[:train],
+        x_val=whole.x_val[:test],
+        y_val=whole.y_val[:test],
+    )
+
+
+def new_model(seed: int = SEED) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return MODELS["sep997"]()
+
+
+def weight_bytes(model: keras.Model) -> bytes:
+    return b"".join(weight.tobytes() for weight in model.get_weights())
+
+
+def test_the_same_seed_gives_the_same_bits_again_whatever_came_between():
+    splits = small_splits()
+    first, second = new_model(), new_model()
+    one = fit(first, RECIPES["sep997"], splits, SEED, max_epochs=2)
+    keras.random.normal((3,))
+    two = fit(second, RECIPES["sep997"], splits, SEED, max_epochs=2)
+    assert one.history == two.history
+    assert weight_bytes(first) == weight_bytes(second)
+
+
+def test_another_seed_gives_other_batches_and_dropout_to_the_same_weights():
+    splits = small_splits()
+    first, second = new_model(), new_model()
+    fit(first, RECIPES["sep997"], splits, SEED, max_epochs=1)
+    fit(second, RECIPES["sep997"], splits, SEED + 1, max_epochs=1)
+    assert weight_bytes(first) != weight_bytes(second)
+
+
+def without_dropout(model: keras.Model) -> keras.Model:
+    def copy(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        return layer.from_config({**config, "rate": 0.0} if isinstance(layer, keras.layers.Dropout) else config)
+
+    copied = keras.models.clone_model(model, clone_function=copy)
+    copied.set_weights(model.get_weights())
+    return copied
+
+
+def test_batches_come_in_the_order_of_batches_py():
+    """Keras' own train_on_batch, given the batches by hand, must arrive at the same weights."""
+    recipe, splits = RECIPES["sep997"], small_splits(train=300)
+    fitted = without_dropout(new_model())
+    by_hand = keras.models.clone_model(fitted)
+    by_hand.set_weights(fitted.get_weights())
+    last_weights = []
+    keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: last_weights.append(fitted.get_weights()))
+    fit(fitted, recipe, splits, SEED, max_epochs=2, callbacks=[keep])
+
+    compile_model(by_hand, recipe)
+    for epoch in range(2):
+        for chosen in epoch_batches(SEED, epoch, 300, recipe.batch_size, recipe.drop_remainder):
+            by_hand.train_on_batch(splits.x_train[chosen].astype(np.float32), splits.y_train[chosen])
+    for weights, expected in zip(last_weights[-1], by_hand.get_weights(), strict=True):
+        np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_are_augmented_anew_in_each_epoch():
+    augmentation = Augmentation(rotation=10, crop=1, brightness=0.1)
+    recipe = dataclasses.replace(RECIPES["sep997"], batch_size=64, augmentation=augmentation)
+    splits = small_splits()
+    batches = EpochBatches(splits, recipe, SEED)
+    for epoch in (0, 3):
+        batches.start_epoch(epoch)
+        expected = augment(splits.x_train, draw_changes(augmentation, SEED, epoch, splits.x_train), augmentation)
+        for step, chosen in enumerate(epoch_batches(SEED, epoch, 256, 64, drop_remainder=True)):
+            images, labels = batches[step]
+            np.testing.assert_array_equal(images, expected[chosen])
+            np.testing.assert_array_equal(labels, splits.y_train[chosen])
+
+
+def test_history_best_epoch_and_restored_weights_belong_together():
+    splits, model = small_splits(), new_model()
+    fitted = fit(model, RECIPES["sep997"], splits, SEED, max_epochs=4)
+    assert set(fitted.history) == {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
+    assert fitted.epochs == 4
+    accuracies = fitted.history["val_accuracy"]
+    assert fitted.best_epoch == 1 + accuracies.index(max(accuracies))
+    assert fitted.best_accuracy == pytest.approx(max(accuracies), abs=1e-6)
+    assert fitted.saved_accuracy == pytest.approx(accuracies[-1], abs=1e-6)
+    right = (model.predict(splits.x_val, verbose=0).argmax(axis=1) == splits.y_val).sum()
+    assert right / len(splits.y_val) == fitted.best_accuracy
+
+
+def test_accuracies_are_exact_ratios_of_counts():
+    fitted = fit(new_model(), RECIPES["sep997"], small_splits(test=7), SEED, max_epochs=1)
+    assert fitted.saved_accuracy in {count / 7 for count in range(8)}
+
+
+class Scripted(keras.callbacks.Callback):
+    """Puts given validation figures in place of the real ones, before the recipe's callbacks see them."""
+
+    def __init__(self, losses, accuracies):
+        super().__init__()
+        self.losses, self.accuracies = losses, accuracies
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_loss"], logs["val_accuracy"] = self.losses[epoch], self.accuracies[epoch]
+
+
+def test_plateau_and_stopping_do_what_the_recipe_says():
+    """sep997's recipe, worked by hand: best loss and accuracy in epoch 2, nothing better after it.
+
+    The plateau acts after 8 epochs without a better loss: after epoch 10, then after 18 and 26 (from .01 to .001 to
+    .0001 to .00001). Early stopping acts after 25 epochs without a better accuracy: after epoch 27.
+    """
+    splits, model = small_splits(train=128, test=10), new_model()
+    compile_model(model, RECIPES["sep997"])
+    epochs = 40
+    history = model.fit(
+        splits.x_train.astype(np.float32),
+        splits.y_train,
+        batch_size=128,
+        epochs=epochs,
+        validation_data=(splits.x_val.astype(np.float32), splits.y_val),
+        verbose=0,
+        callbacks=[Scripted([2.0] + [1.0] * epochs, [0.5] + [0.6] * epochs), *recipe_callbacks(RECIPES["sep997"])],
+    ).history
+    assert len(history["loss"]) == 27
+    # The rate that ReduceLROnPlateau logs is the one an epoch trained with.
+    expected = [0.01] * 10 + [0.001] * 8 + [0.0001] * 8 + [0.00001]
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
+
+
+def test_callbacks_are_new_for_every_trial():
+    first, second = recipe_callbacks(RECIPES["sep997"]), recipe_callbacks(RECIPES["sep997"])
+    assert not {id(callback) for callback in first} & {id(callback) for callback in second}
+
+
+def test_a_loss_that_is_no_number_ends_the_trial():
+    recipe = dataclasses.replace(
+        RECIPES["sep997"], optimizer=dataclasses.replace(RECIPES["sep997"].optimizer, learning_rate=float("inf"))
+    )
+    with pytest.raises(DivergedError, match="the training loss became nan in epoch 1"):
+        fit(new_model(), recipe, small_splits(), SEED, max_epochs=3)
+
+
+def test_less_than_one_epoch_is_refused():
+    with pytest.raises(UserError, match="expected at least 1 epoch, found 0"):
+        fit(new_model(), RECIPES["sep997"], small_splits(), SEED, max_epochs=0)
+
+
+@pytest.mark.slow
+def test_sep997_learns_mnist(mnist_path):
+    """Three epochs of a sixth of MNIST; the accuracy is far from chance and from what full training gives."""
+    whole = split(load(Choice(path=mnist_path)), "source")
+    splits = dataclasses.replace(whole, x_train=whole.x_train[:10_000], y_train=whole.y_train[:10_000])
+    fitted = fit(new_model(), RECIPES["sep997"], splits, SEED, max_epochs=3)
+    losses = fitted.history["loss"]
+    assert losses[0] > losses[1] > losses[2]
+    assert 0.75 < fitted.best_accuracy < 0.99
