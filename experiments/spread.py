@@ -28,6 +28,7 @@ from mnist_minimal.cli.run import run
 from mnist_minimal.data import sets
 from mnist_minimal.errors import UserError
 from mnist_minimal.study import ledger
+from mnist_minimal.study.study import Study
 from mnist_minimal.training.evaluation import probabilities
 
 
@@ -46,7 +47,7 @@ def correct(path: Path, dataset: sets.Dataset) -> np.ndarray:
     rows = []
     for trial in trials:
         # Not where the column `weights` says: a row may come from anywhere, and lead anywhere.
-        weights = path.with_suffix("") / f"{trial.seed}.h5"
+        weights = Study.at(path).weights(trial.seed)
         rows.append(probabilities(load(weights), dataset.x_test).argmax(axis=1) == dataset.y_test)
         # Two trainers may round one image in 10,000 to the other side.
         if abs(int(rows[-1].sum()) - (trial.test_correct or 0)) > 1:

@@ -9,6 +9,7 @@ from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import file_name
+from mnist_minimal.study.study import Study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out and options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out}: expected a folder for the pictures, found a file; name another with --out")
     for csv in studies:
-        for picture in draw_study(csv, options.out or csv.parent):
+        for picture in draw_study(Study.at(csv), options.out or csv.parent):
             print(picture)
     for model in options.diagram:
         picture = (options.out or Path()) / f"{file_name(model)}-diagram.png"

@@ -32,7 +32,7 @@ class Trial:
         max_epochs: The cap on the epochs.
         backend: What the trainer ran on.
         reason: Why the trial was stopped or failed, or "".
-        status: "finished"; "stopped", where the rule of `mnist_minimal.worse_half` ended it early; or "failed". It
+        status: "finished"; "stopped", where the rule of `mnist_minimal.median_stopping` ended it early; or "failed". It
             stands last so that a row cut short is known by it.
     """
 

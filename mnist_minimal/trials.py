@@ -364,9 +364,9 @@ def run_job(
                 f"{job.params:,} now; restore the model or use another --out"
             )
     comparison = None
-    if recipe.worse_half and recipe.worse_half.epoch < options.epochs:
+    if recipe.median_stopping and recipe.median_stopping.epoch < options.epochs:
         monitored = sets.split(dataset, study.protocol, recipe.validation_share).y_val
-        comparison = Comparison(study, recipe.worse_half, len(monitored))
+        comparison = Comparison(study, recipe.median_stopping, len(monitored))
     # The core trains in threads. Keras does not: its seeds and TensorFlow's state are one for the whole process.
     in_processes = job.trainer == "keras" and options.jobs > 1
     workers = WorkerProcesses(partial(make_train, job), options.jobs) if in_processes else None

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 from mnist_minimal.errors import plain
 from mnist_minimal.models.lookup import builder
-from mnist_minimal.study import ledger
-from mnist_minimal.study.study import recipe_epochs
+from mnist_minimal.study import identity, ledger
+from mnist_minimal.study.study import Study
 from mnist_minimal.trial import Trial
 
 if TYPE_CHECKING:
@@ -321,11 +321,11 @@ def model_diagram(model: str, path: Path) -> None:
         ) from error
 
 
-def draw_study(csv: Path, out: Path) -> list[Path]:
+def draw_study(study: Study, out: Path) -> list[Path]:
     """Draws one study's distribution, and the training curves of its best and its median trial.
 
     Args:
-        csv: The study's CSV.
+        study: The study.
         out: Folder for the pictures.
 
     Returns:
@@ -338,11 +338,11 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
 
     from mnist_minimal.analysis.statistics import TARGET
 
-    trials = ledger.finished(ledger.read(csv))
+    trials = ledger.finished(ledger.read(study.csv))
     if not trials:
-        found = "none in it" if csv.exists() else "no such file"
+        found = "none in it" if study.csv.exists() else "no such file"
         raise UserError(
-            f"{csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials first, "
+            f"{study.csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials first, "
             "or name another"
         )
     first = trials[0]
@@ -353,7 +353,7 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
     title = (
         f"{label(first.model)} ({first.params} parameters) on {label(first.dataset)}, protocol {label(first.protocol)}"
     )
-    if first.max_epochs < (recipe_epochs(csv) or 0):
+    if first.max_epochs < (identity.recipe_epochs(study) or 0):
         title += f", cut at {first.max_epochs} epochs"
 
     figure = Figure(figsize=(7, 7), layout="constrained")
@@ -361,18 +361,18 @@ def draw_study(csv: Path, out: Path) -> list[Path]:
     histogram(accuracies, first.test_size, upper)
     ecdf(accuracies, TARGET, lower)
     figure.suptitle(title)
-    pictures = [save_figure(figure, out / f"{csv.stem}-distribution.png")]
+    pictures = [save_figure(figure, out / f"{study.name}-distribution.png")]
 
     best = max(trials, key=lambda trial: (trial.best_accuracy or 0, -trial.seed))
     shown = [best] if best == median_trial(trials) else [best, median_trial(trials)]
     figure = Figure(figsize=(6 * len(shown), 6), layout="constrained")
     for column, (name, trial) in enumerate(zip(("best", "median"), shown, strict=False)):
-        history = read_history(csv.with_suffix("") / f"{trial.seed}.csv")
+        history = read_history(study.history(trial.seed))
         upper = figure.add_subplot(3, len(shown), (column + 1, column + 1 + len(shown)))
         accuracy_curves(history, upper).set_title(f"{name} of {len(trials)} trials: seed {trial.seed}")
         learning_rate(history, figure.add_subplot(3, len(shown), column + 1 + 2 * len(shown), sharex=upper))
     figure.suptitle(title)
-    return [*pictures, save_figure(figure, out / f"{csv.stem}-curves.png")]
+    return [*pictures, save_figure(figure, out / f"{study.name}-curves.png")]
 
 
 def _new_axes() -> "Axes":

@@ -91,7 +91,7 @@ def check_accuracy(accuracies: Sequence[float], objectives: Objectives, stopped:
 
 def studied(model: str, results: Path) -> tuple[Study, list[Trial], int]:
     """The study of a published recipe in a folder of results, its finished trials, and how many its rule stopped."""
-    study = Study(results, model, "mnist", "source")
+    study = Study.of(results, model, "mnist", "source")
     trials = ledger.read(study.csv)
     return study, ledger.finished(trials), sum(trial.status == STOPPED for trial in trials)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from mnist_minimal import files
 from mnist_minimal.errors import UserError
-from mnist_minimal.study import ledger
+from mnist_minimal.study import identity, ledger
+from mnist_minimal.study.study import Study
 from mnist_minimal.trial import FAILED, STOPPED, Trial
 
 # A file that says nothing of its test set is taken to be about MNIST's.
@@ -123,7 +124,7 @@ def _recipe(path: Path) -> dict[str, Any]:
     It is {} for a CSV that was sent alone and is compared by what its rows say.
     """
     try:
-        recipe = files.read_json(path.with_suffix(".json"))["recipe"]
+        recipe = identity.read(Study.at(path))["recipe"]
         return _flat(recipe, "recipe") if isinstance(recipe, dict) else {}
     except (OSError, UserError, KeyError, TypeError):
         return {}

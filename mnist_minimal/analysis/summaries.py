@@ -6,11 +6,10 @@ from pathlib import Path
 
 from mnist_minimal.analysis.published import Publication
 from mnist_minimal.analysis.statistics import Summary, summarize
-from mnist_minimal.errors import UserError
-from mnist_minimal.files import read_json
+from mnist_minimal.errors import UserError, plain
 from mnist_minimal.recipes import RECIPES
-from mnist_minimal.study import ledger
-from mnist_minimal.study.study import recipe_epochs
+from mnist_minimal.study import identity, ledger
+from mnist_minimal.study.study import Study
 from mnist_minimal.trial import FAILED, STOPPED, Trial
 
 # What the accuracies that the ledger has of a trial are called on the page.
@@ -22,7 +21,7 @@ class StudySummary:
     """One study and what it says.
 
     Attributes:
-        csv: The table of its trials.
+        study: Where its files lie.
         trials: The finished trials, at least one.
         stopped: Those that a rule of the recipe ended early. Their accuracies are not known: they are censored.
         failed: The failed ones whose seeds came to no other end later.
@@ -32,7 +31,7 @@ class StudySummary:
         cut: The cap on the epochs where it is lower than the recipe's, else None.
     """
 
-    csv: Path
+    study: Study
     trials: list[Trial]
     stopped: list[Trial]
     failed: list[Trial]
@@ -43,7 +42,7 @@ class StudySummary:
     @property
     def name(self) -> str:
         """The study's name."""
-        return self.csv.stem
+        return self.study.name
 
     @property
     def model(self) -> str:
@@ -98,10 +97,6 @@ class StudySummary:
         """One accuracy of each finished trial, by "test" or one of `measures`."""
         return ledger.accuracies(self.trials, measure)
 
-    def file(self, seed: int, ending: str) -> Path:
-        """A file of one trial: its history (.csv) or its saved model (.h5)."""
-        return self.csv.with_suffix("") / f"{seed}{ending}"
-
 
 def find_studies(folder: Path) -> list[StudySummary]:
     """The studies with a finished trial whose CSVs lie in a folder, by number of parameters, then by name.
@@ -112,7 +107,7 @@ def find_studies(folder: Path) -> list[StudySummary]:
         UserError: if there is no such study, or a CSV of trials is damaged.
     """
     studies = [csv for csv in sorted(folder.glob("*.csv")) if ledger.is_ledger(csv)]
-    found = [_finding(csv, trials) for csv in studies if ledger.finished(trials := ledger.read(csv))]
+    found = [_summary(Study.at(csv), trials) for csv in studies if ledger.finished(trials := ledger.read(csv))]
     if not found:
         raise UserError(
             f"{folder}: expected CSVs with finished trials, found none; run mnist_minimal.trials first, or name the "
@@ -141,36 +136,35 @@ def compared_measure(finding: StudySummary, publications: Sequence[Publication])
     return next((publication.measure for publication in compared(finding.model, publications)), "test")
 
 
-def _finding(csv: Path, trials: list[Trial]) -> StudySummary:
+def _summary(study: Study, trials: list[Trial]) -> StudySummary:
     finished = ledger.finished(trials)
     first = finished[0]
-    full = recipe_epochs(csv) or (RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs)
+    full = identity.recipe_epochs(study) or (
+        RECIPES[first.model].max_epochs if first.model in RECIPES else first.max_epochs
+    )
     ended = {trial.seed for trial in finished}
     stopped = {trial.seed: trial for trial in trials if trial.status == STOPPED}
     # Of a seed that failed several times only the last failure: it was one trial.
     failed = {trial.seed: trial for trial in trials if trial.status == FAILED}
     return StudySummary(
-        csv=csv,
+        study=study,
         trials=finished,
         stopped=[trial for seed, trial in stopped.items() if seed not in ended],
         failed=[trial for seed, trial in failed.items() if seed not in ended | stopped.keys()],
         kept=summarize(ledger.accuracies(finished, "test")),
-        versions=_versions(csv.with_suffix(".json")),
+        versions=_versions(study),
         cut=first.max_epochs if first.max_epochs < full else None,
     )
 
 
-def _versions(path: Path) -> dict[str, str]:
-    try:
-        content = read_json(path)
-        return {str(name): str(version) for name, version in content["versions"].items()}
-    except FileNotFoundError:
-        return {}
-    except (KeyError, TypeError, AttributeError) as error:
+def _versions(study: Study) -> dict[str, str]:
+    versions = identity.read(study).get("versions", {})
+    if not isinstance(versions, dict):
         raise UserError(
-            f"{path}: expected the versions that the study was begun with, found a file without them ({error!r}); "
-            "restore or remove it"
-        ) from error
+            f"{study.json}: expected the versions that the study was begun with, found {plain(str(versions), 100)}; restore or "
+            "remove the file"
+        )
+    return {str(name): str(version) for name, version in versions.items()}
 
 
 def median_trial(trials: Sequence[Trial]) -> Trial:

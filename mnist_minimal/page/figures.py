@@ -163,7 +163,7 @@ def curves(finding: StudySummary, trial: Trial, name: str, description: str) -> 
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-        history = figures.read_history(finding.file(trial.seed, ".csv"))
+        history = figures.read_history(finding.study.history(trial.seed))
         figures.accuracy_curves(history, upper).set_title(f"{name} run, seed {trial.seed}")
         figures.learning_rate(history, lower)
         upper.set_xlabel("")

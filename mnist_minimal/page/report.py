@@ -84,7 +84,7 @@ def _networks(findings: "Sequence[StudySummary]", shown: "StudySummary", missing
 
     networks = []
     for finding in [shown, *(finding for finding in findings if finding is not shown)]:
-        weights = finding.file(finding.best.seed, ".h5")
+        weights = finding.study.weights(finding.best.seed)
         if weights.is_file():
             # Imported here, since these import Keras, and a page without models does without it.
             from mnist_minimal.page.network import describe
@@ -121,12 +121,12 @@ def _digits(finding: "StudySummary", choice: Choice, missing: list[str]) -> "lis
             f"{dataset.name}; choose others with --dataset and --data"
         )
         return []
-    weights = finding.file(finding.best.seed, ".h5")
+    weights = finding.study.weights(finding.best.seed)
     found = digits.read(dataset.x_test, dataset.y_test, probabilities(load(weights), dataset.x_test))
     correct = sum(digit.label == digit.predicted for digit in found)
     if abs(correct - (finding.best.test_correct or 0)) > TOLERATED_SHARE * len(found):
         raise UserError(
-            f"{weights}: expected the model that gets {finding.best.test_correct} test images right, as {finding.csv} "
+            f"{weights}: expected the model that gets {finding.best.test_correct} test images right, as {finding.study.csv} "
             f"says, found one that gets {correct}; do the two belong together?"
         )
     return found
@@ -150,7 +150,7 @@ def _curves(shown: "StudySummary", missing: list[str]) -> str:
     charts, median = "", median_trial(shown.trials)
     drawn = [("best", shown.best)] + ([("median", median)] if median != shown.best else [])
     for name, trial in drawn:
-        history = shown.file(trial.seed, ".csv")
+        history = shown.study.history(trial.seed)
         if history.is_file():
             charts += f'<figure class="chart">{figures.curves(shown, trial, name, text.curves(trial))}</figure>'
         else:

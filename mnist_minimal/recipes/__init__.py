@@ -9,11 +9,11 @@ from mnist_minimal.recipes.parts import (
     AdamW,
     Augmentation,
     EarlyStopping,
+    MedianStopping,
     PiecewiseLinear,
     Plateau,
     Recipe,
     Steps,
-    WorseHalf,
 )
 from mnist_minimal.recipes.published import RECIPES
 
@@ -24,9 +24,9 @@ __all__ = [
     "AdamW",
     "Augmentation",
     "EarlyStopping",
+    "MedianStopping",
     "PiecewiseLinear",
     "Plateau",
     "Recipe",
     "Steps",
-    "WorseHalf",
 ]

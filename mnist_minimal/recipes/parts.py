@@ -69,8 +69,8 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True)
-class WorseHalf:
-    """Stops, once `trials` trials of a study are known, those in their worse half at epoch `epoch`.
+class MedianStopping:
+    """Stops, once `trials` trials of a study are known, those in their median stopping at epoch `epoch`.
 
     A trial's figure there is the mean of its validation accuracies in the `window` epochs that end with `epoch`.
     """
@@ -131,7 +131,7 @@ class Recipe:
         augmentation: What is done to the training images.
         validation_share: The last part of the training set, as a share of it, that the source holds out to monitor; 0
             where it monitors the test set.
-        worse_half: Which trials of a study the source does not train to their end.
+        median_stopping: Which trials of a study the source does not train to their end.
     """
 
     model: str
@@ -145,7 +145,7 @@ class Recipe:
     early_stopping: EarlyStopping | None = None
     augmentation: Augmentation | None = None
     validation_share: float = 0.0
-    worse_half: WorseHalf | None = None
+    median_stopping: MedianStopping | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as nested dictionaries and lists of JSON's types; a part that has variants names its `kind`."""

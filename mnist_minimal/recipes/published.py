@@ -6,11 +6,11 @@ from mnist_minimal.recipes.parts import (
     AdamW,
     Augmentation,
     EarlyStopping,
+    MedianStopping,
     PiecewiseLinear,
     Plateau,
     Recipe,
     Steps,
-    WorseHalf,
 )
 
 _SMALL_SOURCE = "README 'MNIST Small Model' of a course's assignment; the repository is not known any more"
@@ -156,6 +156,6 @@ RECIPES = {
         optimizer=AdamW(learning_rate=0.01, weight_decay=1e-6),
         schedule=Plateau(factor=0.25, patience=50, min_delta=1e-16, min_learning_rate=2.5e-5),
         early_stopping=EarlyStopping(patience=150),
-        worse_half=WorseHalf(trials=30, epoch=100, window=3),
+        median_stopping=MedianStopping(trials=30, epoch=100, window=3),
     ),
 }

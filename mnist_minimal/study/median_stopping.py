@@ -1,4 +1,4 @@
-"""Which trials end before their time: those in the worse half of their study at one epoch, `recipes.WorseHalf`.
+"""Which trials end before their time: those in the worse half of their study at one epoch, `recipes.MedianStopping`.
 
 A trial's figure is the mean number of monitored images that it got right in the `window` epochs that end with `epoch`.
 A trial is compared with trials of lower seeds alone: all those of its job, and those of others that are in the CSV. As
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import read_text
-from mnist_minimal.recipes import WorseHalf
+from mnist_minimal.recipes import MedianStopping
 from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study
 
@@ -42,7 +42,7 @@ class Comparison:
         images: Number of monitored images.
     """
 
-    def __init__(self, study: Study, rule: WorseHalf, images: int) -> None:
+    def __init__(self, study: Study, rule: MedianStopping, images: int) -> None:
         self.study, self.rule, self.images = study, rule, images
         self.known: dict[int, Fraction] = {}
 
@@ -67,7 +67,7 @@ class Comparison:
         if len(figures) < self.rule.trials or own >= (middle := median(figures)):
             return ""
         return (
-            f"worse half at epoch {self.rule.epoch}: {float(own / self.images):.6f} < "
+            f"median stopping at epoch {self.rule.epoch}: {float(own / self.images):.6f} < "
             f"{float(middle / self.images):.6f} (median of {len(figures)})"
         )
 

@@ -12,6 +12,7 @@ import pytest
 from mnist_minimal.analysis import figures
 from mnist_minimal.errors import UserError
 from mnist_minimal.study import ledger
+from mnist_minimal.study.study import Study
 from tests.study.test_ledger import FAILED, TRIAL
 
 SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
@@ -142,7 +143,7 @@ def test_the_command_draws_both_pictures_without_keras(csv, run_python):
 def test_a_csv_without_finished_trials_is_an_error(tmp_path):
     ledger.append(tmp_path / "sep997.csv", FAILED)
     with pytest.raises(UserError, match="expected a CSV with at least one finished trial"):
-        figures.draw_study(tmp_path / "sep997.csv", tmp_path)
+        figures.draw_study(Study(tmp_path, "sep997"), tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "epoch,loss\n0,1\n", "\x00"])

@@ -23,7 +23,7 @@ def test_sep697_as_published():
     assert dataclasses.astuple(recipe.optimizer) == (0.01, 1e-6)
     assert dataclasses.astuple(recipe.schedule) == (0.25, 50, 1e-16, 2.5e-5)
     assert recipe.early_stopping.patience == 150
-    assert dataclasses.astuple(recipe.worse_half) == (30, 100, 3)
+    assert dataclasses.astuple(recipe.median_stopping) == (30, 100, 3)
 
 
 def test_epochs_and_batches_as_published():

@@ -9,7 +9,7 @@ import pytest
 from mnist_minimal import files
 from mnist_minimal.analysis import figures, summaries
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import WorseHalf
+from mnist_minimal.recipes import MedianStopping
 from mnist_minimal.study.median_stopping import Comparison
 from mnist_minimal.study.study import Study
 
@@ -38,9 +38,9 @@ HOSTILE = {
 
 def compare(path: Path) -> None:
     """What a study's rule of the worse half reads: the history of seed 4."""
-    study = Study(path.parent.parent, "sep997", "mnist", "source")
+    study = Study.of(path.parent.parent, "sep997", "mnist", "source")
     assert study.history(4) == path
-    rule = WorseHalf(trials=1, epoch=1, window=1)
+    rule = MedianStopping(trials=1, epoch=1, window=1)
     Comparison(study, rule, images=100).reason_to_stop(4, [4], wait=lambda: pytest.fail("waited"))
 
 

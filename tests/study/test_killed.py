@@ -21,7 +21,7 @@ RULED = """
 from dataclasses import replace
 from mnist_minimal import models, recipes
 net = models.MODELS["sep997"]
-RECIPES = {"net": replace(recipes.RECIPES["sep997"], worse_half=recipes.WorseHalf(trials=3, epoch=20, window=3))}
+RECIPES = {"net": replace(recipes.RECIPES["sep997"], median_stopping=recipes.MedianStopping(trials=3, epoch=20, window=3))}
 """
 
 

@@ -52,7 +52,7 @@ FAILED = replace(
 )
 
 STOPPED = replace(
-    TRIAL, epochs=100, reason="worse half at epoch 100: 0.979870 < 0.981200 (median of 30)", status="stopped"
+    TRIAL, epochs=100, reason="median stopping at epoch 100: 0.979870 < 0.981200 (median of 30)", status="stopped"
 )
 
 

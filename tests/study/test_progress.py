@@ -82,7 +82,7 @@ def test_a_failed_trial_says_why():
 
 
 def test_a_stopped_trial_says_why_and_its_figures():
-    reason = "worse half at epoch 100: 0.979870 < 0.981200 (median of 30)"
+    reason = "median stopping at epoch 100: 0.979870 < 0.981200 (median of 30)"
     assert trial_line(replace(TRIAL, status="stopped", reason=reason, epochs=100)) == (
         f"seed 0 stopped, {reason}: saved 0.9876, best 0.9881 at epoch 46 of 100, 21 min"
     )

@@ -60,7 +60,7 @@ def failed(seed: int, reason: str) -> Trial:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    study = Study(tmp_path / "results", "sep997", "mnist", "source")
+    study = Study.of(tmp_path / "results", "sep997", "mnist", "source")
     open_study(study, RECIPES["sep997"], 200)
     return study
 
@@ -339,7 +339,7 @@ def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_pyt
 
 
 def test_a_study_goes_on_where_its_recipe_is_only_described_in_other_words(tmp_path):
-    study, recipe = Study(tmp_path, "sep997", "mnist", "source"), RECIPES["sep997"]
+    study, recipe = Study.of(tmp_path, "sep997", "mnist", "source"), RECIPES["sep997"]
     open_study(study, replace(recipe, source="https://example.org", assumed=("Nothing.",)), 200)
     open_study(study, recipe, 200)
     with pytest.raises(UserError, match=r"begun with recipe\.batch_size 128, and now it would be 64"):

@@ -10,7 +10,7 @@ import pytest
 from mnist_minimal import trials
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.data.sets import load
-from mnist_minimal.recipes import RECIPES, EarlyStopping, WorseHalf
+from mnist_minimal.recipes import RECIPES, EarlyStopping, MedianStopping
 from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study, open_study
 from mnist_minimal.study.worker import Job, make_train
@@ -24,9 +24,9 @@ NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core
 def ruled(monkeypatch: pytest.MonkeyPatch):
     """sep697's recipe with a rule that acts in time for a test, or without a rule; 4 epochs."""
 
-    def set_rule(rule: WorseHalf | None) -> None:
+    def set_rule(rule: MedianStopping | None) -> None:
         recipe = dataclasses.replace(
-            RECIPES["sep697"], max_epochs=4, early_stopping=EarlyStopping(patience=3), worse_half=rule
+            RECIPES["sep697"], max_epochs=4, early_stopping=EarlyStopping(patience=3), median_stopping=rule
         )
         monkeypatch.setitem(RECIPES, "sep697", recipe)
 
@@ -61,7 +61,7 @@ def test_real_trials_stop_as_their_histories_without_the_rule_say(tmp_path, rule
     expected = {seed for seed in range(3, runs) if figures[seed] < np.median(figures[:seed]) - 1e-6}
     assert expected
 
-    ruled(WorseHalf(trials=3, epoch=3, window=2))
+    ruled(MedianStopping(trials=3, epoch=3, window=2))
     for jobs in ("1", "3") if trainer == "native" else ("1",):
         out = tmp_path / jobs
         capsys.readouterr()
@@ -81,7 +81,7 @@ def test_real_trials_stop_as_their_histories_without_the_rule_say(tmp_path, rule
 
 
 def test_a_cap_on_the_epochs_up_to_the_rule_s_leaves_no_trial_for_it(tmp_path, ruled):
-    ruled(WorseHalf(trials=3, epoch=3, window=2))
+    ruled(MedianStopping(trials=3, epoch=3, window=2))
     run_command(tmp_path, "--runs", "8", "--epochs", "3")
     assert {trial.status for trial in rows_of(tmp_path).values()} == {"finished"}
 
@@ -93,7 +93,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("trainer", [pytest.param("native", marks=NEEDS_CORE), "keras"])
 @pytest.mark.parametrize("moment", ["before the checkpoint", "after it"])
 def test_a_trial_killed_at_the_rule_s_epoch_ends_as_if_nothing_had_happened(tmp_path, trainer, moment, monkeypatch):
-    study = Study(tmp_path, "sep697", "digits", "source")
+    study = Study.of(tmp_path, "sep697", "digits", "source")
     recipe = RECIPES["sep697"]
     open_study(study, recipe, 5)
     job = Job(study, recipe, Choice("digits"), trainer, 5, 1, 697, 297)

@@ -17,7 +17,7 @@ from filelock import FileLock
 from mnist_minimal import trials
 from mnist_minimal.engines.processes import WorkerProcesses
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import RECIPES, WorseHalf
+from mnist_minimal.recipes import RECIPES, MedianStopping
 from mnist_minimal.study import ledger
 from mnist_minimal.study.median_stopping import Comparison, LeftError
 from mnist_minimal.study.study import Study, open_study
@@ -25,7 +25,7 @@ from mnist_minimal.trial import EpochReport, Report, Trial
 from tests.study.test_ledger import FAILED, TRIAL
 from tests.study.test_trials import Recorder
 
-RULE = WorseHalf(trials=3, epoch=4, window=2)
+RULE = MedianStopping(trials=3, epoch=4, window=2)
 IMAGES = 1000
 HEADER = "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss"
 
@@ -36,7 +36,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def new_study(out: Path) -> Study:
-    study = Study(out, "sep697", "mnist", "source")
+    study = Study.of(out, "sep697", "mnist", "source")
     open_study(study, RECIPES["sep697"], 2000)
     return study
 
@@ -50,7 +50,7 @@ def never() -> None:
     pytest.fail("waited, where all is known")
 
 
-def decide(study: Study, seed: int, rule: WorseHalf = RULE, wait=never) -> str:
+def decide(study: Study, seed: int, rule: MedianStopping = RULE, wait=never) -> str:
     return Comparison(study, rule, IMAGES).reason_to_stop(seed, range(10), wait)
 
 
@@ -68,7 +68,7 @@ def three(study: Study) -> Study:
 @pytest.mark.parametrize(
     ("accuracies", "reason"),
     [
-        ((0.92, 0.919), "worse half at epoch 4: 0.919500 < 0.920000 (median of 3)"),
+        ((0.92, 0.919), "median stopping at epoch 4: 0.919500 < 0.920000 (median of 3)"),
         ((0.9, 0.94), ""),
         ((0.919, 0.922), ""),
     ],
@@ -82,7 +82,7 @@ def test_of_an_even_number_the_median_lies_between_the_two_in_the_middle(three):
     write_history(three, 3, 0.5, 0.5, 0.95, 0.95)
     # 0.9, 0.92, 0.95, 0.96: the median is 0.935.
     write_history(three, 4, 0.5, 0.5, 0.93, 0.939)
-    assert decide(three, 4) == "worse half at epoch 4: 0.934500 < 0.935000 (median of 4)"
+    assert decide(three, 4) == "median stopping at epoch 4: 0.934500 < 0.935000 (median of 4)"
     write_history(three, 4, 0.5, 0.5, 0.93, 0.94)
     assert decide(three, 4) == ""
 

@@ -1,0 +1,111 @@
+"""What all trials of a study have in common, in its JSON: recipe, cap on the epochs, data, layers, trainer, versions.
+
+Trials that differ in one of these would not belong to one distribution, so that a study is resumed only where all are
+as they were. The versions are those that it was begun with; they are recorded and may change.
+"""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from typing import Any
+
+from mnist_minimal.errors import UserError
+from mnist_minimal.files import atomic_write, read_json, reject_symlink
+from mnist_minimal.study.study import Study
+from mnist_minimal.version import version
+
+PACKAGES = ("tensorflow", "keras", "numpy")
+
+
+def read(study: Study) -> dict[str, Any]:
+    """What a study was begun with; {} where it has no JSON.
+
+    Raises:
+        UserError: if the file can't be read or says something else.
+    """
+    try:
+        facts = read_json(study.json)
+    except FileNotFoundError:
+        return {}
+    if not isinstance(facts, dict):
+        raise UserError(
+            f"{study.json}: expected the study's recipe, found a {type(facts).__name__}; restore the file or use "
+            "another --out"
+        )
+    recipe = facts.get("recipe")
+    if isinstance(recipe, dict) and "worse_half" in recipe:  # The rule's name in versions up to 0.1.0.
+        rule = recipe.pop("worse_half")
+        recipe["median_stopping"] = rule and {**rule, "kind": "MedianStopping"}
+    return facts
+
+
+def check(study: Study, facts: dict[str, Any]) -> None:
+    """Refuses a study that was begun otherwise; what its JSON does not tell is taken to be alike.
+
+    Args:
+        study: The study.
+        facts: What is wanted now, by name, of JSON's types.
+
+    Raises:
+        UserError: naming the first fact that differs, what it was and what it would be.
+    """
+    begun = read(study)
+    for name, wanted in facts.items():
+        if name in begun and _without_prose(begun[name]) != _without_prose(wanted):
+            difference = _difference(name, _without_prose(begun[name]), _without_prose(wanted))
+            raise UserError(
+                f"{study.json}: this study was begun with {difference}; "
+                "give the same options, or another folder with --out"
+            )
+
+
+def record(study: Study, facts: dict[str, Any]) -> None:
+    """Begins a study's JSON with these facts, or adds those that it lacks, as one of an earlier version does.
+
+    Raises:
+        UserError: if one of them differs; or if the file can't be written.
+    """
+    check(study, facts)
+    begun = read(study)
+    if facts.keys() <= begun.keys():
+        return
+    versions = begun.get("versions", {}) if begun else _versions()
+    content = {"study": study.name, **facts, **begun, "versions": versions}
+    with atomic_write(reject_symlink(study.json)) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def recipe_epochs(study: Study) -> int | None:
+    """The number of epochs in the recipe that a study was begun with; None where its JSON does not tell."""
+    try:
+        epochs = read(study)["recipe"]["max_epochs"]
+    except (UserError, KeyError, TypeError):
+        return None
+    return epochs if isinstance(epochs, int) else None
+
+
+def _without_prose(fact: Any) -> Any:
+    """A recipe without what it says in words, which may be put better without a trial being any other."""
+    if isinstance(fact, dict):
+        return {key: value for key, value in fact.items() if key not in ("source", "assumed")}
+    return fact
+
+
+def _difference(name: str, begun: Any, wanted: Any) -> str:
+    """In words, the first value in which what the study was begun with differs from what is wanted now."""
+    if isinstance(begun, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *begun]:
+            if begun.get(key) != wanted.get(key):
+                return _difference(f"{name}.{key}", begun.get(key), wanted.get(key))
+    return f"{name} {begun}, and now it would be {wanted}"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"mnist_minimal": version(), "python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            versions[package] = package_version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
