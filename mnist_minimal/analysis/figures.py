@@ -342,8 +342,8 @@ def draw_study(study: Study, out: Path) -> list[Path]:
     if not trials:
         found = "none in it" if study.csv.exists() else "no such file"
         raise UserError(
-            f"{study.csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials first, "
-            "or name another"
+            f"{study.csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials "
+            "first, or name another"
         )
     first = trials[0]
     accuracies = {

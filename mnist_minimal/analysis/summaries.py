@@ -161,8 +161,8 @@ def _versions(study: Study) -> dict[str, str]:
     versions = identity.read(study).get("versions", {})
     if not isinstance(versions, dict):
         raise UserError(
-            f"{study.json}: expected the versions that the study was begun with, found {plain(str(versions), 100)}; restore or "
-            "remove the file"
+            f"{study.json}: expected the versions that the study was begun with, found "
+            f"{plain(str(versions), 100)}; restore or remove the file"
         )
     return {str(name): str(version) for name, version in versions.items()}
 

@@ -126,8 +126,8 @@ def _digits(finding: "StudySummary", choice: Choice, missing: list[str]) -> "lis
     correct = sum(digit.label == digit.predicted for digit in found)
     if abs(correct - (finding.best.test_correct or 0)) > TOLERATED_SHARE * len(found):
         raise UserError(
-            f"{weights}: expected the model that gets {finding.best.test_correct} test images right, as {finding.study.csv} "
-            f"says, found one that gets {correct}; do the two belong together?"
+            f"{weights}: expected the model that gets {finding.best.test_correct} test images right, as "
+            f"{finding.study.csv} says, found one that gets {correct}; do the two belong together?"
         )
     return found
 

@@ -21,7 +21,8 @@ RULED = """
 from dataclasses import replace
 from mnist_minimal import models, recipes
 net = models.MODELS["sep997"]
-RECIPES = {"net": replace(recipes.RECIPES["sep997"], median_stopping=recipes.MedianStopping(trials=3, epoch=20, window=3))}
+rule = recipes.MedianStopping(trials=3, epoch=20, window=3)
+RECIPES = {"net": replace(recipes.RECIPES["sep997"], median_stopping=rule)}
 """
 
 

@@ -502,7 +502,8 @@ SCRIPT = """
 import sys
 import threading
 import numpy as np
-from tests.training.test_core import chain, dropout_model, images, keras_gradients, labels, without_dropout, assert_gradients
+from tests.training.test_core import assert_gradients, chain, dropout_model, images, keras_gradients, labels
+from tests.training.test_core import without_dropout
 from mnist_minimal.training.core import instruction_set
 model = dropout_model()
 ours = chain(without_dropout(model))

@@ -24,7 +24,8 @@ may need that.
 Every run draws other networks, and prints the seed with which it can be repeated. CI takes NETWORKS of them; for more,
 and to repeat a run:
 
-    MNIST_MINIMAL_NETWORKS=10000 MNIST_MINIMAL_NETWORKS_SEED=1 python -m pytest -s tests/training/test_random_networks.py
+    MNIST_MINIMAL_NETWORKS=10000 MNIST_MINIMAL_NETWORKS_SEED=1 \\
+        python -m pytest -s tests/training/test_random_networks.py
 
 The number of networks, of layers by kind and the largest differences are printed at the end.
 """
