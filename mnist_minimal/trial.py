@@ -1,7 +1,9 @@
-"""The records that everything above speaks of: a trial's row, and what is told of it while it is trained."""
+"""The records that everything above speaks of: a trial's row, and what a trial says while it is trained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
 
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
@@ -32,8 +34,8 @@ class Trial:
         max_epochs: The cap on the epochs.
         backend: What the trainer ran on.
         reason: Why the trial was stopped or failed, or "".
-        status: "finished"; "stopped", where the rule of `mnist_minimal.median_stopping` ended it early; or "failed". It
-            stands last so that a row cut short is known by it.
+        status: "finished"; "stopped", where its recipe's median stopping rule ended it early; or "failed". It stands
+            last so that a row cut short is known by it.
     """
 
     model: str
@@ -61,25 +63,51 @@ class Trial:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """A trial after one of its epochs.
+    """A running trial after one of its epochs; plain data, so that a process or another machine can send it.
 
     Attributes:
         seed: The trial's seed.
         epoch: Epochs trained so far.
+        trained: How many of them since the trial was started or resumed; 0 in the report with which it is resumed.
         max_epochs: The cap on the epochs; most trials stop earlier.
         accuracy: The monitored accuracy after this epoch, in [0, 1].
         best_accuracy: The best one so far.
+        milestone: The mean number of monitored images that were right in the window of the recipe's stopping rule,
+            from the rule's epoch on; None before, and where there is no rule.
     """
 
     seed: int
     epoch: int
+    trained: int
     max_epochs: int
     accuracy: float
     best_accuracy: float
+    milestone: Fraction | None = None
 
 
-# Told of every epoch, it answers why the trial is to stop there, or "".
-Report = Callable[[EpochReport], str]
+@dataclass(frozen=True)
+class Outcome:
+    """What came of training one seed, as an engine yields it.
+
+    Attributes:
+        trial: The row.
+    """
+
+    trial: Trial
 
 
-Train = Callable[[int, Report], Trial]
+class Owner(Protocol):
+    """Whom a trial speaks to while it is trained: the process that owns its study."""
+
+    def report(self, epoch: EpochReport) -> None:
+        """Notes an epoch; raises StoppedError where the job is over."""
+
+    def ask(self, epoch: EpochReport) -> str:
+        """Answers, once all is known that it takes, why the trial is to stop at the rule's epoch, or ""."""
+
+
+class StoppedError(Exception):
+    """The job of a trial is over; the trial ends where it is, to be resumed by the next job."""
+
+
+Train = Callable[[int, Owner], Trial]

@@ -38,3 +38,29 @@ def model_name(text: str) -> str:
     if text in RECIPES or OWN.fullmatch(text):
         return text
     raise argparse.ArgumentTypeError(f"expected one of the models {', '.join(RECIPES)}, or {OWN_FORM}, found {text!r}")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1 as an argument of a command."""
+    # Of decimal digits Python knows those of all scripts.
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A trial's seed as an argument of a command."""
+    if not (text.isascii() and text.isdecimal()) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 4294967295, found {text!r}")
+    return int(text)
+
+
+def accuracy(text: str) -> float:
+    """An accuracy in (0, 1] as an argument of a command."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = float("nan")
+    if not 0 < found <= 1:
+        raise argparse.ArgumentTypeError(f"expected an accuracy above 0 and at most 1, such as 0.99, found {text!r}")
+    return found

@@ -4,10 +4,12 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mnist_minimal.cli.parser import debug
 from mnist_minimal.errors import UserError, plain
@@ -75,6 +77,28 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
                 f"error: {_named(error)}; this is a defect of mnist_minimal: run the command again with --debug and "
                 "report what it prints",
             )
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Makes what asks a program to end raise KeyboardInterrupt in the block, and gives an event that is set then.
+
+    The exception alone is not enough: Python drops one that is raised while an object is being deleted. A batch system
+    asks with SIGTERM, a closed terminal with SIGHUP; they get what Ctrl-C gets.
+    """
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [signal.signal(number, interrupt) for number in signals]
+    try:
+        yield interrupted
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _end(status: int, line: str = "") -> int:

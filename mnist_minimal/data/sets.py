@@ -7,6 +7,7 @@ background; the labels are int64 of shape (n,) in 0 .. 9.
 import gzip
 import hashlib
 import io
+import json
 import math
 import os
 import re
@@ -121,6 +122,17 @@ def load(choice: Choice) -> Dataset:
             f"{unavailable}. The rows say dataset=digits and go to a CSV of their own; these accuracies can't be "
             f"compared with any on MNIST. {HOW_TO_GET_MNIST}"
         )
+
+
+def checksums(dataset: Dataset) -> dict[str, str]:
+    """The SHA-256 of each of the four arrays, by name: of its type, its shape as JSON and its bytes, rows first."""
+    found = {}
+    for name in IDX_FILES:
+        array = np.ascontiguousarray(getattr(dataset, name))
+        digest = hashlib.sha256(json.dumps([array.dtype.str, array.shape]).encode())
+        digest.update(array.data)
+        found[name] = digest.hexdigest()
+    return found
 
 
 def split(dataset: Dataset, protocol: str, validation_share: float = 0.0) -> Splits:

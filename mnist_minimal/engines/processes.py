@@ -1,4 +1,4 @@
-"""Trials in processes of their own, for a trainer that can't run twice in one process."""
+"""A place in a process of its own, for a trainer that can't run twice in one process."""
 
 import multiprocessing
 import os
@@ -8,48 +8,47 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
+from mnist_minimal.engines.threads import TrialError, reason
 from mnist_minimal.errors import UserError
-from mnist_minimal.trial import EpochReport, Report, Train, Trial
+from mnist_minimal.trial import EpochReport, Owner, Train, Trial
 
 
-class WorkerError(Exception):
-    """A trial failed in its process, or the process died."""
+class ProcessTrain:
+    """Trains seeds in processes, for a `ThreadEngine` with as many places.
 
-
-class WorkerProcesses:
-    """Calls a train function in one of several processes; to be called from as many threads.
+    The processes are not those of a `ProcessPoolExecutor`, all of whose trials fail when one of its processes dies.
 
     Args:
-        make_train: Makes the train function, in the process; picklable.
-        processes: How many.
+        make_train: Makes the function that trains one seed, in the process; picklable.
+        places: How many processes.
     """
 
-    def __init__(self, make_train: Callable[[], Train], processes: int) -> None:
-        self.idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self.all = [_Worker(make_train) for _ in range(processes)]
-        for worker in self.all:
-            self.idle.put(worker)
+    def __init__(self, make_train: Callable[[], Train], places: int) -> None:
+        self.idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self.all = [_Process(make_train) for _ in range(places)]
+        for process in self.all:
+            self.idle.put(process)
 
-    def __call__(self, seed: int, report: Report) -> Trial:
-        """Trains one seed and hands on its epoch reports, and their answers back.
+    def __call__(self, seed: int, owner: Owner) -> Trial:
+        """Trains one seed and hands on what it reports and asks.
 
         Raises:
-            WorkerError: if the trial failed there, with its reason.
-            UserError: if that was raised there.
+            TrialError: if the trial failed, or its process died.
+            UserError: if that was raised in the process.
         """
-        worker = self.idle.get()
+        process = self.idle.get()
         try:
-            return worker.train(seed, report)
+            return process.train(seed, owner)
         finally:
-            self.idle.put(worker)
+            self.idle.put(process)
 
     def stop(self) -> None:
         """Ends the processes, whatever they are doing."""
-        for worker in self.all:
-            worker.stop()
+        for process in self.all:
+            process.stop()
 
 
-class _Worker:
+class _Process:
     def __init__(self, make_train: Callable[[], Train]) -> None:
         self.make_train = make_train
         self.start()
@@ -62,29 +61,29 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def train(self, seed: int, report: Report) -> Trial:
+    def train(self, seed: int, owner: Owner) -> Trial:
         if not self.process.is_alive():
             self.start()
         try:
             self.connection.send(seed)
             while True:
-                answer = self.connection.recv()
-                if isinstance(answer, Trial):
-                    return answer
-                if isinstance(answer, str):
-                    raise WorkerError(answer)
-                if isinstance(answer, UserError):
-                    raise answer
+                said, content = self.connection.recv()
+                if said == "ended":
+                    return content
+                if said == "failed":
+                    raise content
                 try:
-                    reply = report(answer)
+                    if said == "report":
+                        owner.report(content)
+                    else:
+                        self.connection.send(owner.ask(content))
                 except BaseException:
-                    # The process waits for a reply that does not come.
+                    # The process goes on with a trial that nobody wants, or waits for an answer that does not come.
                     self.stop()
                     raise
-                self.connection.send(reply)
         except (EOFError, ConnectionError) as error:
             self.process.join()
-            raise WorkerError(
+            raise TrialError(
                 f"the trial's process died (exit code {self.process.exitcode}); too little memory?"
             ) from error
 
@@ -93,16 +92,25 @@ class _Worker:
         self.process.join()
 
 
+class _Parent:
+    """The owner of the study, from inside a process."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def report(self, epoch: EpochReport) -> None:
+        self.connection.send(("report", epoch))
+
+    def ask(self, epoch: EpochReport) -> str:
+        self.connection.send(("ask", epoch))
+        return self.connection.recv()
+
+
 def _serve(make_train: Callable[[], Train], connection: Connection) -> None:
     # Ctrl-C reaches the whole group of processes; the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     train: Train | None = None
-
-    def report(epoch: EpochReport) -> str:
-        connection.send(epoch)
-        return connection.recv()
-
     while True:
         try:
             seed = connection.recv()
@@ -110,24 +118,16 @@ def _serve(make_train: Callable[[], Train], connection: Connection) -> None:
             return
         try:
             train = train or make_train()
-            connection.send(train(seed, report))
+            connection.send(("ended", train(seed, _Parent(connection))))
         except UserError as error:
-            connection.send(error)
+            connection.send(("failed", error))
         except Exception as error:
-            connection.send(reason(error))
+            connection.send(("failed", TrialError(reason(error))))
 
 
 def _end_with_parent() -> None:
-    """Ends this process as soon as its parent is gone: who goes on with the trial must be alone with its files."""
+    """Ends this process as soon as its parent is gone: who resumes the trial must be alone with its files."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
-
-
-def reason(error: BaseException) -> str:
-    """Why a trial failed, in one line of at most 300 characters."""
-    text = " ".join(str(error).split())
-    if isinstance(error, WorkerError):
-        return text[:300]
-    return f"{type(error).__name__}: {text}"[:300]

@@ -39,6 +39,9 @@ SETTINGS_WITHOUT_EFFECT = re.compile(
 )
 
 
+# What a configuration says of a layer that is not what it is.
+PRIVATE_SETTINGS = {"name", "build_config", "registered_name", "module", "shared_object_id"}
+
 MAX_SHOWN_CHARACTERS = 60
 
 
@@ -240,3 +243,62 @@ def _equal(key: str, found: Any, expected: Any) -> bool:
     if isinstance(found, (int, float)) and isinstance(expected, float):
         return math.isclose(found, expected, rel_tol=1e-6)
     return found == expected
+
+
+def layer_facts(config: dict[str, Any]) -> dict[str, Any]:
+    """What the layers of a model are, as JSON that two versions of Keras write alike, to tell two models apart.
+
+    Names are left out, and arguments that are None, False or 0, as those are that a later Keras adds; of functions in a
+    Lambda nothing is said, since their code differs from Python to Python.
+
+    Args:
+        config: The `config` of a Functional or Sequential model.
+
+    Returns:
+        By place and class, as "3 MaxPooling2D", the arguments that each layer was made with; and as `inputs` the places
+        of the layers from which each of its applications takes its inputs, where it is not once the layer before it.
+    """
+    places = {entry["config"].get("name"): place for place, entry in enumerate(config["layers"])}
+    facts = {}
+    for place, entry in enumerate(config["layers"]):
+        settings = _facts(entry["config"])
+        inputs = [_sources(node, places) for node in entry.get("inbound_nodes", [])]
+        if inputs not in ([], [[place - 1]]):
+            settings["inputs"] = inputs
+        facts[f"{place} {entry['class_name']}"] = settings
+    return facts
+
+
+def _facts(value: Any) -> Any:
+    """A configuration without names, without what Keras keeps for itself, and without None, False and 0."""
+    if isinstance(value, list | tuple):
+        return [_facts(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "class_name" in value and "config" in value:
+        kind, settings = value["class_name"], value["config"]
+        if kind in ("DTypePolicy", "__lambda__"):
+            return settings["name"] if kind == "DTypePolicy" else "lambda"
+        return {"class": kind, **(_facts(settings) if isinstance(settings, dict) else {"value": settings})}
+    if isinstance(value.get("layers"), list):
+        return layer_facts(value)
+    facts = {key: _facts(item) for key, item in value.items() if key not in PRIVATE_SETTINGS}
+    return {
+        key: fact
+        for key, fact in facts.items()
+        if fact not in (None, False) or (key, fact) == ("trainable", False)
+        if (key, fact) not in (("trainable", True), ("dtype", "float32"))
+    }
+
+
+def _sources(node: Any, places: dict[str, int]) -> list[int]:
+    """The places of the layers from which one application of a layer takes its inputs, of both ways to write that."""
+    if isinstance(node, dict):
+        if "keras_history" in node:
+            return [places[node["keras_history"][0]]]
+        return [place for value in node.values() for place in _sources(value, places)]
+    if isinstance(node, list):
+        if node and isinstance(node[0], str) and node[0] in places:
+            return [places[node[0]]]
+        return [place for value in node for place in _sources(value, places)]
+    return []

@@ -1,54 +1,134 @@
-"""The history of a trial, a CSV of its figures by epoch."""
+"""The history of a trial, a CSV of its figures by epoch: written as it is trained, and read again.
 
+It is what Keras' CSVLogger writes: a header, `epoch` counted from 0 and the other columns by name, Windows' line ends.
+"""
+
+import csv
+import hashlib
 import io
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_minimal import files
 from mnist_minimal.errors import UserError, one_line, plain
+from mnist_minimal.training.history import History
 
 if TYPE_CHECKING:
     import pandas
 
+COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
 
-def read_history(path: Path) -> "pandas.DataFrame":
-    """A trial's figures by epoch.
+# The loss of a trial that went astray may be anything.
+HIGHEST = {"accuracy": 1.0, "val_accuracy": 1.0, "learning_rate": 1e6}
 
-    Returns:
-        The columns epoch (counted from 1), loss, accuracy, val_loss, val_accuracy and learning_rate.
+RESTORE = "restore the file, or remove the trial's row and train it again"
+
+
+class HistoryFile(History):
+    """A history that is on disk after every epoch.
+
+    A checkpoint remembers how far the file went and its checksum, so that neither has to hold all epochs: what was
+    written is never written again.
+
+    Args:
+        path: The file; what is there is written over, unless a checkpoint resumes from it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.size, self.checksum = 0, hashlib.sha256()
+
+    def append(self, logs: dict[str, float]) -> None:
+        """Adds an epoch; on disk when this returns.
+
+        Raises:
+            UserError: if the file can't be written, or is a symbolic link.
+        """
+        super().append(logs)
+        names = sorted(self.figures)
+        text = io.StringIO(newline="")
+        if len(self) == 1:
+            csv.writer(text).writerow(["epoch", *names])
+        csv.writer(text).writerow([len(self) - 1, *(self.figures[name][-1] for name in names)])
+        content = text.getvalue().encode()
+        files.reject_symlink(self.path)
+        try:
+            with self.path.open("ab" if self.size else "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(files.not_written(self.path, error)) from error
+        self.size += len(content)
+        self.checksum.update(content)
+
+    def position(self) -> dict[str, Any]:
+        return {"bytes": self.size, "sha256": self.checksum.hexdigest()}
+
+    def resume(self, position: dict[str, Any], epochs: int) -> None:
+        """Takes up the epochs that the file had at a position, and cuts off what came after it.
+
+        Raises:
+            UserError: if the file has not these bytes any more.
+        """
+        size = position["bytes"]
+        try:
+            content = files.read(self.path, files.MAX_TEXT_BYTES)[:size]
+        except FileNotFoundError:
+            content = b""
+        self.size, self.checksum = size, hashlib.sha256(content)
+        if self.checksum.hexdigest() != position["sha256"]:
+            raise UserError(f"expected the history {self.path.name} as it was written, found it changed")
+        self.figures = _figures(self.path, content.decode())
+        if len(self.figures.pop("epoch")) != epochs:
+            raise UserError(f"expected {epochs} epochs in the history {self.path.name}, found {len(self)}")
+        try:
+            os.truncate(files.reject_symlink(self.path), size)
+        except OSError as error:
+            raise UserError(files.not_written(self.path, error)) from error
+
+
+def read(path: Path) -> dict[str, list[float]]:
+    """A trial's figures by column: `epoch`, counted from 0, and at least those of COLUMNS, of one epoch or more.
 
     Raises:
         UserError: if the file can't be read as that.
     """
+    try:
+        text = files.read_text(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: expected the history of a trial, found no such file; {RESTORE}") from error
+    return _figures(path, text)
+
+
+def read_history(path: Path) -> "pandas.DataFrame":
+    """`read` as a pandas table, one row an epoch, with epochs counted from 1."""
     import pandas
 
-    expected = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
-    restore = "restore the file, or remove the trial's row and train it again"
+    figures = pandas.DataFrame(read(path))
+    return figures.assign(epoch=figures["epoch"].astype(int) + 1)
+
+
+def _figures(path: Path, text: str) -> dict[str, list[float]]:
     try:
-        history = pandas.read_csv(io.StringIO(files.read_text(path)))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: expected the history of a trial, found no such file; {restore}") from error
-    except ValueError as error:
-        raise UserError(
-            f"{path}: expected the history of a trial, found none ({one_line(error)}); {restore}"
-        ) from error
-    if not set(expected) <= set(history.columns) or not len(history):
-        raise UserError(
-            f"{path}: expected the columns {', '.join(expected)} and an epoch or more, found "
-            f"{plain(', '.join(map(str, history.columns)), 300)} and {len(history)}; {restore}"
-        )
-    try:
-        figures = history[expected].astype(float)
-    except ValueError as error:
-        raise UserError(f"{path}: expected numbers alone, found others ({one_line(error)}); {restore}") from error
-    # The loss of a trial that went astray may be anything.
-    for column, highest in {"accuracy": 1.0, "val_accuracy": 1.0, "learning_rate": 1e6}.items():
-        wrong = figures[column][~figures[column].between(0, highest)]
-        if len(wrong):
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        if not set(COLUMNS) <= set(header) or not rows:
             raise UserError(
-                f"{path}: expected every {column} from 0 to {highest:g}, found {wrong.iloc[0]:g}; {restore}"
+                f"{path}: expected the columns {', '.join(COLUMNS)} and an epoch or more, found "
+                f"{plain(', '.join(header), 300)} and {len(rows)}; {RESTORE}"
             )
-    if figures["epoch"].tolist() != list(range(len(figures))):
-        raise UserError(f"{path}: expected epochs counted from 0, found others; {restore}")
-    history["epoch"] += 1
-    return history
+        columns = zip(*(map(float, row) for row in rows), strict=True)
+        figures = {name: list(values) for name, values in zip(header, columns, strict=True)}
+    except (ValueError, csv.Error) as error:
+        raise UserError(
+            f"{path}: expected the history of a trial, found none ({one_line(error)}); {RESTORE}"
+        ) from error
+    for column, highest in HIGHEST.items():
+        wrong = next((value for value in figures[column] if not 0 <= value <= highest), None)
+        if wrong is not None:
+            raise UserError(f"{path}: expected every {column} from 0 to {highest:g}, found {wrong:g}; {RESTORE}")
+    if figures["epoch"] != list(range(len(rows))):
+        raise UserError(f"{path}: expected epochs counted from 0, found others; {RESTORE}")
+    return figures

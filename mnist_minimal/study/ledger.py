@@ -1,8 +1,8 @@
 """The table of trials on disk: a CSV that is appended to and survives what happens to files.
 
 A row is written with its line end in one piece, flushed and synced before the next trial starts. What a crash can leave
-is a last line without its end: it is read over, and moved to a file beside the CSV before the next row is written. Two
-programs that append to one CSV take turns by a lock on a file of the same name with `.lock` added.
+is a last line without its end: it is read over, and moved to a file beside the CSV before the next row is written. Who
+appends owns the study (`study.ownership`).
 
 A CSV may have been edited, or come from anywhere: it is read whole or refused with the number of the line that is no
 trial, and no byte of it is ever lost. One row is one line. A seed comes to its end once: a file in which it does twice
@@ -16,15 +16,14 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from filelock import FileLock
 
 from mnist_minimal import files
 from mnist_minimal.errors import UserError, plain
 from mnist_minimal.files import reject_symlink
+from mnist_minimal.study.study import Study
 
 if TYPE_CHECKING:
     import pandas
@@ -33,8 +32,8 @@ from mnist_minimal.trial import FAILED, FINISHED, STOPPED, Trial
 MEASURES = ("saved", "best", "test")
 
 
-# Some 80,000 trials. Reading it takes less than 500 MB of memory, whatever it holds; a larger file is refused unread.
-MAX_BYTES = 16_000_000
+# Ten million trials; a larger file is none of ours, and is refused unread.
+MAX_BYTES = 2_000_000_000
 
 
 # No count here comes near it, and all arithmetic with it is exact.
@@ -152,34 +151,78 @@ def done(trials: Iterable[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.status in (FINISHED, STOPPED)]
 
 
-def append(path: Path, trial: Trial) -> bool:
-    """Adds one row, on disk when this returns.
+class Ledger:
+    """A study's CSV in the process that owns the study: read once, and again where another program has changed it.
 
-    White space in its texts becomes single spaces, and what a terminal would obey is written as an escape. A symbolic
-    link under the name of the CSV, its lock or what is moved aside is refused, wherever it leads.
-
-    Returns:
-        False, with nothing written, where the seed is already there as finished or stopped: another runner was faster.
+    Args:
+        study: The study.
 
     Raises:
-        UserError: if the file is not what `read` takes or can't be written, or the trial has a figure out of its range;
-            the file is then as it was before.
+        UserError: if the CSV is not what `read` takes.
     """
-    torn = path.with_name(f"{path.name}.torn")
-    lock = path.with_name(f"{path.name}.lock")
-    with FileLock(reject_symlink(lock)):
-        content = _content(reject_symlink(path))
-        if any(row.seed == trial.seed for row in done(content.trials)):
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._read()
+
+    def _read(self) -> None:
+        self._state = _file_state(self.study.csv)
+        self._content = _content(self.study.csv)
+        self._done = {trial.seed for trial in done(self._content.trials)}
+
+    def trials(self) -> list[Trial]:
+        """All trials of the CSV as `read` gives them."""
+        if _file_state(self.study.csv) != self._state:
+            self._read()
+        return list(self._content.trials)
+
+    def has_done(self, seed: int) -> bool:
+        """Whether a seed is there as finished or stopped."""
+        return seed in self._done
+
+    def append(self, trial: Trial) -> bool:
+        """Adds one row, on disk when this returns.
+
+        White space in its texts becomes single spaces, and what a terminal would obey is written as an escape. A
+        symbolic link under the name of the CSV or of what is moved aside is refused, wherever it leads.
+
+        Returns:
+            False, with nothing written, where the seed is already there as finished or stopped.
+
+        Raises:
+            UserError: if the file is not what `read` takes or can't be written, or the trial has a figure out of its
+                range; the file is then as it was before.
+        """
+        path, torn = reject_symlink(self.study.csv), self.study.torn
+        if _file_state(path) != self._state:
+            self._read()
+        content = self._content
+        if trial.seed in self._done:
             return False
         row = _line(trial, content.line_end)
-        _parse(path, 0, row)  # A row that could not be read again would spoil the file.
+        parsed = _parse(path, 0, row)  # A row that could not be read again would spoil the file.
         if content.torn:
             _write_at_end(reject_symlink(torn), content.torn + b"\n")
             os.truncate(path, content.whole)
         missing_end = "" if content.ended else content.line_end
         header = "" if content.whole else HEADER + content.line_end
-        _write_at_end(path, f"{missing_end}{header}{row}".encode())
-    return True
+        added = f"{missing_end}{header}{row}".encode()
+        _write_at_end(path, added)
+        content.trials.append(parsed)
+        if parsed.status != FAILED:
+            self._done.add(parsed.seed)
+        self._content = replace(content, whole=content.whole + len(added), torn=b"", ended=True)
+        self._state = _file_state(path)
+        return True
+
+
+def _file_state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written; () where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def accuracies(trials: Iterable[Trial], measure: str) -> list[float]:

@@ -2,20 +2,37 @@
 
 import sys
 import time
-from typing import Protocol
 
+from mnist_minimal.engines.policy import Policy
 from mnist_minimal.trial import FAILED, STOPPED, EpochReport, Trial
 
 SECONDS_BETWEEN_LINES = 30
 
 
-class Display(Protocol):
-    """Shows a job's events, in the order in which they happen; `trials` is how many of the study are done."""
+class Display(Policy):
+    """Shows a job's events.
 
-    def trial_started(self, seed: int) -> None: ...
-    def epoch_ended(self, report: EpochReport) -> None: ...
-    def trial_ended(self, trial: Trial, trials: int) -> None: ...
-    def close(self) -> None: ...
+    Args:
+        pace: Estimates the time left.
+        done: Trials of the job that are finished or stopped already.
+    """
+
+    def __init__(self, pace: "Pace", done: int) -> None:
+        self.pace, self.done = pace, done
+
+    def trial_started(self, seed: int) -> None:
+        self.pace.trial_started(seed)
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        self.pace.epoch_ended(report)
+
+    def trial_ended(self, trial: Trial) -> bool:
+        self.pace.trial_ended(trial.seed)
+        self.done += trial.status != FAILED
+        return False
+
+    def close(self) -> None:
+        """Ends the display."""
 
 
 class Pace:
@@ -52,7 +69,7 @@ class Pace:
         if self.durations:
             seconds = self.to_go * sum(self.durations) / len(self.durations) - spent
             return f"about {duration(max(seconds, 0) / self.jobs)} left"
-        epochs = sum(report.epoch for report in self.reports.values())
+        epochs = sum(report.trained for report in self.reports.values())
         if not epochs:
             return ""
         max_epochs = max(report.max_epochs for report in self.reports.values())
@@ -78,31 +95,25 @@ def trial_line(trial: Trial) -> str:
     )
 
 
-class Lines:
+class Lines(Display):
     """Plain lines: one for every trial, and one for a running trial now and then."""
 
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
+    def __init__(self, pace: Pace, done: int) -> None:
+        super().__init__(pace, done)
         self.last = time.monotonic()
 
-    def trial_started(self, seed: int) -> None:
-        self.pace.trial_started(seed)
-
     def epoch_ended(self, report: EpochReport) -> None:
-        self.pace.epoch_ended(report)
-        if time.monotonic() - self.last < SECONDS_BETWEEN_LINES:
-            return
-        self._print(
-            f"seed {report.seed}: epoch {report.epoch} (of at most {report.max_epochs}), accuracy "
-            f"{report.accuracy:.4f}, best {report.best_accuracy:.4f}"
-        )
+        super().epoch_ended(report)
+        if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+            self._print(
+                f"seed {report.seed}: epoch {report.epoch} (of at most {report.max_epochs}), accuracy "
+                f"{report.accuracy:.4f}, best {report.best_accuracy:.4f}"
+            )
 
-    def trial_ended(self, trial: Trial, trials: int) -> None:
-        self.pace.trial_ended(trial.seed)
-        self._print(f"{trial_line(trial)}; {trials} done")
-
-    def close(self) -> None:
-        pass
+    def trial_ended(self, trial: Trial) -> bool:
+        super().trial_ended(trial)
+        self._print(f"{trial_line(trial)}; {self.done} done")
+        return False
 
     def _print(self, line: str) -> None:
         self.last = time.monotonic()
@@ -110,14 +121,14 @@ class Lines:
         print(f"{line}, {left}" if left else line, flush=True)
 
 
-class Bars:
+class Bars(Display):
     """A bar for the trials and one for the epochs of each that runs, with rich."""
 
-    def __init__(self, pace: Pace, total: int | None, done: int) -> None:
+    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-        self.pace = pace
+        super().__init__(pace, done)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -127,15 +138,15 @@ class Bars:
             console=Console(highlight=False),
         )
         self.trials = self.progress.add_task("trials", total=total, completed=done, figures="")
-        self.epochs = {}  # type: ignore[var-annotated]
+        self.epochs: dict[int, TaskID] = {}
         self.progress.start()
 
     def trial_started(self, seed: int) -> None:
-        self.pace.trial_started(seed)
+        super().trial_started(seed)
         self.epochs[seed] = self.progress.add_task(f"seed {seed}", total=None, figures="")
 
     def epoch_ended(self, report: EpochReport) -> None:
-        self.pace.epoch_ended(report)
+        super().epoch_ended(report)
         self.progress.update(
             self.epochs[report.seed],
             completed=report.epoch,
@@ -144,11 +155,12 @@ class Bars:
         )
         self.progress.update(self.trials, figures=self.pace.left())
 
-    def trial_ended(self, trial: Trial, trials: int) -> None:
-        self.pace.trial_ended(trial.seed)
+    def trial_ended(self, trial: Trial) -> bool:
+        super().trial_ended(trial)
         self.progress.remove_task(self.epochs.pop(trial.seed))
         self.progress.print(trial_line(trial))
-        self.progress.update(self.trials, completed=trials, figures=self.pace.left())
+        self.progress.update(self.trials, completed=self.done, figures=self.pace.left())
+        return False
 
     def close(self) -> None:
         self.progress.stop()
@@ -163,4 +175,4 @@ def display(total: int | None, done: int, jobs: int) -> Display:
         jobs: Trials that run side by side.
     """
     pace = Pace(None if total is None else total - done, jobs)
-    return Bars(pace, total, done) if sys.stdout.isatty() else Lines(pace)
+    return Bars(pace, done, total) if sys.stdout.isatty() else Lines(pace, done)

@@ -1,72 +1,41 @@
 """One trial: a new model, trained, saved, tested, and what is known of it as a row."""
 
-import contextlib
-import csv
-import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal.data.choice import Choice
-from mnist_minimal.errors import UserError
-from mnist_minimal.files import atomic_write, not_written, reject_symlink
+from mnist_minimal.files import reject_symlink
 from mnist_minimal.models.lookup import builder
-from mnist_minimal.recipes import Recipe
-from mnist_minimal.study.study import Study
-from mnist_minimal.trial import FAILED, FINISHED, STOPPED, EpochReport, Trial
+from mnist_minimal.study.history import HistoryFile
+from mnist_minimal.study.job import Job
+from mnist_minimal.study.policies import milestone
+from mnist_minimal.trial import FAILED, FINISHED, STOPPED, EpochReport, Owner, Train, Trial
 from mnist_minimal.version import version
 
 if TYPE_CHECKING:
+    import keras
+
     from mnist_minimal.data.sets import Dataset, Splits
-from mnist_minimal.trial import Report, Train
-
-# The seed of first weights is one for the whole process: trials in other threads must not draw between.
-BUILDING = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all trials of a job have in common; it can be sent to another process.
-
-    Attributes:
-        study: The study; it names the model.
-        recipe: How the model is trained.
-        choice: The data set.
-        trainer: "keras" or "native".
-        max_epochs: The cap on the epochs.
-        jobs: Trials that run side by side.
-        params: Number of trainable parameters of the model.
-        test_size: Number of test images.
-    """
-
-    study: Study
-    recipe: Recipe
-    choice: Choice
-    trainer: str
-    max_epochs: int
-    jobs: int
-    params: int
-    test_size: int
+    from mnist_minimal.training.checkpoint import Checkpoint
 
 
 def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
     """The function that trains one seed of the job; reads the data set where it is not given."""
     from mnist_minimal.data import sets
 
-    splits = sets.split(dataset or sets.load(job.choice), job.study.protocol, job.recipe.validation_share)
+    splits = sets.split(dataset or sets.load(job.choice), job.protocol, job.recipe.validation_share)
     return partial(train_trial, job, splits)
 
 
-def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
+def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     """Trains a new model from a seed, saves it and its history, and counts the test images it gets right.
 
     Args:
         job: What to train.
         splits: The images.
-        seed: Seed of the first weights, the order of the images and the dropout; 0 <= seed < 2**32.
-        report: Called after each epoch; training ends where it gives a reason.
+        seed: Seed of the initial weights, the order of the images and the dropout; 0 <= seed < 2**32.
+        owner: Is told of every epoch, and asked at the epoch of the recipe's stopping rule.
 
     Returns:
         The trial, finished or stopped.
@@ -79,58 +48,29 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
     from mnist_minimal.saving.saved_model import save
     from mnist_minimal.training.checkpoint import Checkpoint
     from mnist_minimal.training.evaluation import evaluate
+    from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import backend, fit_function
 
     if job.trainer == "keras":
         # Keras keeps what earlier models compiled; without this a long job grows.
         keras.utils.clear_session()
-    with BUILDING:
-        keras.utils.set_random_seed(seed)
-        model = builder(job.study.model)()
+    with seeded(seed):
+        model = builder(job.model)()
     checkpoint = Checkpoint(
         reject_symlink(job.study.checkpoint(seed)),
-        identity={
-            "recipe": job.recipe.as_dict(),
-            "dataset": job.study.dataset,
-            "protocol": job.study.protocol,
-            "seed": seed,
-            "trainer": job.trainer,
-            "backend": backend(job.trainer),
-            "version": version(),
-        },
+        identity={**job.facts, "seed": seed, "backend": backend(job.trainer), "version": version()},
         shapes=[weights.shape for weights in model.get_weights()],
+        history=HistoryFile(job.study.history(seed)),
     )
-    history = job.study.history(seed)
-    if checkpoint.epochs:
-        write_history(history, checkpoint.history)
-    logger = keras.callbacks.CSVLogger(str(reject_symlink(history)), append=checkpoint.epochs > 0)
-    best = max(checkpoint.history.get("val_accuracy", [0.0]))
-
-    def report_epoch(epoch: int, logs: dict[str, float]) -> None:
-        nonlocal best
-        best = max(best, logs["val_accuracy"])
-        reason = report(EpochReport(seed, epoch + 1, job.max_epochs, logs["val_accuracy"], best))
-        # A trial that its recipe ends in this very epoch is at its end.
-        if reason and not model.stop_training:
-            checkpoint.reason = reason
-            model.stop_training = True
-
-    try:
-        fitted = fit_function(job.trainer, job.jobs)(
-            model,
-            job.recipe,
-            splits,
-            seed,
-            max_epochs=job.max_epochs,
-            callbacks=[logger, keras.callbacks.LambdaCallback(on_epoch_end=report_epoch)],
-            checkpoint=checkpoint,
-        )
-    except OSError as error:
-        # The logger would try again when it is deleted, and complain.
-        with contextlib.suppress(OSError):
-            if logger.csv_file:
-                logger.csv_file.close()
-        raise UserError(not_written(Path(error.filename or history), error)) from error
+    fitted = fit_function(job.trainer, job.places)(
+        model,
+        job.recipe,
+        splits,
+        seed,
+        max_epochs=job.max_epochs,
+        callbacks=[_reporting(job, model, checkpoint, seed, len(splits.y_val), owner)],
+        checkpoint=checkpoint,
+    )
     weights = job.study.weights(seed)
     save(model, weights)
     return _row(
@@ -150,14 +90,40 @@ def train_trial(job: Job, splits: "Splits", seed: int, report: Report) -> Trial:
     )
 
 
-def write_history(path: Path, figures: dict[str, list[float]]) -> None:
-    """Writes the epochs that a checkpoint knows of as Keras' CSVLogger does: a kill may come between the two files."""
-    names = sorted(figures)
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", *names])
-        for epoch, values in enumerate(zip(*(figures[name] for name in names), strict=True)):
-            writer.writerow([epoch, *values])
+def _reporting(
+    job: Job, model: "keras.Model", checkpoint: "Checkpoint", seed: int, images: int, owner: Owner
+) -> "keras.callbacks.Callback":
+    """A callback that tells the owner of every epoch, and asks it once whether the trial is to stop."""
+    import keras
+
+    rule, resumed = job.recipe.median_stopping, checkpoint.epochs
+
+    def report(accuracies: Sequence[float]) -> EpochReport:
+        epoch, passed = len(accuracies), rule and len(accuracies) >= rule.epoch
+        return EpochReport(
+            seed,
+            epoch,
+            trained=epoch - resumed,
+            max_epochs=job.max_epochs,
+            accuracy=accuracies[-1],
+            best_accuracy=max(accuracies),
+            milestone=milestone(accuracies[: rule.epoch], rule, images) if rule and passed else None,
+        )
+
+    def begin(logs: dict[str, float] | None = None) -> None:
+        if resumed:
+            owner.report(report(checkpoint.history.figures["val_accuracy"]))
+
+    def end_epoch(epoch: int, logs: dict[str, float]) -> None:
+        now = report([*checkpoint.history.figures.get("val_accuracy", []), logs["val_accuracy"]])
+        # A trial that its recipe ends in this very epoch is at its end, as is one at the cap.
+        if rule and now.epoch == rule.epoch < job.max_epochs and not model.stop_training:
+            checkpoint.reason = owner.ask(now)
+            model.stop_training = bool(checkpoint.reason)
+        else:
+            owner.report(now)
+
+    return keras.callbacks.LambdaCallback(on_train_begin=begin, on_epoch_end=end_epoch)
 
 
 def failed_trial(job: Job, seed: int, reason: str) -> Trial:
@@ -181,10 +147,10 @@ def failed_trial(job: Job, seed: int, reason: str) -> Trial:
 
 def _row(job: Job, seed: int, **figures: Any) -> Trial:
     return Trial(
-        model=job.study.model,
+        model=job.model,
         params=job.params,
-        dataset=job.study.dataset,
-        protocol=job.study.protocol,
+        dataset=job.dataset,
+        protocol=job.protocol,
         trainer=job.trainer,
         seed=seed,
         test_size=job.test_size,

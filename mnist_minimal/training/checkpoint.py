@@ -1,7 +1,9 @@
-"""A trial's state after its last finished epoch, on disk, so that a killed trial goes on and ends with the same bits.
+"""A trial's state after its last finished epoch, on disk, from which a killed trial is resumed to the same bits.
 
-Weights, the optimizer's moments, what the recipe's callbacks remember, and the history: with them, and with batches and
-dropout that follow from seed and epoch, the next epoch does not depend on whether the trial was ever stopped.
+Weights, the optimizer's moments and what the recipe's callbacks remember. The figures of the epochs stand in the
+history, of which a checkpoint knows only how far it went: it is as large after the last epoch as after the first. With
+these, and with batches and dropout that follow from seed and epoch, the next epoch does not depend on whether the trial
+was ever stopped.
 """
 
 import json
@@ -18,6 +20,7 @@ import numpy as np
 from mnist_minimal.data import archive
 from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import atomic_write
+from mnist_minimal.training.history import History
 
 Arrays = list[np.ndarray]
 
@@ -38,14 +41,14 @@ class Checkpoint:
 
     Args:
         path: The file, an .npz; need not be there yet. None keeps the state in memory alone.
-        identity: What must be equal for the trial to go on from the file: model, recipe, data, seed, trainer, version.
-            A file of another trial is of no use to this one and is written over.
+        identity: What must be equal for the trial to be resumed from the file: model, recipe, data, seed, trainer,
+            version, of JSON's types. A file of another trial is of no use to this one and is written over.
         shapes: Shapes of the model's arrays in the order of `get_weights`; None where any will do. Of a user's own
-            model they may have changed since the file was written; the trial then starts anew.
+            model they may have changed since the file was written; the trial then starts again.
+        history: Where the figures of the epochs go.
 
     Attributes:
         epochs: Number of finished epochs in the file; 0 where there is none that fits.
-        history: Their figures, by name.
         train_seconds, cpu_seconds: Time spent on them.
         stopped: Whether training was at its end.
         reason: Why training was ended from outside before its recipe would have, or "".
@@ -56,23 +59,24 @@ class Checkpoint:
         path: Path | None = None,
         identity: dict[str, Any] | None = None,
         shapes: Sequence[tuple[int, ...]] | None = None,
+        history: History | None = None,
     ) -> None:
         self.path, self.identity = path, identity
+        self.history = History() if history is None else history
         self.epochs = 0
-        self.history: dict[str, list[float]] = {}
         self.train_seconds = self.cpu_seconds = 0.0
         self.stopped = False
         self.reason = ""
-        self.callbacks: dict[str, dict[str, Any]] = {}
+        self.callbacks: list[list[Any]] = []
         self.arrays: dict[str, Arrays] = {}
         if path is None or not path.exists():
             return
         try:
             self._read(path, shapes)
         except UserError as error:
-            print(f"{path}: {error}; the trial starts anew", file=sys.stderr)
+            print(f"{path}: {error}; the trial starts again", file=sys.stderr)
         except (AttributeError, *archive.CORRUPT_FILE_ERRORS) as error:
-            print(f"{path}: damaged ({one_line(error)}); the trial starts anew", file=sys.stderr)
+            print(f"{path}: damaged ({one_line(error)}); the trial starts again", file=sys.stderr)
 
     def _read(self, path: Path, shapes: Sequence[tuple[int, ...]] | None) -> None:
         if not path.is_file():
@@ -84,16 +88,17 @@ class Checkpoint:
             if archive.member(npz, "state.npy").file_size > MAX_STATE_BYTES:
                 raise UserError(f"expected at most {MAX_STATE_BYTES:,} bytes of state, found more")
             state = json.loads(archive.array(npz, "state").tobytes())
-            if state["identity"] != self.identity:
-                return
+            for name, value in (self.identity or {}).items():
+                if state["identity"].get(name) != value:
+                    raise UserError(f"of another trial, which differs in its {name}")
             arrays = {kind: _arrays(npz, kind, count) for kind, count in state["arrays"].items()}
         _check_state(state)
-        for kind in ("weights", "best_weights"):
-            found = [array.shape for array in arrays.get(kind, [])]
-            if shapes is not None and found and found != list(shapes):
+        for kind in arrays.keys() - {"optimizer"}:
+            found = [array.shape for array in arrays[kind]]
+            if shapes is not None and found != list(shapes):
                 raise UserError(f"expected weights of the shapes that the model has now, {shapes}, found {found}")
-        self.epochs, self.history, self.stopped = state["epochs"], state["history"], state["stopped"]
-        self.reason = state.get("reason", "")
+        self.history.resume(state["history"], state["epochs"])
+        self.epochs, self.stopped, self.reason = state["epochs"], state["stopped"], state["reason"]
         self.train_seconds, self.cpu_seconds = state["train_seconds"], state["cpu_seconds"]
         self.callbacks, self.arrays = state["callbacks"], arrays
 
@@ -104,7 +109,7 @@ class Checkpoint:
         state = {
             "identity": self.identity,
             "epochs": self.epochs,
-            "history": self.history,
+            "history": self.history.position(),
             "stopped": self.stopped,
             "reason": self.reason,
             "train_seconds": self.train_seconds,
@@ -135,13 +140,12 @@ def _check_state(state: dict[str, Any]) -> None:
         isinstance(state["epochs"], int)
         and state["epochs"] > 0
         and isinstance(state["stopped"], bool)
-        and isinstance(state.get("reason", ""), str)
+        and isinstance(state["reason"], str)
+        and isinstance(state["history"], dict)
         and all(isinstance(state[name], numbers) for name in ("train_seconds", "cpu_seconds"))
-        and state["history"].keys() >= {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"}
-        and all(len(values) == state["epochs"] for values in state["history"].values())
-        and all(isinstance(value, numbers) for values in state["history"].values() for value in values)
-        and all(tuple(values) == CALLBACK_STATE[name] for name, values in state["callbacks"].items())
-        and all(isinstance(value, numbers) for values in state["callbacks"].values() for value in values.values())
+        and isinstance(state["callbacks"], list)
+        and all(tuple(values) == CALLBACK_STATE[name] for name, values in state["callbacks"])
+        and all(isinstance(value, numbers) for _, values in state["callbacks"] for value in values.values())
     )
     if not right:
         raise UserError("expected the state of a training, found something else")
@@ -154,7 +158,7 @@ class Resumption(keras.callbacks.Callback):
 
     Args:
         checkpoint: The checkpoint.
-        kept: The recipe's callbacks.
+        kept: The recipe's callbacks, in the order in which they were made.
         optimizer_state: Gives the optimizer's arrays.
         restore_optimizer: Takes such arrays back.
         cpu_seconds: Gives the processor time spent since the training began.
@@ -169,8 +173,8 @@ class Resumption(keras.callbacks.Callback):
         cpu_seconds: Callable[[], float],
     ) -> None:
         super().__init__()
-        self.checkpoint = checkpoint
-        self.kept = {type(callback).__name__: callback for callback in kept}
+        self.checkpoint, self.kept = checkpoint, kept
+        self.stopping = [callback for callback in kept if isinstance(callback, keras.callbacks.EarlyStopping)]
         self.optimizer_state, self.restore_optimizer = optimizer_state, restore_optimizer
         self.cpu_seconds = cpu_seconds
 
@@ -182,41 +186,40 @@ class Resumption(keras.callbacks.Callback):
         self._check()
         self.model.set_weights(self.checkpoint.arrays["weights"])
         self.restore_optimizer(self.checkpoint.arrays["optimizer"])
-        for name, values in self.checkpoint.callbacks.items():
+        for callback, (_, values) in zip(self.kept, self.checkpoint.callbacks, strict=True):
             for attribute, value in values.items():
-                setattr(self.kept[name], attribute, value)
-        if stopping := self.kept.get("EarlyStopping"):
-            stopping.best_weights = self.checkpoint.arrays["best_weights"]
+                setattr(callback, attribute, value)
+        for place, callback in enumerate(self.stopping):
+            callback.best_weights = self.checkpoint.arrays[f"best_weights-{place}"]
 
     def _check(self) -> None:
         """Refuses a checkpoint that is not of this model, optimizer and callbacks."""
         weights = self.model.get_weights()
-        expected = {"weights": weights, "optimizer": self.optimizer_state()}
-        if "EarlyStopping" in self.kept:
-            expected["best_weights"] = weights
+        best = {f"best_weights-{place}": weights for place in range(len(self.stopping))}
+        expected = {"weights": weights, "optimizer": self.optimizer_state(), **best}
         layouts = [
             {kind: [(array.shape, array.dtype) for array in found] for kind, found in arrays.items()}
             for arrays in (self.checkpoint.arrays, expected)
         ]
-        if layouts[0] != layouts[1] or self.checkpoint.callbacks.keys() != self.kept.keys():
+        kept = [type(callback).__name__ for callback in self.kept]
+        if layouts[0] != layouts[1] or [name for name, _ in self.checkpoint.callbacks] != kept:
             raise UserError(
                 f"{self.checkpoint.path}: expected the state of this model, optimizer and schedule, found another; "
-                "remove the file, and the trial starts anew"
+                "remove the file, and the trial starts again"
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         checkpoint = self.checkpoint
-        for name, value in (logs or {}).items():
-            checkpoint.history.setdefault(name, []).append(float(value))
+        checkpoint.history.append(logs or {})
         checkpoint.epochs = epoch + 1
         checkpoint.stopped = bool(self.model.stop_training)
         checkpoint.train_seconds = self.spent[0] + time.perf_counter() - self.started
         checkpoint.cpu_seconds = self.spent[1] + self.cpu_seconds()
-        checkpoint.callbacks = {
-            name: {attribute: getattr(callback, attribute) for attribute in CALLBACK_STATE[name]}
-            for name, callback in self.kept.items()
-        }
-        checkpoint.arrays = {"weights": self.model.get_weights(), "optimizer": self.optimizer_state()}
-        if stopping := self.kept.get("EarlyStopping"):
-            checkpoint.arrays["best_weights"] = stopping.best_weights
+        names = [type(callback).__name__ for callback in self.kept]
+        checkpoint.callbacks = [
+            [name, {attribute: getattr(callback, attribute) for attribute in CALLBACK_STATE[name]}]
+            for name, callback in zip(names, self.kept, strict=True)
+        ]
+        best = {f"best_weights-{place}": callback.best_weights for place, callback in enumerate(self.stopping)}
+        checkpoint.arrays = {"weights": self.model.get_weights(), "optimizer": self.optimizer_state(), **best}
         checkpoint.write()

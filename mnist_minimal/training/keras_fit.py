@@ -207,4 +207,4 @@ def fit(
         shuffle=False,
         verbose=0,
     )
-    return Fit.from_history(state.history, len(splits.y_val), state.train_seconds, state.cpu_seconds)
+    return Fit.from_history(state.history.figures, len(splits.y_val), state.train_seconds, state.cpu_seconds)

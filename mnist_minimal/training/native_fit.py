@@ -126,7 +126,7 @@ def fit(
         if model.stop_training:
             break
     called.on_train_end(logs)
-    return Fit.from_history(state.history, len(y_val), state.train_seconds, state.cpu_seconds)
+    return Fit.from_history(state.history.figures, len(y_val), state.train_seconds, state.cpu_seconds)
 
 
 def epoch_parts(

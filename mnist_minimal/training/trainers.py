@@ -10,7 +10,7 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.training import Fit, core, keras_fit, native_fit
 
 
-def choose(trainer: str, model: keras.Model) -> tuple[str, str]:
+def choose(trainer: str, model: keras.Model, recorded: str | None = None) -> tuple[str, str]:
     """The trainer for a model.
 
     Args:

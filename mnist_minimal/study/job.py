@@ -1,0 +1,131 @@
+"""A job: what all its trials have in common, found out before the first one is trained."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mnist_minimal.data.choice import Choice
+from mnist_minimal.errors import UserError
+from mnist_minimal.models.lookup import builder
+from mnist_minimal.recipes import Recipe
+from mnist_minimal.study import identity, ledger
+from mnist_minimal.study.study import Study
+from mnist_minimal.trial import Trial
+
+if TYPE_CHECKING:
+    from mnist_minimal.data.sets import Dataset
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a job have in common; it can be sent to another process.
+
+    Attributes:
+        study: Where the files of its trials lie.
+        model: Name of the model.
+        dataset: Name of the data set.
+        protocol: "source" or "holdout".
+        recipe: How the model is trained.
+        choice: Where the data set is found.
+        trainer: "keras" or "native".
+        max_epochs: The cap on the epochs.
+        places: Trials that run side by side.
+        params: Number of trainable parameters of the model.
+        test_size: Number of test images.
+        facts: What the study was begun with, as its identity has it.
+    """
+
+    study: Study
+    model: str
+    dataset: str
+    protocol: str
+    recipe: Recipe
+    choice: Choice
+    trainer: str
+    max_epochs: int
+    places: int
+    params: int
+    test_size: int
+    facts: dict[str, Any]
+
+
+def data_facts(recipe: Recipe, max_epochs: int, dataset: "Dataset") -> dict[str, Any]:
+    """What is known of a job without Keras: its recipe, the cap on the epochs and the checksums of its data."""
+    from mnist_minimal.data.sets import checksums
+
+    return {"recipe": recipe.as_dict(), "max_epochs": max_epochs, "data": checksums(dataset)}
+
+
+def make_job(
+    study: Study,
+    model: str,
+    recipe: Recipe,
+    dataset: "Dataset",
+    choice: Choice,
+    *,
+    protocol: str,
+    trainer: str,
+    max_epochs: int,
+    places: int,
+    before: Sequence[Trial],
+) -> tuple[Job, str]:
+    """Builds the model once, chooses the trainer, and begins the study's JSON or completes that of an earlier version.
+
+    Args:
+        study: The study, owned by this process.
+        model: Name of the model.
+        recipe: How it is trained.
+        dataset: The images.
+        choice: Where another process finds them.
+        protocol: "source" or "holdout".
+        trainer: "native", "keras" or "auto", which keeps the one that the study has.
+        max_epochs: The cap on the epochs.
+        places: Trials that run side by side.
+        before: The trials that are in the study's CSV.
+
+    Returns:
+        The job, and what to tell the user of the choice of trainer, a sentence or "".
+
+    Raises:
+        UserError: if the study was begun with another recipe, data set, network or trainer, named by what differs; if
+            the trainer can't train the model; if a file can't be written or read.
+    """
+    from mnist_minimal.models.architecture import layer_facts
+    from mnist_minimal.models.counting import trainable_parameters
+    from mnist_minimal.training.trainers import choose
+
+    built = builder(model)()
+    params, done = trainable_parameters(built), ledger.done(before)
+    for trial in done:
+        if trial.params != params:
+            raise UserError(
+                f"{study.csv}: seed {trial.seed} was trained with {trial.params:,} parameters, and {model} has "
+                f"{params:,} now; restore the model or use another --out"
+            )
+    # The JSON of an earlier version does not tell what trained the study, but its rows do.
+    recorded = identity.read(study).get("trainer") or next((trial.trainer for trial in done), None)
+    chosen, notice = choose(trainer, built, recorded)
+    if recorded not in (None, chosen):
+        raise UserError(
+            f"{study.csv}: this study was begun with trainer {recorded}, and now it would be {chosen}; give the same "
+            "--trainer, or another folder with --out"
+        )
+    layers = layer_facts(json.loads(built.to_json())["config"])
+    facts = {**data_facts(recipe, max_epochs, dataset), "layers": layers, "trainer": chosen}
+    identity.record(study, facts)
+    job = Job(
+        study,
+        model,
+        dataset.name,
+        protocol,
+        recipe,
+        choice,
+        chosen,
+        max_epochs,
+        places,
+        params,
+        len(dataset.x_test),
+        facts,
+    )
+    return job, notice
