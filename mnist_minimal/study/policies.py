@@ -62,7 +62,9 @@ class Interruption(Policy):
             raise KeyboardInterrupt
 
     def trial_ended(self, trial: Trial) -> bool:
-        return self.interrupted.is_set()
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
+        return False
 
 
 class MedianStopping(Policy):

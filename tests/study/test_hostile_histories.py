@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from mnist_minimal import files
+from mnist_minimal import files, recipes
 from mnist_minimal.analysis import figures, summaries
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import MedianStopping
-from mnist_minimal.study.median_stopping import Comparison
+from mnist_minimal.study.policies import MedianStopping
 from mnist_minimal.study.study import Study
+from mnist_minimal.trial import EpochReport
+from tests.study.test_ledger import TRIAL
 
 HEADER = "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss"
 
@@ -37,14 +40,17 @@ HOSTILE = {
 
 
 def compare(path: Path) -> None:
-    """What a study's rule of the worse half reads: the history of seed 4."""
-    study = Study.of(path.parent.parent, "sep997", "mnist", "source")
+    """What the median stopping rule reads when seed 5 comes to its epoch: the history of seed 4."""
+    study = Study.at(path.parent.with_suffix(".csv"))
     assert study.history(4) == path
-    rule = MedianStopping(trials=1, epoch=1, window=1)
-    Comparison(study, rule, images=100).reason_to_stop(4, [4], wait=lambda: pytest.fail("waited"))
+    rule = MedianStopping(recipes.MedianStopping(trials=1, epoch=1, window=1), study, [replace(TRIAL, seed=4)], 100)
+    rule.trial_started(5)
+    report = EpochReport(5, 1, 1, 2, 0.5, 0.5, Fraction(50))
+    rule.epoch_ended(report)
+    rule.reason_to_stop(report)
 
 
-READERS = {"plots": figures.read_history, "worse half": compare}
+READERS = {"plots": figures.read_history, "median stopping": compare}
 
 
 @pytest.fixture
@@ -112,4 +118,4 @@ def test_pipes_folders_and_other_files_among_the_results_are_passed_over(tmp_pat
     with (tmp_path / "one_line.csv").open("wb") as file:
         file.truncate(10**12)
     with pytest.raises(UserError, match="expected CSVs with finished trials, found none"):
-        summaries.find(tmp_path)
+        summaries.find_studies(tmp_path)
