@@ -78,16 +78,17 @@ class HistoryFile(History):
             content = files.read(self.path, files.MAX_TEXT_BYTES)[:size]
         except FileNotFoundError:
             content = b""
-        self.size, self.checksum = size, hashlib.sha256(content)
-        if self.checksum.hexdigest() != position["sha256"]:
+        checksum = hashlib.sha256(content)
+        if checksum.hexdigest() != position["sha256"]:
             raise UserError(f"expected the history {self.path.name} as it was written, found it changed")
-        self.figures = _figures(self.path, content.decode())
-        if len(self.figures.pop("epoch")) != epochs:
-            raise UserError(f"expected {epochs} epochs in the history {self.path.name}, found {len(self)}")
+        figures = _figures(self.path, content.decode())
+        if len(figures.pop("epoch")) != epochs:
+            raise UserError(f"expected {epochs} epochs in the history {self.path.name}, found others")
         try:
             os.truncate(files.reject_symlink(self.path), size)
         except OSError as error:
             raise UserError(files.not_written(self.path, error)) from error
+        self.figures, self.size, self.checksum = figures, size, checksum
 
 
 def read(path: Path) -> dict[str, list[float]]:

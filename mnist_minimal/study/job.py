@@ -93,9 +93,11 @@ def make_job(
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
+    from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
 
-    built = builder(model)()
+    with seeded(0):
+        built = builder(model)()
     params, done = trainable_parameters(built), ledger.done(before)
     for trial in done:
         if trial.params != params:

@@ -24,10 +24,12 @@ from mnist_minimal.training import core
 from tests.disturbances import AtStep, Edit, FillDisk, KillHalfwayThroughARow, ReadOnly, Signal, Unprivileged, kill
 from tests.jobs import Job, differences
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built"),
-]
+pytestmark = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
+
+# A fault at every step of a job takes minutes; at some of them, seconds.
+some_and_all = pytest.mark.parametrize(
+    "stride", [pytest.param(9, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+)
 
 OPTIONS = ("--runs", "2", "--epochs", "2", "--trainer", "native")
 
@@ -110,8 +112,9 @@ def one_error(output: str, *said: str) -> None:
     assert "Exception ignored" not in output
 
 
-def test_kill_before_every_step_that_changes_a_file(count, new_job):
-    for step in itertools.count(1):
+@some_and_all
+def test_kill_before_every_step_that_changes_a_file(count, new_job, stride):
+    for step in itertools.count(1, stride):
         job = new_job()
         status, output = job.run(AtStep(step, kill))
         if status == 0:
@@ -119,10 +122,10 @@ def test_kill_before_every_step_that_changes_a_file(count, new_job):
         assert status == -signal.SIGKILL, output
         count.goes_on(job, rows(job))
     # The folder, the JSON, and for each trial two checkpoints, the model and the row at least.
-    assert count.caused > 15
+    assert count.caused * stride > 15
 
 
-@pytest.mark.parametrize("row", [1, 2])
+@pytest.mark.parametrize("row", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_kill_halfway_through_a_row(count, new_job, row):
     job = new_job()
     status, _ = job.run(KillHalfwayThroughARow(row))
@@ -132,9 +135,10 @@ def test_kill_halfway_through_a_row(count, new_job, row):
     assert len(job.csv.with_name(f"{job.csv.name}.torn").read_text().splitlines()) == 1
 
 
-def test_kill_while_a_model_is_written(count, new_job):
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_kill_while_a_model_is_written(count, new_job, kills):
     in_writing = 0
-    for attempt in range(8):
+    for attempt in range(kills):
         job = new_job()
         running = job.start()
         temporary = job.study / f".{attempt % 2}.h5"
@@ -149,8 +153,9 @@ def test_kill_while_a_model_is_written(count, new_job):
     print(f"{in_writing} of {count.caused} kills left a part of a model")
 
 
-def test_full_disk_at_every_step_that_changes_a_file(count, new_job, small_disk):
-    for step in itertools.count(1):
+@some_and_all
+def test_full_disk_at_every_step_that_changes_a_file(count, new_job, small_disk, stride):
+    for step in itertools.count(1, stride):
         job = replace(new_job(), out=small_disk / "results")
         status, output = job.run(AtStep(step, FillDisk(small_disk)))
         full = (small_disk / "fill").exists()
@@ -164,13 +169,14 @@ def test_full_disk_at_every_step_that_changes_a_file(count, new_job, small_disk)
             one_error(output, str(small_disk), "No space left on device")
         count.goes_on(job, rows(job))
         shutil.rmtree(job.results)
-    assert count.caused > 15
+    assert count.caused * stride > 15
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux to do without root's rights")
-def test_output_folder_made_read_only_at_every_step(count, new_job):
-    # The first three steps make the folders.
-    for step in itertools.count(4):
+@some_and_all
+def test_output_folder_made_read_only_at_every_step(count, new_job, stride):
+    # The first steps make the folders.
+    for step in itertools.count(4, stride):
         job = new_job()
         status, output = job.run(Unprivileged(AtStep(step, ReadOnly(job.results))))
         if job.results.stat().st_mode & 0o222:
@@ -183,7 +189,7 @@ def test_output_folder_made_read_only_at_every_step(count, new_job):
         for path in (job.results, *job.results.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         count.goes_on(job, before, Unprivileged())
-    assert count.caused > 15
+    assert count.caused * stride > 15
 
 
 def test_output_folder_that_was_read_only_from_the_start(count, small_disk, new_job):
@@ -229,15 +235,23 @@ def nothing(content: bytes) -> bytes:
     return b""
 
 
-# Before which steps of the second trial the CSV is edited: its first checkpoint, and its model.
-MOMENTS = [("1.checkpoint.npz", 1), ("1.h5", 1)]
+# Before which steps of the second trial the CSV is edited: its model, and its first checkpoint.
+MOMENTS = [("1.h5", 1), ("1.checkpoint.npz", 1)]
 
 
+@pytest.mark.parametrize("moments", [pytest.param(1, id="once"), pytest.param(2, id="twice", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "change", [windows_line_ends, quoted_by_a_spreadsheet, cut_in_the_last_row, without_the_last_row, nothing]
+    "change",
+    [
+        windows_line_ends,
+        pytest.param(quoted_by_a_spreadsheet, marks=pytest.mark.slow),
+        cut_in_the_last_row,
+        pytest.param(without_the_last_row, marks=pytest.mark.slow),
+        pytest.param(nothing, marks=pytest.mark.slow),
+    ],
 )
-def test_csv_edited_into_one_that_can_be_read(count, new_job, change):
-    for name, number in MOMENTS:
+def test_csv_edited_into_one_that_can_be_read(count, new_job, change, moments):
+    for name, number in MOMENTS[:moments]:
         job = new_job()
         status, output = job.run(AtStep(number, Edit(job.csv, change), name, ("replace",)))
         assert status == 0, output
@@ -245,9 +259,17 @@ def test_csv_edited_into_one_that_can_be_read(count, new_job, change):
         count.goes_on(job, rows(job))
 
 
-@pytest.mark.parametrize("change", [other_columns, a_word_for_a_number, bytes_that_are_no_text])
-def test_csv_edited_into_one_that_is_none(count, new_job, change):
-    for name, number in MOMENTS:
+@pytest.mark.parametrize("moments", [pytest.param(1, id="once"), pytest.param(2, id="twice", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(other_columns, marks=pytest.mark.slow),
+        a_word_for_a_number,
+        pytest.param(bytes_that_are_no_text, marks=pytest.mark.slow),
+    ],
+)
+def test_csv_edited_into_one_that_is_none(count, new_job, change, moments):
+    for name, number in MOMENTS[:moments]:
         job = new_job()
         status, output = job.run(AtStep(number, Edit(job.csv, change), name, ("replace",)))
         assert status == 2
@@ -268,6 +290,7 @@ def test_csv_edited_into_one_that_is_none(count, new_job, change):
         count.goes_on(job, before)
 
 
+@pytest.mark.slow
 def test_csv_written_back_by_another_program_that_had_it_open(count, new_job):
     for _ in range(2):
         job = new_job()
@@ -291,8 +314,18 @@ def flipped(content: bytes) -> bytes:
     return bytes(byte ^ 0x5A if index % 100 == 50 else byte for index, byte in enumerate(content))
 
 
-@pytest.mark.parametrize("change", [cut, flipped, nothing])
-@pytest.mark.parametrize("name", ["1.checkpoint.npz", "1.csv", "1.h5"])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("1.checkpoint.npz", flipped),
+        ("1.csv", cut),
+        *(
+            pytest.param(name, change, marks=pytest.mark.slow)
+            for name in ("1.checkpoint.npz", "1.csv", "1.h5")
+            for change in (cut, flipped, nothing)
+        ),
+    ],
+)
 def test_damaged_files_of_a_trial_that_was_killed(count, new_job, name, change):
     job = new_job()
     # Killed when the second trial's model is there and its row is not.
@@ -302,11 +335,12 @@ def test_damaged_files_of_a_trial_that_was_killed(count, new_job, name, change):
     before = rows(job)
     assert [trial.seed for trial in before] == [0]
     output = count.goes_on(job, before)
-    if name == "1.checkpoint.npz":
-        assert f"{name}: damaged (" in output
-        assert "the trial starts anew" in output
+    assert ("; the trial starts again" in output) == (name != "1.h5")
+    assert (f"{name}: damaged (" in output) == (name == "1.checkpoint.npz")
+    assert ("expected the history 1.csv as it was written, found it changed" in output) == (name == "1.csv")
 
 
+@pytest.mark.slow
 def test_damaged_model_of_a_finished_trial_is_named(count, new_job, run_python):
     for change in (cut, flipped, nothing):
         job = new_job()
@@ -322,17 +356,24 @@ def test_damaged_model_of_a_finished_trial_is_named(count, new_job, run_python):
         count.goes_on(job, before)
 
 
-@pytest.mark.parametrize("runners", [2, 8])
-def test_several_runners_on_one_study(count, new_job, runners):
-    job = new_job()
-    folders = [Path(tempfile.mkdtemp(dir=job.folder)) for _ in range(runners)]
-    running = [replace(job, folder=folder, out=job.results).start() for folder in folders]
-    # One of them dies on the way.
-    while not job.csv.exists():
+@pytest.mark.parametrize("others", [1, pytest.param(7, marks=pytest.mark.slow)])
+def test_a_study_that_another_job_is_training_is_refused_until_that_ends(count, new_job, others):
+    job = replace(new_job(), options=("--runs", "2", "--epochs", "200", "--trainer", "native"))
+    running = job.start()
+    while not (job.study / "0.csv").exists():
+        assert running.process.is_alive()
         time.sleep(0.01)
-    running[0].process.kill()
-    statuses = [one.ended()[0] for one in running]
-    assert set(statuses[1:]) == {0}
+    folders = [Path(tempfile.mkdtemp(dir=job.folder)) for _ in range(others)]
+    for status, output in (replace(job, folder=folder, out=job.results).run() for folder in folders):
+        assert status == 2
+        one_error(output, f"process {running.process.pid} on ", "is training this study", "another folder with --out")
+    # Whoever dies gives the study away.
+    running.process.kill()
+    running.ended()
+    job = replace(new_job(), out=job.results)
+    (job.results / "sep997-digits.json").unlink()
+    for checkpoint in job.study.glob("*.checkpoint.npz"):
+        checkpoint.unlink()
     count.goes_on(job, rows(job))
 
 
@@ -367,6 +408,7 @@ time_t time(time_t *result) {
 """
 
 
+@pytest.mark.slow
 def test_clock_set_back(count, new_job, run_python, tmp_path):
     (tmp_path / "clock.c").write_text(CLOCK)
     library = tmp_path / "clock.so"
@@ -418,10 +460,18 @@ RECIPES = {{"net": PUBLISHED["sep997"]}}
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        ("return pixels * float('nan')", "DivergedError: the training loss became nan in epoch 1"),
-        ("np.ones(2**50)", "Exception encountered when calling Fragile.call()"),
+        pytest.param(
+            "return pixels * float('nan')",
+            "DivergedError: the training loss became nan in epoch 1",
+            id="loss that is no number",
+        ),
+        pytest.param(
+            "np.ones(2**50)",
+            "Exception encountered when calling Fragile.call()",
+            id="no memory",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["loss that is no number", "no memory"],
 )
 def test_harm_in_some_trials_of_many(new_job, request, harm, reason):
     job = replace(new_job(), model="fragile:net", options=("--runs", "4", "--epochs", "1"))
@@ -469,10 +519,19 @@ def test_training_in_the_core_that_diverges_for_every_seed(new_job, request):
     request.node.user_properties.append(("faults", (5, 5, 0)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_signals_at_every_other_step(count, new_job, number, jobs):
-    for step in itertools.count(2, 4):
+@pytest.mark.parametrize(
+    ("number", "jobs", "stride"),
+    [
+        (signal.SIGTERM, "2", 16),
+        *(
+            pytest.param(number, jobs, 4, marks=pytest.mark.slow)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            for jobs in ("1", "2")
+        ),
+    ],
+)
+def test_signals_at_every_other_step(count, new_job, number, jobs, stride):
+    for step in itertools.count(2, stride):
         job = replace(new_job(), options=(*OPTIONS, "--jobs", jobs))
         status, output = job.run(AtStep(step, Signal(number)))
         if status == 0:
@@ -482,7 +541,7 @@ def test_signals_at_every_other_step(count, new_job, number, jobs):
         assert "topped" in output
         assert "Traceback" not in output
         count.goes_on(job, rows(job))
-    assert count.caused > 3
+    assert count.caused * stride > 15
 
 
 def children(process: int) -> list[int]:
@@ -506,6 +565,7 @@ def undisturbed_by_keras(tmp_path_factory) -> Job:
     return job
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux to find the processes of a job")
 @pytest.mark.parametrize("whose", ["job's", "trial's"])
 def test_kill_of_one_of_the_processes_in_which_keras_trains(request, new_job, undisturbed_by_keras, whose):
@@ -552,13 +612,17 @@ LINKS = [
     "sep997-digits/.0.csv",
     "sep997-digits/0.checkpoint.npz",
     "sep997-digits/.0.checkpoint.npz",
-    "sep997-digits/0.lock",
+    "sep997-digits/owner.json",
+    "sep997-digits/.owner.json",
 ]
 
 
-@pytest.mark.parametrize("dangling", [False, True])
-def test_symbolic_links_in_the_output_folder_lead_nowhere(count, new_job, dangling):
-    for name in LINKS:
+@pytest.mark.parametrize(
+    ("dangling", "stride"),
+    [(False, 4), pytest.param(False, 1, marks=pytest.mark.slow), pytest.param(True, 1, marks=pytest.mark.slow)],
+)
+def test_symbolic_links_in_the_output_folder_lead_nowhere(count, new_job, dangling, stride):
+    for name in LINKS[::stride]:
         job = new_job()
         outside, link = job.folder / "outside", job.results / name
         link.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The rule that ends the worse half of the trials early, on real trials."""
+"""The median stopping rule on real trials."""
 
 import dataclasses
 from pathlib import Path
@@ -12,8 +12,9 @@ from mnist_minimal.data.choice import Choice
 from mnist_minimal.data.sets import load
 from mnist_minimal.recipes import RECIPES, EarlyStopping, MedianStopping
 from mnist_minimal.study import ledger
-from mnist_minimal.study.study import Study, open_study
-from mnist_minimal.study.worker import Job, make_train
+from mnist_minimal.study.job import Job
+from mnist_minimal.study.study import Study
+from mnist_minimal.study.worker import make_train
 from mnist_minimal.training import core
 from mnist_minimal.trial import EpochReport, Trial
 
@@ -45,7 +46,7 @@ def rows_of(out: Path) -> dict[int, Trial]:
     ("trainer", "runs", "protocol"),
     [
         pytest.param("native", 12, "source", marks=NEEDS_CORE),
-        pytest.param("native", 12, "holdout", marks=NEEDS_CORE),
+        pytest.param("native", 12, "holdout", marks=[NEEDS_CORE, pytest.mark.slow]),
         pytest.param("keras", 5, "source", marks=pytest.mark.slow),
     ],
 )
@@ -90,40 +91,52 @@ class Killed(BaseException):
     """Raised where a kill would come."""
 
 
-@pytest.mark.parametrize("trainer", [pytest.param("native", marks=NEEDS_CORE), "keras"])
+@pytest.mark.parametrize(
+    "trainer", [pytest.param("native", marks=NEEDS_CORE), pytest.param("keras", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("moment", ["before the checkpoint", "after it"])
 def test_a_trial_killed_at_the_rule_s_epoch_ends_as_if_nothing_had_happened(tmp_path, trainer, moment, monkeypatch):
     study = Study.of(tmp_path, "sep697", "digits", "source")
-    recipe = RECIPES["sep697"]
-    open_study(study, recipe, 5)
-    job = Job(study, recipe, Choice("digits"), trainer, 5, 1, 697, 297)
-    digits = load(job.choice)
+    study.folder.mkdir()
+    recipe = dataclasses.replace(RECIPES["sep697"], median_stopping=MedianStopping(trials=1, epoch=2, window=1))
+    choice = Choice("digits")
+    job = Job(study, "sep697", "digits", "source", recipe, choice, trainer, 5, 1, 697, 297, {"recipe": "the rule's"})
+    digits = load(choice)
     few = dataclasses.replace(digits, x_train=digits.x_train[:256], y_train=digits.y_train[:256])
 
-    def report(epoch: EpochReport) -> str:
-        reports.append(epoch.epoch)
-        return "worse half" if epoch.epoch == 2 else ""
+    class Stopping:
+        """Stops a trial at the rule's epoch."""
 
-    reports: list[int] = []
-    expected = make_train(job, few)(0, report)
-    assert (expected.status, expected.reason, expected.epochs) == ("stopped", "worse half", 2)
+        def __init__(self):
+            self.epochs = []
+
+        def report(self, epoch: EpochReport) -> None:
+            self.epochs.append(epoch.epoch)
+
+        def ask(self, epoch: EpochReport) -> str:
+            self.report(epoch)
+            assert epoch.milestone is not None
+            return "below"
+
+    class Killing(Stopping):
+        def ask(self, epoch: EpochReport) -> str:
+            raise Killed
+
+    expected = make_train(job, few)(0, Stopping())
+    assert (expected.status, expected.reason, expected.epochs) == ("stopped", "below", 2)
     weights = study.weights(0).read_bytes()
     history = study.history(0).read_bytes()
     study.checkpoint(0).unlink()
-
-    def killing(epoch: EpochReport) -> str:
-        if epoch.epoch == 2 and moment == "before the checkpoint":
-            raise Killed
-        return report(epoch)
 
     with monkeypatch.context() as patched:
         if moment == "after it":
             patched.setattr(keras.callbacks.EarlyStopping, "on_train_end", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            make_train(job, few)(0, killing)
-    reports.clear()
-    again = make_train(job, few)(0, report)
-    assert reports == ([2] if moment == "before the checkpoint" else [])
+            make_train(job, few)(0, Killing() if moment == "before the checkpoint" else Stopping())
+    owner = Stopping()
+    again = make_train(job, few)(0, owner)
+    # The report of epoch 1 or 2 is the one with which the trial is resumed.
+    assert owner.epochs == ([1, 2] if moment == "before the checkpoint" else [2])
     undated = {"train_seconds": 0.0, "cpu_seconds": 0.0, "finished_at": ""}
     assert dataclasses.replace(again, **undated) == dataclasses.replace(expected, **undated)
     assert study.history(0).read_bytes() == history

@@ -35,7 +35,7 @@ def test_time_left_is_bounded_first_and_estimated_after_a_trial(clock):
     assert pace.left() == ""
     pace.trial_started(0)
     clock[0] += 20
-    pace.epoch_ended(EpochReport(0, 2, 200, 0.9, 0.9))
+    pace.epoch_ended(EpochReport(0, 2, 2, 200, 0.9, 0.9))
     # 10 s an epoch: at most 3 trials of 200 epochs, 20 s of them spent.
     assert pace.left() == f"at most {duration(5980)} left"
     clock[0] += 580
@@ -64,12 +64,12 @@ def test_a_job_without_end_has_no_time_left(clock):
 
 
 def test_lines_say_each_trial_and_now_and_then_an_epoch(clock, capsys):
-    lines = Lines(Pace(to_go=None, jobs=1))
+    lines = Lines(Pace(to_go=None, jobs=1), done=0)
     lines.trial_started(7)
     for epoch in range(1, 8):
         clock[0] += 10
-        lines.epoch_ended(EpochReport(7, epoch, 200, 0.9 + epoch / 100, 0.98))
-    lines.trial_ended(replace(TRIAL, seed=7), 1)
+        lines.epoch_ended(EpochReport(7, epoch, epoch, 200, 0.9 + epoch / 100, 0.98))
+    lines.trial_ended(replace(TRIAL, seed=7))
     assert capsys.readouterr().out.splitlines() == [
         "seed 7: epoch 3 (of at most 200), accuracy 0.9300, best 0.9800",
         "seed 7: epoch 6 (of at most 200), accuracy 0.9600, best 0.9800",
@@ -94,9 +94,9 @@ from mnist_minimal.study.progress import display; from mnist_minimal.trial impor
 from tests.study.test_ledger import TRIAL
 shown = display(3, 1, 1)
 shown.trial_started(5)
-shown.epoch_ended(EpochReport(5, 4, 200, 0.9765, 0.9777))
+shown.epoch_ended(EpochReport(5, 4, 4, 200, 0.9765, 0.9777))
 shown.progress.refresh()
-shown.trial_ended(replace(TRIAL, seed=5), 2)
+shown.trial_ended(replace(TRIAL, seed=5))
 shown.close()
 """
 
