@@ -1,4 +1,4 @@
-"""The error a user can mend, and how an error is told."""
+"""The error that a user can fix, and how an error is reported."""
 
 import re
 

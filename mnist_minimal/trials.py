@@ -97,22 +97,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(dataset.notice)
         study = Study.of(options.out, options.model, dataset.name, options.protocol)
         with owned(study):
-            status = 0
+            identity.check(study, data_facts(recipe, options.epochs, dataset))
+            table, status = Ledger(study), 0
             try:
-                status = run_job(options, study, recipe, dataset, interrupted)
+                status = run_job(options, table, recipe, dataset, interrupted)
             except KeyboardInterrupt:
                 print("\nStopped; the same command resumes the job.")
                 status = 130
-            print_summary(options, study, dataset)
+            print_summary(options, table, dataset)
     return status
 
 
 def run_job(
-    options: argparse.Namespace, study: Study, recipe: Recipe, dataset: "Dataset", interrupted: threading.Event
+    options: argparse.Namespace, table: Ledger, recipe: Recipe, dataset: "Dataset", interrupted: threading.Event
 ) -> int:
     """Runs what of the job is not done; returns 0, or 1 where a seed of it failed and is not done since."""
-    identity.check(study, data_facts(recipe, options.epochs, dataset))
-    table = Ledger(study)
     before, seeds = table.trials(), seeds_of(options)
     done = [trial for trial in ledger.done(before) if trial.seed in seeds]
     until = [Until(options.until)] if options.until is not None else []
@@ -125,7 +124,7 @@ def run_job(
     if first is None:
         return 0
     job, notice = make_job(
-        study,
+        table.study,
         options.model,
         recipe,
         dataset,
@@ -179,20 +178,20 @@ def make_engine(job: Job, dataset: "Dataset") -> ThreadEngine:
     return ThreadEngine(make_train(job, dataset), failed, job.places)
 
 
-def print_summary(options: argparse.Namespace, study: Study, dataset: "Dataset") -> None:
+def print_summary(options: argparse.Namespace, table: Ledger, dataset: "Dataset") -> None:
     """Prints what the finished trials of a study came to."""
     from mnist_minimal.analysis.tables import study_table
 
-    trials = ledger.read(study.csv)
+    trials = table.trials()
     done = ledger.done(trials)
     finished = len(ledger.finished(trials))
     failures = len({trial.seed for trial in trials} - {trial.seed for trial in done})
     stopped = f", {len(done) - finished} stopped early by the rule" if finished < len(done) else ""
     print(
         f"\n{options.model} on {dataset.name}, protocol {options.protocol}: {finished} finished "
-        f"{'trial' if finished == 1 else 'trials'}{stopped}, {failures} failed ({study.csv})"
+        f"{'trial' if finished == 1 else 'trials'}{stopped}, {failures} failed ({table.study.csv})"
     )
-    caps, whole = sorted({trial.max_epochs for trial in done}), identity.recipe_epochs(study)
+    caps, whole = sorted({trial.max_epochs for trial in done}), identity.recipe_epochs(table.study)
     if caps and whole and caps[0] < whole:
         print(f"The epochs were capped at {caps[0]}; the recipe has up to {whole}.")
     if finished:

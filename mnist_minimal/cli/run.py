@@ -32,7 +32,7 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
     With `--debug` the traceback comes before the line.
 
     Returns:
-        The command's own status; 2 after what the user can mend; 1 where memory or a package of others failed, or this
+        The command's own status; 2 after what the user can fix; 1 where memory or a package of others failed, or this
         one has a defect; 130 after Ctrl-C, 141 where the reader of the output went away.
     """
     # TensorFlow greets with lines about what its build could have used; its errors come as exceptions anyway.
@@ -49,7 +49,7 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
             try:
                 return main(arguments)
             finally:
-                # At the interpreter's end a failing flush could no longer be told in one line.
+                # At the interpreter's end a failing flush could no longer be reported in one line.
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except UserError as error:
@@ -66,7 +66,7 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
             if package:
                 return _end(
                     1,
-                    f"error: the package {package} can't be imported ({_named(error)}); install it anew, and look at "
+                    f"error: the package {package} can't be imported ({_named(error)}); install it again, and look at "
                     "what configures it, as the variable KERAS_BACKEND does Keras",
                 )
             if isinstance(error, OSError):
@@ -102,7 +102,7 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 def _end(status: int, line: str = "") -> int:
-    # Where nobody can be told, the status tells.
+    # Where nothing can be reported, the status tells.
     with contextlib.suppress(OSError):
         if debug.get():
             traceback.print_exc()

@@ -44,7 +44,7 @@ class ThreadEngine:
 
         Args:
             seeds: The seeds; may have no end. The next one is asked for when it can start.
-            policies: What is told of every event, and decides whether a trial stops at its milestone.
+            policies: Learn of every event, and decide whether a trial stops at its milestone.
 
         Raises:
             UserError: if that was raised while a trial was trained: the next one would end likewise.

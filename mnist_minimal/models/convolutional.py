@@ -1,6 +1,6 @@
 """Networks of plain convolutions with batch normalisation, 3,762 to 18,242 parameters.
 
-Their sources, which `mnist_minimal.recipes` cites, use PyTorch. What its layers do unasked is done here too: the first
+Their sources, which `mnist_minimal.recipes` cites, use PyTorch. What its layers do unasked is done here too: the initial
 weights and the batch normalisation. Every model takes raw pixels, float32 (batch, 28, 28, 1) in [0, 255], normalises
 them in its first layer, and returns class probabilities, float32 (batch, 10); it is built and not compiled.
 """
@@ -151,7 +151,7 @@ def _batch_normalization(x: Any, name: str) -> Any:
 
 
 def _torch_initializers(inputs: int) -> dict[str, keras.Initializer]:
-    """PyTorch's first weights and biases: uniform within 1 / sqrt(inputs) of 0."""
+    """PyTorch's initial weights and biases: uniform within 1 / sqrt(inputs) of 0."""
     limit = inputs**-0.5
     return {
         "kernel_initializer": keras.initializers.RandomUniform(-limit, limit),

@@ -101,7 +101,7 @@ def _module(name: str) -> ModuleType:
                 f"{name}: expected a module {module}, found no {error.name}; run the command in the folder that it is "
                 "in, or put that folder into PYTHONPATH"
             ) from error
-        raise UserError(f"{name}: the module can't be imported ({_told(error)}); mend it") from error
+        raise UserError(f"{name}: the module can't be imported ({_told(error)}); fix it") from error
 
 
 def _built(name: str, function: Callable[[], Any]) -> "keras.Model":
@@ -113,7 +113,7 @@ def _built(name: str, function: Callable[[], Any]) -> "keras.Model":
     try:
         model = function()
     except (Exception, SystemExit) as error:
-        raise UserError(f"{expected}, found that the function fails ({_told(error)}); mend it") from error
+        raise UserError(f"{expected}, found that the function fails ({_told(error)}); fix it") from error
     if not isinstance(model, keras.Model):
         raise UserError(f"{expected}, found {type(model).__name__}; let the function return the model")
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
@@ -125,7 +125,7 @@ def _built(name: str, function: Callable[[], Any]) -> "keras.Model":
     try:
         probabilities = keras.ops.convert_to_numpy(model(pixels, training=False))
     except Exception as error:
-        raise UserError(f"{expected}, found one that fails on images ({_told(error)}); mend it") from error
+        raise UserError(f"{expected}, found one that fails on images ({_told(error)}); fix it") from error
     if not (probabilities >= 0).all() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise UserError(f"{expected}, found outputs that are not positive with a sum of 1; end it with a softmax")
     return model

@@ -82,7 +82,7 @@ class MedianStopping:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done anew to every training image in every epoch; each number is drawn uniformly from its range.
+    """What is done to every training image, again in every epoch; each number is drawn uniformly from its range.
 
     The image is first turned, scaled and shifted in one resampling, then padded and cropped, then changed in contrast
     and brightness; `mnist_minimal.data.augmentation` says precisely how. Pixels are those of the data set, 0 .. 255.

@@ -20,7 +20,7 @@ _SMALL_ASSUMED = (
     "The momentum is 0.9, as is the custom.",
     "The batch has 128 images, and no weight decays.",
     "Pixels are normalised by mean 0.1307 and standard deviation 0.3081.",
-    "The first weights are PyTorch's.",
+    "The initial weights are PyTorch's.",
 )
 
 

@@ -337,7 +337,7 @@ def _parse(path: Path, number: int, line: str) -> Trial:
             raise ValueError(f"{trial.test_correct} of {trial.test_size} test images right")
     except ValueError as error:
         where = f"line {number}" if number else "a row to append"
-        raise UserError(f"{path}, {where}: expected a trial, found {error}; mend or remove the line") from error
+        raise UserError(f"{path}, {where}: expected a trial, found {error}; fix or remove the line") from error
     return trial
 
 

@@ -23,7 +23,7 @@ def run_trials(engine: Engine, ledger: Ledger, seeds: Iterable[int], policies: S
         engine: Trains them.
         ledger: The CSV of the study, which this process owns.
         seeds: The seeds that are missing; may have no end.
-        policies: Told of every event, in this order.
+        policies: Learn of every event, in this order, and may end the job.
 
     Raises:
         UserError: if a policy ends the job so, if a trial can't be trained, or if a file can't be written or read.
@@ -34,7 +34,7 @@ def run_trials(engine: Engine, ledger: Ledger, seeds: Iterable[int], policies: S
             ledger.append(outcome.trial)
             # Kept until the row is on disk: a kill before it costs no epoch.
             ledger.study.checkpoint(outcome.trial.seed).unlink(missing_ok=True)
-            # All are told, whichever of them ends the job.
+            # Every policy learns of it, whichever of them ends the job.
             if True in [policy.trial_ended(outcome.trial) for policy in policies]:
                 return
 

@@ -35,7 +35,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
         job: What to train.
         splits: The images.
         seed: Seed of the initial weights, the order of the images and the dropout; 0 <= seed < 2**32.
-        owner: Is told of every epoch, and asked at the epoch of the recipe's stopping rule.
+        owner: Gets a report of every epoch, and asked at the epoch of the recipe's stopping rule.
 
     Returns:
         The trial, finished or stopped.

@@ -19,7 +19,7 @@ EVALUATION_BATCH_SIZE = 1000
 
 
 class EpochBatches(keras.utils.PyDataset):
-    """The training images in the order of `data.batches`, augmented as the recipe says, anew each epoch."""
+    """The training images in the order of `data.batches`, augmented as the recipe says, again in each epoch."""
 
     def __init__(self, splits: Splits, recipe: Recipe, seed: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def fit(
     A recipe without early stopping leaves those of its last epoch, as its source does.
 
     The order of the images, their augmentation and the dropout follow from the seed and the epoch: the same model,
-    recipe, splits and seed give the same bits again on the same machine's CPU, stopped and gone on with or not.
+    recipe, splits and seed give the same bits again on the same machine's CPU, stopped and resumed or not.
 
     Args:
         model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
@@ -167,8 +167,8 @@ def fit(
         splits: The images; those of `x_val` are monitored.
         seed: The trial's seed, 0 <= seed < 2**64.
         max_epochs: A cap on the recipe's number of epochs, at least 1.
-        callbacks: More Keras callbacks, called after the recipe's own; a trial that goes on has them new.
-        checkpoint: Where the state is kept after every epoch; training goes on from the epochs it holds.
+        callbacks: More Keras callbacks, called after the recipe's own; a trial that is resumed has new ones.
+        checkpoint: Where the state is kept after every epoch; training is resumed after the epochs it holds.
 
     Returns:
         The history and what follows from it.

@@ -41,7 +41,7 @@ def fit(
     The callbacks see the Keras model, with the weights of the epoch that has ended; what they change of its weights,
     its optimizer's learning rate and `stop_training` holds for the next epoch. They are not called for single batches.
     The result is a function of the model, recipe, splits and seed: the same bits for any number of threads, beside any
-    number of other trials, stopped and gone on with or not. Seeds of the model's Dropout layers are not used.
+    number of other trials, stopped and resumed or not. Seeds of the model's Dropout layers are not used.
 
     Args:
         model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
@@ -49,8 +49,8 @@ def fit(
         splits: The images; those of `x_val` are monitored.
         seed: The trial's seed, 0 <= seed < 2**64.
         max_epochs: A cap on the recipe's number of epochs, at least 1.
-        callbacks: More Keras callbacks, called after the recipe's own; a trial that goes on has them new.
-        checkpoint: Where the state is kept after every epoch; training goes on from the epochs it holds.
+        callbacks: More Keras callbacks, called after the recipe's own; a trial that is resumed has new ones.
+        checkpoint: Where the state is kept after every epoch; training is resumed after the epochs it holds.
         threads: Threads that share the work of each batch.
 
     Returns:

@@ -155,7 +155,7 @@ def test_a_broken_package_is_named(run_python, tmp_path, fault):
     (tmp_path / "more.txt").write_text("0.98\n0.99\n")
     refused = run_python("-m", "mnist_minimal", "compare", "accuracies.txt", "more.txt")
     assert refused.returncode == 1
-    assert re.fullmatch(r"error: the package scipy can't be imported \(.*\); install it anew.*\n", refused.stderr)
+    assert re.fullmatch(r"error: the package scipy can't be imported \(.*\); install it again.*\n", refused.stderr)
 
 
 def test_warnings_are_kept_for_debugging(capsys):

@@ -154,7 +154,7 @@ def net():
         ("", r"expected a function net in .*nets_\d+\.py, found none"),
         ("net = 7", "expected a function net in .* found int"),
         ("def net(:", r"the module can't be imported \(SyntaxError"),
-        ("import nothing_of_this_name", r"can't be imported \(ModuleNotFoundError: .*nets_\d+\.py, line 1\); mend it"),
+        ("import nothing_of_this_name", r"can't be imported \(ModuleNotFoundError: .*nets_\d+\.py, line 1\); fix it"),
         ("def net(size): pass", r"found that the function fails \(TypeError: .*missing 1 required"),
         (
             "def net():\n    return 1 / 0",

@@ -277,7 +277,7 @@ def test_csv_edited_into_one_that_is_none(count, new_job, change, moments):
         spoilt = job.csv.read_bytes()
         assert job.run()[0] == 2
         assert job.csv.read_bytes() == spoilt
-        # The user mends it; the second trial, which had come to its end, is not trained a second time.
+        # The user fixes it; the second trial, which had come to its end, is not trained a second time.
         job.csv.write_bytes(
             {
                 other_columns: spoilt.replace(b",accuracy,", b",saved_accuracy,"),

@@ -257,7 +257,7 @@ def test_figures_that_no_trial_has_are_refused(tmp_path, column, text, complaint
     row = ",".join(str(text if name == column else f'"{value}"') for name, value in SAID.items())
     path.write_text(f"{HEADER}\n{row}\n", encoding="utf-8")
     with pytest.raises(
-        UserError, match=rf"(?s)sep997\.csv, line 2: .*({complaint}).*mend or remove the line"
+        UserError, match=rf"(?s)sep997\.csv, line 2: .*({complaint}).*fix or remove the line"
     ) as refused:
         ledger.read(path)
     assert len(str(refused.value)) < 500
