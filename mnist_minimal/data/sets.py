@@ -41,6 +41,10 @@ MAX_BYTES = 500_000_000
 DOWNLOAD_TIMEOUT_SECONDS = 20
 
 
+# Sizes of the training sets that everybody has.
+TRAINING_IMAGES = {"mnist": 60_000, "digits": 1_500}
+
+
 # Names that a file of other images may not take: they have a meaning of their own in `--dataset` or in a study's name.
 RESERVED_NAMES = {*DATASETS, "holdout"}
 
@@ -141,12 +145,8 @@ def split(dataset: Dataset, protocol: str, validation_share: float = 0.0) -> Spl
     if protocol not in ("source", "holdout"):
         raise ValueError(f"expected the protocol 'source' or 'holdout', found {protocol!r}")
     x_val, y_val = dataset.x_test, dataset.y_test
-    kept = images = len(dataset.x_train)
-    if validation_share:
-        kept = int(images * (1 - validation_share))  # As Keras' `validation_split` rounds.
-    elif protocol == "holdout":
-        kept = images - images // 12
-    if kept < images:
+    kept = len(dataset.x_train) - held_out(len(dataset.x_train), protocol, validation_share)
+    if kept < len(dataset.x_train):
         x_val, y_val = dataset.x_train[kept:], dataset.y_train[kept:]
     return Splits(
         dataset.name,
@@ -158,6 +158,19 @@ def split(dataset: Dataset, protocol: str, validation_share: float = 0.0) -> Spl
         dataset.x_test,
         dataset.y_test,
     )
+
+
+def held_out(images: int, protocol: str, validation_share: float = 0.0) -> int:
+    """How many images at the end of a training set `split` takes off it to monitor; 0 where it monitors the test set.
+
+    Args:
+        images: Size of the training set.
+        protocol: "source" or "holdout".
+        validation_share: `Recipe.validation_share`, in [0, 1).
+    """
+    if validation_share:
+        return images - int(images * (1 - validation_share))  # As Keras' `validation_split` rounds.
+    return images // 12 if protocol == "holdout" else 0
 
 
 class MnistUnavailableError(Exception):
