@@ -37,8 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     if options.out and options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out}: expected a folder for the pictures, found a file; name another with --out")
+    if studies:
+        from mnist_minimal.analysis.summaries import read_study
     for csv in studies:
-        for picture in draw_study(Study.at(csv), options.out or csv.parent):
+        for picture in draw_study(read_study(Study.at(csv)), options.out or csv.parent):
             print(picture)
     for model in options.diagram:
         picture = (options.out or Path()) / f"{file_name(model)}-diagram.png"
