@@ -56,7 +56,7 @@ class Dataset:
     Attributes:
         name: "mnist", "digits" or the name the user gave a file of other images; the column `dataset` of the results.
         origin: Where the arrays came from, in words.
-        notice: What the user must know about the choice of data, a paragraph, or "".
+        notice: That the digits took MNIST's place, and why, in a paragraph for any command; or "".
         x_train, x_test: uint8 (n, 28, 28, 1) in [0, 255].
         y_train, y_test: int64 (n,) in 0 .. 9.
     """
@@ -102,6 +102,11 @@ def load(choice: Choice) -> Dataset:
         UserError: if the file is absent, damaged, of another shape or type, or not MNIST (and no name was given for
             it); if "mnist" was asked for and can't be had; if the options contradict each other.
     """
+    if choice.dataset not in DATASETS:
+        raise UserError(
+            f"expected the images of {choice.dataset}, which come with no package; give their file with --data PATH "
+            f"--dataset-name {choice.dataset}, or other images with --dataset"
+        )
     path = choice.path
     if path is None and choice.dataset != "digits":
         path = os.environ.get(ENVIRONMENT_VARIABLE) or None
@@ -121,9 +126,8 @@ def load(choice: Choice) -> Dataset:
         if choice.dataset == "mnist":
             raise UserError(f"MNIST was found nowhere: {unavailable}. {HOW_TO_GET_MNIST}") from unavailable
         return _load_digits(
-            notice="Training on scikit-learn's small digits, not on MNIST, which could not be had: "
-            f"{unavailable}. The rows say dataset=digits and go to a CSV of their own; these accuracies can't be "
-            f"compared with any on MNIST. {HOW_TO_GET_MNIST}"
+            notice="Using scikit-learn's small digits, not MNIST, which could not be had: "
+            f"{unavailable}. Accuracies on them can't be compared with any on MNIST. {HOW_TO_GET_MNIST}"
         )
 
 

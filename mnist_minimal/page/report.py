@@ -33,7 +33,7 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
     Args:
         results: The folder with the studies' CSVs and, beside them, their JSON, histories and saved models.
         out: The page; what is there is replaced.
-        choice: The data set whose test images are shown.
+        choice: The data set whose test images are shown; "auto" is the one that the study shown was tested on.
         publications: What was published about the models.
 
     Returns:
@@ -104,7 +104,7 @@ def _networks(studies: "Sequence[StudySummary]", shown: "StudySummary", missing:
 
 
 def _digits(study: "StudySummary", choice: Choice, missing: list[str]) -> "list[Digit]":
-    """The test set and what the best run of a study makes of it; [] where another data set was found.
+    """The test set and what the best run of a study makes of it; [] where that can't be had, or is another's.
 
     Raises:
         UserError: if the saved model gets another number of images right than the study's CSV says.
@@ -114,7 +114,11 @@ def _digits(study: "StudySummary", choice: Choice, missing: list[str]) -> "list[
     from mnist_minimal.saving.saved_model import load
     from mnist_minimal.training.evaluation import probabilities
 
-    dataset = sets.load(choice)
+    try:
+        dataset = sets.load(choice.or_recorded(study.dataset))
+    except UserError as error:
+        missing.append(f"no digits are shown: {error}")
+        return []
     if dataset.name != study.dataset:
         missing.append(
             f"no digits are shown: {study.name} was tested on {study.dataset}, and the images found are of "

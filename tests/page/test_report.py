@@ -19,6 +19,7 @@ from mnist_minimal.page.report import write_report
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.report import main
 from mnist_minimal.study import ledger
+from tests.conftest import OFFLINE
 from tests.study.test_ledger import FAILED, TRIAL
 
 CORRECT = [9875, 9880, 9884, 9892, 9901]
@@ -359,6 +360,37 @@ def test_without_the_images_the_page_has_the_board_but_no_digits(csv):
     page = (csv.parent / "report.html").read_text(encoding="utf-8")
     assert "Draw a digit" in page
     assert "takes for others" not in page
+
+
+def test_without_mnist_the_digits_do_not_stand_in_for_it(csv, run_python):
+    from mnist_minimal.models import MODELS
+    from mnist_minimal.saving.saved_model import save
+
+    csv.with_suffix("").mkdir()
+    save(MODELS["sep997"](), csv.with_suffix("") / "4.h5")
+    done = run_python("-m", "mnist_minimal.report", "--results", csv.parent, **OFFLINE)
+    assert done.returncode == 0, done.stderr
+    assert "left out: no digits are shown: MNIST was found nowhere: Keras has no usable copy" in done.stderr
+    page = csv.with_name("report.html").read_text(encoding="utf-8")
+    assert "Draw a digit" in page
+    assert "takes for others" not in page
+
+
+def test_the_digits_of_a_study_on_the_digits_are_shown_unasked(tmp_path):
+    from mnist_minimal.data import sets
+    from mnist_minimal.models import MODELS
+    from mnist_minimal.saving.saved_model import save
+    from mnist_minimal.training.evaluation import evaluate
+
+    model, digits = MODELS["sep997"](), sets.load(Choice("digits"))
+    found = evaluate(model, digits.x_test, digits.y_test)
+    fields = {"dataset": "digits", "test_correct": found.correct, "test_size": found.size}
+    ledger.append(tmp_path / "sep997-digits.csv", replace(TRIAL, seed=4, **fields))
+    (tmp_path / "sep997-digits").mkdir()
+    save(model, tmp_path / "sep997-digits/4.h5")
+    missing = write_report(tmp_path, tmp_path / "report.html", Choice(), PUBLISHED)
+    assert all("curves" in line for line in missing), missing
+    assert "takes for others" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_weights_come_back_from_json_to_the_last_bit():
