@@ -40,7 +40,7 @@ def test_sep997_published(run_python, results):
     done = run_experiment(run_python, "sep997_published", *arguments)
     assert done.returncode == 0, done.stderr
     assert f"| {published.mean():.5f} | {published.std(ddof=1):.5f} |" in done.stdout
-    for part in ("ours less published", "Kolmogorov-Smirnov", "Hedges' g", "Our sd over", "would have an sd of"):
+    for part in ("ours minus published", "Kolmogorov-Smirnov", "Hedges' g", "Our sd over", "would have an sd of"):
         assert part in done.stdout
     assert f"{published.max():.5f} |" in done.stdout.splitlines()[-5]  # The best of as many trials as there are.
     assert matplotlib.image.imread(results / "both.png").std() > 0.05
