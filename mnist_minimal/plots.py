@@ -35,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(
                 "expected CSVs of trials in results/, found none; name one, or run mnist_minimal.trials first"
             )
+    for csv in studies:
+        if csv.suffix != ".csv":
+            raise UserError(
+                f"{csv}: expected the CSV of a study, found a name without .csv; name the file OUT/STUDY.csv"
+            )
     if options.out and options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out}: expected a folder for the pictures, found a file; name another with --out")
     if studies:
