@@ -1,6 +1,6 @@
 """How far the trainers are from each other after the same steps from the same weights: the tables of README.md.
 
-    python experiments/parity.py
+    python -m experiments.parity            (in the folder of the repository)
 
 It takes about five minutes, needs no MNIST, and prints Markdown. The first table compares the core with Keras in double
 precision, for every model: the largest difference of a probability, and the lengths of what all gradients and, after 20
@@ -11,18 +11,22 @@ second table compares both trainers with TensorFlow Addons' recorded course of s
 Dropout is off, since no two libraries draw the same.
 """
 
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from experiments.addons_oracle.course import TOLERANCES, TRAINERS, WEIGHT_DECAYS, found_course, recorded_course
+from experiments.oracles import (
+    after_steps,
+    chain,
+    gradients_in_double,
+    images,
+    in_double,
+    keras_gradients,
+    labels,
+    randomise,
+    without_dropout,
+)
 from mnist_minimal.models import MODELS
-from tests.training.test_addons_oracle import TOLERANCES, TRAINERS, WEIGHT_DECAYS, found_course, recorded_course
-from tests.training.test_core import chain, images, keras_gradients, labels, randomise, without_dropout
-from tests.training.test_parity import after_steps, gradients_in_double, in_double
 
 DRAWS, IMAGES = 5, 64
 

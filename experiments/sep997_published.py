@@ -12,7 +12,7 @@ https://github.com/JoshWarn/Parameter-Efficient-MNIST, as a file with one accura
 saved_accuracy; without --published, `sep997_published_saved_accuracy.csv` in the folder that MNIST_MINIMAL_REFERENCE
 names. Their figures: n = 223, mean 0.98761, sd 0.00105, 0.9842 to 0.9906.
 
-Expected, with n = 50 of ours: mean 0.98742, sd 0.00124, best 0.9895; ours less the published mean -0.00019 (95 %
+Expected, with n = 50 of ours: mean 0.98742, sd 0.00124, best 0.9895; ours minus the published mean -0.00019 (95 %
 interval -0.00057 to +0.00019, Welch, p = 0.32); Kolmogorov-Smirnov distance 0.109 (p = 0.56); a trial of ours above a
 published one with probability 0.47 (0.39 to 0.56); ratio of the sds 1.19 (0.90 to 1.73).
 """
@@ -65,7 +65,7 @@ def bests(ours: Sample, published: Sample) -> str:
     return (
         f"{markdown(rows)}\n\nThe estimate is the mean over all sets of k trials; an interval is given up to k = n/5, "
         f"beyond which too little is known of the highest accuracies. Our best of {n} is {best:.4f}; of the published "
-        f"ones, {n} drawn at random have a best of {found[1].mean[n - 1]:.5f} on the mean, and one of {best:.4f} or "
+        f"ones, {n} drawn at random have a best of {found[1].mean[n - 1]:.5f} on average, and one of {best:.4f} or "
         f"less with probability {share:.2f}."
     )
 

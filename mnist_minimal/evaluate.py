@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from mnist_minimal.analysis.tables import confusion_table
 from mnist_minimal.cli.options import add_arguments, from_arguments, model_name
@@ -11,6 +12,7 @@ from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.counting import trainable_parameters
 from mnist_minimal.models.lookup import OWN_FORM, builder
+from mnist_minimal.study.recorded import recorded_dataset
 from mnist_minimal.training.evaluation import evaluate
 
 
@@ -24,7 +26,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="MODEL",
         help=f"what the files hold (default: any of the published models): one of them, or {OWN_FORM}",
     )
-    add_arguments(parser)
+    add_arguments(parser, auto="what the study of the file was trained on, else MNIST")
     return parser.parse_args(arguments)
 
 
@@ -36,17 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mnist_minimal.saving.saved_model import load
 
     builders = {options.model: builder(options.model)} if options.model else MODELS
-    dataset = sets.load(from_arguments(options))
-    if dataset.notice:
-        print(dataset.notice, file=sys.stderr)
+    choices = [from_arguments(options).or_recorded(recorded_dataset(Path(file))) for file in options.files]
+    datasets = {choice: sets.load(choice) for choice in dict.fromkeys(choices)}
     status = 0
-    for file in options.files:
+    for file, choice in zip(options.files, choices, strict=True):
         try:
             model = load(file, builders)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 1
             continue
+        dataset = datasets[choice]
         found = evaluate(model, dataset.x_test, dataset.y_test)
         parameters = trainable_parameters(model)
         print(f"{file}: {model.name}, {parameters:,} parameters, on the test set of {dataset.name}")

@@ -35,10 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(
                 "expected CSVs of trials in results/, found none; name one, or run mnist_minimal.trials first"
             )
+    for csv in studies:
+        if csv.suffix != ".csv":
+            raise UserError(
+                f"{csv}: expected the CSV of a study, found a name without .csv; name the file OUT/STUDY.csv"
+            )
     if options.out and options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out}: expected a folder for the pictures, found a file; name another with --out")
+    if studies:
+        from mnist_minimal.analysis.summaries import read_study
     for csv in studies:
-        for picture in draw_study(Study.at(csv), options.out or csv.parent):
+        for picture in draw_study(read_study(Study.at(csv)), options.out or csv.parent):
             print(picture)
     for model in options.diagram:
         picture = (options.out or Path()) / f"{file_name(model)}-diagram.png"

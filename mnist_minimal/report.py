@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of the studies (default: results)"
     )
     parser.add_argument("--out", type=Path, metavar="PAGE", help="the page (default: report.html in that folder)")
-    add_arguments(parser)
+    add_arguments(parser, auto="what the study shown was tested on")
     options = parser.parse_args(arguments)
     from mnist_minimal.analysis.published import PUBLISHED
 

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with interruptible() as interrupted:
         dataset = sets.load(from_arguments(options))
         if dataset.notice:
-            print(dataset.notice)
+            print(f"{dataset.notice} The rows say dataset={dataset.name} and go to a CSV of their own.")
         study = Study.of(options.out, options.model, dataset.name, options.protocol)
         with owned(study):
             identity.check(study, data_facts(recipe, options.epochs, dataset))

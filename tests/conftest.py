@@ -16,6 +16,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 MNIST_PATH = os.environ.get(ENVIRONMENT_VARIABLE)
 REPOSITORY = Path(__file__).parent.parent
 
+# An environment in which Keras has no MNIST and can download none.
+OFFLINE = {"KERAS_HOME": "keras", "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+
 
 @pytest.fixture
 def mnist_path() -> str:

@@ -1,6 +1,7 @@
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 
 from mnist_minimal.analysis.tables import confusion_table
+from mnist_minimal.errors import UserError
 from mnist_minimal.evaluate import main
 from mnist_minimal.models import MODELS
 from mnist_minimal.saving.saved_model import save
+from mnist_minimal.study.recorded import recorded_dataset
 from mnist_minimal.training.evaluation import BATCH_SIZE, evaluate, probabilities
+from tests.conftest import OFFLINE
+from tests.study.test_ledger import TRIAL, append_row
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,70 @@ def test_each_file_in_turn_and_a_bad_one_in_one_line(model, tmp_path, monkeypatc
     counts = np.array([line.split()[1:] for line in first.strip().splitlines()[-10:]], int)
     assert counts.sum() == 297
     assert np.trace(counts) == int(correct)
+
+
+@pytest.fixture
+def study(model, tmp_path):
+    """Writes a study's table with one row, and its saved model."""
+
+    def write(name, **fields):
+        append_row(tmp_path / f"{name}.csv", replace(TRIAL, seed=3, **fields))
+        (tmp_path / name).mkdir()
+        save(model, tmp_path / name / "3.h5")
+        return tmp_path / name / "3.h5"
+
+    return write
+
+
+def test_without_mnist_no_model_is_judged_on_the_digits_unasked(study, run_python):
+    path = study("sep697")
+    refused = run_python("-m", "mnist_minimal.evaluate", path, **OFFLINE)
+    assert refused.returncode == 2
+    assert "accuracy" not in refused.stdout
+    line = refused.stderr.splitlines()[-1]  # TensorFlow greets before it.
+    assert line.startswith("error: MNIST was found nowhere: Keras has no usable copy")
+    assert "To use MNIST, give --data PATH (or set MNIST_MINIMAL_DATA)" in line
+    asked = run_python("-m", "mnist_minimal.evaluate", path, "--dataset", "digits", **OFFLINE)
+    assert asked.returncode == 0, asked.stderr
+    assert "on the test set of digits\n" in asked.stdout
+
+
+def test_a_model_of_a_study_on_the_digits_is_judged_on_them(study, run_python, tmp_path):
+    path = study("sep697-digits", dataset="digits", test_correct=290, test_size=297)
+    for folder, file in ((tmp_path, path), (path.parent, "3.h5"), (path.parent.parent, "sep697-digits/3.h5")):
+        program = (
+            f"import os; os.chdir({str(folder)!r}); from mnist_minimal.evaluate import main; main([{str(file)!r}])"
+        )
+        found = run_python("-c", program, **OFFLINE)
+        assert found.returncode == 0, found.stderr
+        assert f"{file}: sep697, 697 parameters, on the test set of digits\n" in found.stdout
+
+
+def test_each_file_is_judged_on_what_it_was_trained_on(study, capsys, monkeypatch, mnist_path):
+    monkeypatch.setenv("MNIST_MINIMAL_DATA", mnist_path)
+    files = [str(study("sep697-digits", dataset="digits", test_correct=290, test_size=297)), str(study("sep697"))]
+    assert main(files) == 0
+    assert re.findall(r"on the test set of (\w+)", capsys.readouterr().out) == ["digits", "mnist"]
+    assert main([*files, "--dataset", "mnist"]) == 0
+    assert re.findall(r"on the test set of (\w+)", capsys.readouterr().out) == ["mnist", "mnist"]
+
+
+def test_images_of_the_users_own_have_to_be_given(study):
+    path = study("sep697-fashion", dataset="fashion")
+    with pytest.raises(UserError, match=r"expected the images of fashion, .* --data PATH --dataset-name fashion"):
+        main([str(path)])
+
+
+def test_a_table_that_knows_nothing_of_a_file_says_nothing(study):
+    path = study("sep697-digits", dataset="digits", test_correct=290, test_size=297)
+    assert recorded_dataset(path) == "digits"
+    for other in (
+        path.with_name("4.h5"),
+        path.with_name("03.h5"),
+        path.parent / "3.keras",
+        path.parent.parent / "3.h5",
+    ):
+        assert recorded_dataset(other) is None
 
 
 def test_the_published_weights_score_what_was_published(mnist_path, run_python):

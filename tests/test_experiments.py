@@ -9,9 +9,8 @@ import pytest
 
 from mnist_minimal.analysis.statistics import spread
 from mnist_minimal.models import MODELS
-from mnist_minimal.study import ledger
 from tests.conftest import REPOSITORY
-from tests.study.test_ledger import TRIAL
+from tests.study.test_ledger import TRIAL, append_row
 
 
 def run_experiment(run_python, name, *arguments, **environment):
@@ -26,10 +25,10 @@ def results(tmp_path):
         last = round(rng.normal(0.987, 0.001), 4)
         best = round(last + 0.001, 4)
         trial = replace(TRIAL, seed=seed, saved_accuracy=last, best_accuracy=best, test_correct=round(best * 10_000))
-        ledger.append(tmp_path / "sep997.csv", trial)
+        append_row(tmp_path / "sep997.csv", trial)
     for seed, (held_out, correct) in enumerate([(0.989, 9860), (0.991, 9880), (0.990, 9870), (0.988, 9850)]):
         trial = replace(TRIAL, seed=seed, protocol="holdout", best_accuracy=held_out, test_correct=correct)
-        ledger.append(tmp_path / "sep997-holdout.csv", trial)
+        append_row(tmp_path / "sep997-holdout.csv", trial)
     return tmp_path
 
 
@@ -40,7 +39,7 @@ def test_sep997_published(run_python, results):
     done = run_experiment(run_python, "sep997_published", *arguments)
     assert done.returncode == 0, done.stderr
     assert f"| {published.mean():.5f} | {published.std(ddof=1):.5f} |" in done.stdout
-    for part in ("ours less published", "Kolmogorov-Smirnov", "Hedges' g", "Our sd over", "would have an sd of"):
+    for part in ("ours minus published", "Kolmogorov-Smirnov", "Hedges' g", "Our sd over", "would have an sd of"):
         assert part in done.stdout
     assert f"{published.max():.5f} |" in done.stdout.splitlines()[-5]  # The best of as many trials as there are.
     assert matplotlib.image.imread(results / "both.png").std() > 0.05
@@ -101,7 +100,7 @@ def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
         images.append(probabilities(model, digits.x_test).argmax(axis=1) == digits.y_test)
         correct, size = int(images[-1].sum()), len(digits.y_test)
         trial = replace(TRIAL, seed=seed, dataset="digits", test_correct=correct, test_size=size)
-        ledger.append(tmp_path / "sep997-digits.csv", trial)
+        append_row(tmp_path / "sep997-digits.csv", trial)
     done = run_experiment(run_python, "spread", tmp_path / "sep997-digits.csv", "--dataset", "digits")
     assert done.returncode == 0, done.stderr
     expected = spread(np.array(images))
@@ -113,8 +112,8 @@ def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
 
     # A row does not lead out of the folder of its study.
     (tmp_path / "sep997-digits").rename(tmp_path / "odd")
-    ledger.append(tmp_path / "odd.csv", replace(trial, seed=0, test_correct=0, weights="../../etc/passwd"))
-    ledger.append(tmp_path / "odd.csv", replace(trial, seed=1, test_correct=size, weights="/etc/passwd"))
+    append_row(tmp_path / "odd.csv", replace(trial, seed=0, test_correct=0, weights="../../etc/passwd"))
+    append_row(tmp_path / "odd.csv", replace(trial, seed=1, test_correct=size, weights="/etc/passwd"))
     refused = run_experiment(run_python, "spread", tmp_path / "odd.csv", "--dataset", "digits")
     assert refused.returncode == 2
     assert "expected a model with" in refused.stderr

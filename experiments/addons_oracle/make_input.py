@@ -2,7 +2,7 @@
 
     python experiments/addons_oracle/make_input.py        (in this project's environment; a few seconds)
 
-Once `input.npz` is written anew, `recorded.npz` no longer belongs to it: run `oracle.py` again, too.
+Once `input.npz` is written again, `recorded.npz` no longer belongs to it: run `oracle.py` again, too.
 
 The file holds no MNIST: its images are scikit-learn's embedded digits, scaled up. Its arrays are
 

@@ -10,7 +10,7 @@ TensorFlow Addons ended in May 2024 and does not import beside Keras 3, so this 
 
 --record takes 10 seconds and reads `input.npz`, which `make_input.py` writes and describes. Expected: with weight decay
 1e-6 a loss of 2.145539 at the first step and of 1.448948 at the last, with 1e-2 of 2.145539 and 2.207616.
-`tests/test_addons_oracle.py` holds this project's trainers against what was recorded.
+`tests/training/test_addons_oracle.py` holds this project's trainers against what was recorded.
 
 --time 100 takes 20 seconds. Expected on two shared cores of an AMD EPYC, in CPU seconds for the 468 steps of an epoch,
 mean and sd of n=5: 22.9 and 3.5 with ImageDataGenerator, 21.9 and 1.6 with arrays.

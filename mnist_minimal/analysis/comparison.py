@@ -5,9 +5,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mnist_minimal.analysis.samples import Sample
+
 if TYPE_CHECKING:
     from mnist_minimal.analysis.statistics import Estimate, MeanDifference, Superiority
-from mnist_minimal.analysis.samples import Sample
 
 
 def interval(estimate: "Estimate", form: str) -> str:
@@ -28,7 +29,7 @@ def compare_pairs(samples: Sequence[Sample]) -> list[str]:
     orders = [superiority(first.accuracies, second.accuracies) for first, second in pairs]
     of_means, of_orders = holm([mean.p_value for mean in means]), holm([order.p_value for order in orders])
     return [
-        f"{pair[0].name} less {pair[1].name}: "
+        f"{pair[0].name} minus {pair[1].name}: "
         + _say_means(pair, mean, of_mean, len(pairs))
         + " "
         + _say_order(pair, order, of_order, len(pairs))
@@ -73,8 +74,8 @@ def notes(samples: Sequence[Sample], mixed: Sequence[str]) -> list[str]:
     """What a reader must know besides the figures, a sentence each."""
     found = [f"Compared as asked although not alike: {'; '.join(mixed)}."] if mixed else []
     found += [
-        f"{sample.name}: {sample.stopped} trials were stopped early and have no accuracy here; what is said is of the "
-        "trials that went on."
+        f"{sample.name}: {sample.stopped} trials were stopped early and have no accuracy here; the share has bounds "
+        "that hold for them too, and all else is of the trials that went on."
         for sample in samples
         if sample.stopped
     ]

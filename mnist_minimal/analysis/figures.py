@@ -4,97 +4,42 @@ Every drawing function takes the axes to draw on, or makes its own, and returns 
 model diagram, which is Keras' own.
 """
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnist_minimal import files
-from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import Augmentation
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-import itertools
-import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
-
-from mnist_minimal.errors import plain
+from mnist_minimal.analysis.samples import TEST_SIZE, Sample
+from mnist_minimal.analysis.tables import MEASURE_NAMES
+from mnist_minimal.data.augmentation import augment, draw_changes
+from mnist_minimal.errors import UserError, plain
 from mnist_minimal.models.lookup import builder
-from mnist_minimal.study import identity, ledger
-from mnist_minimal.study.study import Study
+from mnist_minimal.recipes import Augmentation
+from mnist_minimal.study import ledger
+from mnist_minimal.study.history import read_history
 from mnist_minimal.trial import Trial
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-from mnist_minimal.analysis.samples import TEST_SIZE, Sample
-from mnist_minimal.analysis.summaries import median_trial
-from mnist_minimal.data.augmentation import augment, draw_changes
-from mnist_minimal.study.history import read_history
 
-
-def augmentation_grid(
-    images: np.ndarray, labels: np.ndarray, augmentation: Augmentation, seed: int, epochs: range
-) -> "Figure":
-    """Draws the first image of each class as it is, and beside it as it is in some epochs.
-
-    Args:
-        images: The training images, uint8 (n, side, side, 1).
-        labels: Integers (n,).
-        augmentation: What the recipe does.
-        seed: The trial's seed.
-        epochs: The epochs, counted from 0.
-    """
-    from matplotlib.figure import Figure
-
-    classes, shown = np.unique(labels, return_index=True)
-    columns = {"as it is": images[shown]}
-    for epoch in epochs:
-        changes = draw_changes(augmentation, seed, epoch, images)
-        columns[f"epoch {epoch + 1}"] = augment(images[shown], changes[shown], augmentation)
-    figure = Figure(figsize=(0.8 * len(columns), 0.8 * len(classes)), layout="constrained")
-    axes = figure.subplots(len(classes), len(columns), squeeze=False)
-    for column, (title, versions) in enumerate(columns.items()):
-        axes[0, column].set_title(title, fontsize="small")
-        for ax, version in zip(axes[:, column], versions, strict=True):
-            ax.imshow(version[..., 0], cmap="gray", vmin=0, vmax=255)
-            ax.set_axis_off()
-    return figure
-
-
-def draw_samples(samples: Sequence[Sample], measure: str, path: Path) -> None:
-    """Writes the histograms, with common bins, and the distribution functions of all samples as a PNG."""
-    from matplotlib.figure import Figure
-
-    from mnist_minimal.analysis import figures
-    from mnist_minimal.analysis.statistics import TARGET
-
-    accuracies = {sample.name: sample.accuracies for sample in samples}
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True)
-    figures.histogram(accuracies, max(sample.test_size or 0 for sample in samples) or TEST_SIZE, upper)
-    figures.ecdf(accuracies, TARGET, lower)
-    figure.suptitle(f"{measure} accuracy")
-    figures.save_figure(figure, path)
+    from mnist_minimal.analysis.summaries import StudySummary
 
 
 # The Okabe-Ito palette, which the colour-blind tell apart, without its yellow, which is lost on white. For print in
 # grey the lines and the hatches differ too. Samples take them in turn; 7 colours and 4 lines make 28 different pairs.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
-
 LINES = ("-", "--", "-.", ":")
-
 
 HATCHES = ("", "////", "....", "\\\\\\\\")
 
-
 MAX_BINS = 30
-
 
 # A longer name would leave no room for the picture.
 MAX_NAME = 60
@@ -121,22 +66,24 @@ def save_figure(figure: "Figure", path: Path) -> Path:
     return path
 
 
-def histogram(accuracies: Mapping[str, Sequence[float]], test_size: int, ax: "Axes | None" = None) -> "Axes":
+def histogram(accuracies: Mapping[str, Sequence[float]], images: int, ax: "Axes | None" = None) -> "Axes":
     """Draws how often each accuracy occurred; in shares where the samples differ in size.
 
-    An accuracy on `test_size` images is a whole multiple of 1/test_size. Each bin holds the same number of these
-    values, its edges halfway between two of them, so that no bin is fuller only because it covers more values. All
-    samples have the same bins.
+    An accuracy on so many images is a whole multiple of 1/images. Each bin holds the same number of these values, its
+    edges halfway between two of them, so that no bin is fuller only because it covers more values. All samples have the
+    same bins.
 
     Args:
         accuracies: Samples by name, each in [0, 1].
-        test_size: Number of images the accuracies were measured on; 10,000 for MNIST's test set.
+        images: Number of images the accuracies were measured on; the smallest where samples differ. 10,000 for MNIST's
+            test set.
         ax: Axes to draw on.
     """
     ax = ax or _new_axes()
-    counts = [round(accuracy * test_size) for sample in accuracies.values() for accuracy in sample]
-    width = max(1, math.ceil((max(counts) - min(counts) + 1) / MAX_BINS))
-    edges = [(edge - 0.5) / test_size for edge in range(min(counts) // width * width, max(counts) + width + 1, width)]
+    counts = [accuracy * images for sample in accuracies.values() for accuracy in sample]
+    low, high = math.floor(min(counts)), math.ceil(max(counts))
+    width = max(1, math.ceil((high - low + 1) / MAX_BINS))
+    edges = [(edge - 0.5) / images for edge in range(low // width * width, high + width + 1, width)]
     as_shares = len({len(sample) for sample in accuracies.values()}) > 1
     for (name, sample), (color, line, hatch) in zip(accuracies.items(), styles(), strict=False):
         ax.hist(
@@ -150,7 +97,7 @@ def histogram(accuracies: Mapping[str, Sequence[float]], test_size: int, ax: "Ax
             hatch=hatch,
             label=f"{label(name)}, n = {len(sample)}",
         )
-    ax.set_xlabel(f"accuracy (bins of {width}/{test_size:,})")
+    ax.set_xlabel(f"accuracy (bins of {width}/{images:,})")
     ax.set_ylabel("share of trials" if as_shares else "trials")
     ax.legend()
     return ax
@@ -289,11 +236,48 @@ def learning_rate(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "Axe
     return ax
 
 
-def _mark_learning_rate_steps(history: "pandas.DataFrame", ax: "Axes") -> None:
-    rates = history["learning_rate"]
-    steps = history["epoch"][rates < rates.shift()]
-    for number, epoch in enumerate(steps):
-        ax.axvline(epoch - 0.5, color="0.6", linestyle=":", label="learning rate steps down" if number == 0 else None)
+def augmentation_grid(
+    images: np.ndarray, labels: np.ndarray, augmentation: Augmentation, seed: int, epochs: range
+) -> "Figure":
+    """Draws the first image of each class as it is, and beside it as it is in some epochs.
+
+    Args:
+        images: The training images, uint8 (n, side, side, 1).
+        labels: Integers (n,).
+        augmentation: What the recipe does.
+        seed: The trial's seed.
+        epochs: The epochs, counted from 0.
+    """
+    from matplotlib.figure import Figure
+
+    classes, shown = np.unique(labels, return_index=True)
+    columns = {"as it is": images[shown]}
+    for epoch in epochs:
+        changes = draw_changes(augmentation, seed, epoch, images)
+        columns[f"epoch {epoch + 1}"] = augment(images[shown], changes[shown], augmentation)
+    figure = Figure(figsize=(0.8 * len(columns), 0.8 * len(classes)), layout="constrained")
+    axes = figure.subplots(len(classes), len(columns), squeeze=False)
+    for column, (title, versions) in enumerate(columns.items()):
+        axes[0, column].set_title(title, fontsize="small")
+        for ax, version in zip(axes[:, column], versions, strict=True):
+            ax.imshow(version[..., 0], cmap="gray", vmin=0, vmax=255)
+            ax.set_axis_off()
+    return figure
+
+
+def draw_samples(samples: Sequence[Sample], measure: str, path: Path) -> None:
+    """Writes the histograms, with common bins, and the distribution functions of all samples as a PNG."""
+    from matplotlib.figure import Figure
+
+    from mnist_minimal.analysis.statistics import TARGET
+
+    accuracies = {sample.name: sample.accuracies for sample in samples}
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    histogram(accuracies, min(sample.images or TEST_SIZE for sample in samples), upper)
+    ecdf(accuracies, TARGET, lower)
+    figure.suptitle(f"{measure} accuracy")
+    save_figure(figure, path)
 
 
 def model_diagram(model: str, path: Path) -> None:
@@ -321,8 +305,8 @@ def model_diagram(model: str, path: Path) -> None:
         ) from error
 
 
-def draw_study(study: Study, out: Path) -> list[Path]:
-    """Draws one study's distribution, and the training curves of its best and its median trial.
+def draw_study(study: "StudySummary", out: Path) -> list[Path]:
+    """Draws one study's distribution on the test set, and the training curves of its best and its median trial.
 
     Args:
         study: The study.
@@ -332,47 +316,42 @@ def draw_study(study: Study, out: Path) -> list[Path]:
         The pictures written: `<study>-distribution.png` and `<study>-curves.png`.
 
     Raises:
-        UserError: if the CSV has no finished trial.
+        UserError: if the history of one of the two trials can't be read, or a picture can't be written.
     """
     from matplotlib.figure import Figure
 
     from mnist_minimal.analysis.statistics import TARGET
+    from mnist_minimal.analysis.summaries import median_trial
 
-    trials = ledger.finished(ledger.read(study.csv))
-    if not trials:
-        found = "none in it" if study.csv.exists() else "no such file"
-        raise UserError(
-            f"{study.csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials "
-            "first, or name another"
-        )
-    first = trials[0]
-    accuracies = {
-        "saved accuracy": ledger.accuracies(trials, "saved"),
-        "best accuracy": ledger.accuracies(trials, "best"),
-    }
-    title = (
-        f"{label(first.model)} ({first.params} parameters) on {label(first.dataset)}, protocol {label(first.protocol)}"
-    )
-    if first.max_epochs < (identity.recipe_epochs(study) or 0):
-        title += f", cut at {first.max_epochs} epochs"
+    accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
+    title = f"{label(study.model)} ({study.params} parameters) on {label(study.dataset)}, protocol "
+    title += label(study.protocol) + (f", cut at {study.cut} epochs" if study.cut else "")
 
     figure = Figure(figsize=(7, 7), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
-    histogram(accuracies, first.test_size, upper)
+    histogram(accuracies, study.best.test_size, upper)
     ecdf(accuracies, TARGET, lower)
+    lower.set_xlabel("accuracy on the test set")
     figure.suptitle(title)
     pictures = [save_figure(figure, out / f"{study.name}-distribution.png")]
 
-    best = max(trials, key=lambda trial: (trial.best_accuracy or 0, -trial.seed))
-    shown = [best] if best == median_trial(trials) else [best, median_trial(trials)]
+    best, median = study.best, median_trial(study.trials)
+    shown = [best] if best == median else [best, median]
     figure = Figure(figsize=(6 * len(shown), 6), layout="constrained")
     for column, (name, trial) in enumerate(zip(("best", "median"), shown, strict=False)):
-        history = read_history(study.history(trial.seed))
+        history = read_history(study.paths.history(trial.seed))
         upper = figure.add_subplot(3, len(shown), (column + 1, column + 1 + len(shown)))
-        accuracy_curves(history, upper).set_title(f"{name} of {len(trials)} trials: seed {trial.seed}")
+        accuracy_curves(history, upper).set_title(f"{name} of {len(study.trials)} trials: seed {trial.seed}")
         learning_rate(history, figure.add_subplot(3, len(shown), column + 1 + 2 * len(shown), sharex=upper))
     figure.suptitle(title)
     return [*pictures, save_figure(figure, out / f"{study.name}-curves.png")]
+
+
+def _mark_learning_rate_steps(history: "pandas.DataFrame", ax: "Axes") -> None:
+    rates = history["learning_rate"]
+    steps = history["epoch"][rates < rates.shift()]
+    for number, epoch in enumerate(steps):
+        ax.axvline(epoch - 0.5, color="0.6", linestyle=":", label="learning rate steps down" if number == 0 else None)
 
 
 def _new_axes() -> "Axes":

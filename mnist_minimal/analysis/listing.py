@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mnist_minimal.analysis.objectives import censored, studied
+from mnist_minimal.analysis.objectives import studied
 from mnist_minimal.analysis.published import PUBLISHED
-from mnist_minimal.analysis.tables import markdown
+from mnist_minimal.analysis.tables import markdown, sd_cell, trial_count
 from mnist_minimal.models.counting import layer_table, trainable_parameters
 from mnist_minimal.recipes import RECIPES
 
@@ -43,6 +43,7 @@ def said(name: str, measure: str, results: Path) -> str:
     if not trials:
         return "no trial yet"
     found = summarize(ledger.accuracies(trials, measure))
+    n = f"n = {trial_count(found.n, stopped)}"
     if found.n == 1:
-        return f"one run{censored(stopped)}: {found.best:.4f}"
-    return f"n = {found.n}{censored(stopped)}, mean {found.mean:.5f}, sd {found.sd:.5f}, best run {found.best:.4f}"
+        return f"{n}: {found.best:.4f}"
+    return f"{n}, mean {found.mean:.5f}, sd {sd_cell(found)}, best run {found.best:.4f}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_minimal.analysis.published import OBJECTIVES, PARAMETERS, PUBLISHED, Objectives
-from mnist_minimal.analysis.tables import markdown
+from mnist_minimal.analysis.tables import MEASURE_NAMES, markdown, sd_cell, share_cell, share_count, trial_count
 from mnist_minimal.models.counting import trainable_parameters
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import ledger
@@ -16,8 +16,6 @@ from mnist_minimal.trial import STOPPED, Trial
 
 if TYPE_CHECKING:
     import keras
-
-MEASURE_NAMES = {"saved": "last epoch", "best": "best epoch", "test": "last epoch, test set"}
 
 
 @dataclass(frozen=True)
@@ -76,17 +74,20 @@ def check_accuracy(accuracies: Sequence[float], objectives: Objectives, stopped:
     Args:
         accuracies: Of all finished trials as `within` gives them, in [0, 1], at least one.
         objectives: What was wanted.
-        stopped: Number of trials that the recipe's rule stopped early, to be named beside the finished ones.
+        stopped: Number of trials that the recipe's rule stopped early.
     """
-    n, reached = len(accuracies), sum(accuracy >= objectives.accuracy for accuracy in accuracies)
+    from mnist_minimal.analysis.statistics import share_reaching
+
+    share = share_reaching(accuracies, objectives.accuracy, stopped)
     wanted = f"{objectives.accuracy:.4g} in {'any of' if objectives.measure == 'best' else 'the last of'} "
     wanted += f"{objectives.within_epochs} epochs"
-    if not reached:
+    found = f"reached by {share_count(share)}" + (f" ({stopped:,} stopped early)" if stopped else "")
+    if not share.reached:
         missing = objectives.accuracy - max(accuracies)
-        found = f"the best run has {max(accuracies):.4f}, {missing:.4f} less"
-        return Check(False, f"{wanted}: reached by none of {n}{censored(stopped)}; {found}")
-    lucky = ", one lucky run" if reached == 1 < n else ", the only run" if n == 1 else ""
-    return Check(True, f"{wanted}: reached by {reached} of {n}{censored(stopped)}{lucky}")
+        best = f"the best run has {max(accuracies):.4f}, {missing:.4f} less"
+        return Check(False, f"{wanted}: {found}; {best}")
+    lucky = ", the only run" if share.trials == 1 else ", one lucky run" if share.reached == 1 and not stopped else ""
+    return Check(True, f"{wanted}: {found}{lucky}")
 
 
 def studied(model: str, results: Path) -> tuple[Study, list[Trial], int]:
@@ -94,11 +95,6 @@ def studied(model: str, results: Path) -> tuple[Study, list[Trial], int]:
     study = Study.of(results, model, "mnist", "source")
     trials = ledger.read(study.csv)
     return study, ledger.finished(trials), sum(trial.status == STOPPED for trial in trials)
-
-
-def censored(stopped: int) -> str:
-    """What to add to a number of finished trials where others were stopped early, or ""."""
-    return f" (and {stopped} stopped early)" if stopped else ""
 
 
 def check(model: str, results: Path) -> list[Check]:
@@ -132,7 +128,7 @@ def comparison(models: Sequence[str], results: Path) -> str:
     Each compares the accuracy that was published: the last epoch's, the best epoch's on the test set, or the kept
     weights'.
     """
-    from mnist_minimal.analysis.statistics import summarize
+    from mnist_minimal.analysis.statistics import share_reaching, summarize
 
     rows = [
         (
@@ -161,17 +157,16 @@ def comparison(models: Sequence[str], results: Path) -> str:
             continue
         ours = summarize(ledger.accuracies(trials, found[0].measure))
         counted = [within(trial, objectives, study.history(trial.seed)) for trial in trials]
-        reached = summarize(counted, objectives.accuracy)
         rows.append(
             (
                 *name,
                 MEASURE_NAMES[found[0].measure],
-                f"{ours.n}{censored(stopped)}",
+                trial_count(ours.n, stopped),
                 f"{ours.mean:.5f}",
-                f"{ours.sd:.5f}" if ours.n > 1 else "-",
+                sd_cell(ours),
                 f"{ours.best:.4f}",
                 target,
-                f"{reached.reached} of {reached.n} ({reached.reached_low:.0%} to {reached.reached_high:.0%})",
+                share_cell(share_reaching(counted, objectives.accuracy, stopped)),
             )
         )
     return markdown(rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_minimal import files
+from mnist_minimal.analysis.monitored import images, validation_share
 from mnist_minimal.errors import UserError
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.study import Study
@@ -31,7 +32,7 @@ class Sample:
         accuracies: One or more, each in [0, 1].
         failed: Number of seeds that failed and have not finished since.
         stopped: Number of seeds that were stopped early and have no accuracy: they are censored.
-        test_size: Number of test images; None where that isn't known.
+        images: Number of images that the accuracies are of; None where that isn't known.
         conditions: What must be alike in all studies; empty where nothing is known.
         training: What must be alike in studies of one model, by model: the cap on the epochs and the recipe.
     """
@@ -40,7 +41,7 @@ class Sample:
     accuracies: list[float]
     failed: int = 0
     stopped: int = 0
-    test_size: int | None = None
+    images: int | None = None
     conditions: dict[str, Any] = field(default_factory=dict)
     training: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -98,24 +99,24 @@ def _study(path: Path, measure: str, name: str) -> Sample:
         ledger.accuracies(done, measure),
         failed=len(failed - stopped),
         stopped=len(stopped),
-        test_size=max((trial.test_size for trial in done), default=None),
+        images=images(Study.at(path), done[0], measure) if done else None,
         conditions={
             "data set": _values(trial.dataset for trial in done),
             "test images": _values(trial.test_size for trial in done),
             "protocol": _values(trial.protocol for trial in done),
-            **({} if measure == "test" else {"share of the training set monitored": _monitored(path)}),
+            **({} if measure == "test" else {"share of the training set monitored": _monitored(path, done)}),
         },
         training={model: _training(path, done, model) for model in {trial.model for trial in done}},
     )
 
 
-def _values(values: Iterable[str | int]) -> str:
+def _values(values: Iterable[str | float]) -> str:
     return " and ".join(sorted({str(value) for value in values}))
 
 
-def _monitored(path: Path) -> str:
-    """The share of the training set that a recipe monitors in place of the test set, where the JSON tells."""
-    return str(_recipe(path).get("recipe.validation_share", 0.0))
+def _monitored(path: Path, trials: Sequence[Trial]) -> str:
+    """The share of the training set that the recipe monitors in place of the test set; 0.0 where nothing tells."""
+    return _values(float(validation_share(Study.at(path), trial.model) or 0) for trial in trials)
 
 
 def _recipe(path: Path) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def _plain_accuracies(path: Path, lines: Sequence[str], column: str) -> list[flo
     try:
         rows = [(number, row) for number, row in enumerate(csv.reader(lines), start=1) if row]
     except csv.Error as error:
-        raise UserError(f"{path}: expected a CSV, found text that is none ({error}); mend the file") from error
+        raise UserError(f"{path}: expected a CSV, found text that is none ({error}); fix the file") from error
     index = 0
     if rows and not _is_number(rows[0][1][0]):
         if column not in rows[0][1]:
@@ -160,7 +161,7 @@ def _plain_accuracies(path: Path, lines: Sequence[str], column: str) -> list[flo
     for number, row in rows:
         text = row[index] if index < len(row) else ""
         if not _is_number(text) or not 0 <= float(text) <= 1:
-            raise UserError(f"{path}, line {number}: expected an accuracy in [0, 1], found {text!r}; mend the line")
+            raise UserError(f"{path}, line {number}: expected an accuracy in [0, 1], found {text!r}; fix the line")
         accuracies.append(float(text))
     return accuracies
 

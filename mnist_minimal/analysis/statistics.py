@@ -17,6 +17,15 @@ RESAMPLES = 9_999
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a sample of accuracies says.
 
@@ -26,8 +35,6 @@ class Summary:
         sd: Their standard deviation (n - 1 in the denominator); NaN for n = 1.
         low, high: 95 % interval of the mean by Student's t; NaN for n = 1.
         best: The highest.
-        reached: How many are at or above the target.
-        reached_low, reached_high: 95 % Wilson score interval of the share that reaches the target, in [0, 1].
     """
 
     n: int
@@ -36,12 +43,9 @@ class Summary:
     low: float
     high: float
     best: float
-    reached: int
-    reached_low: float
-    reached_high: float
 
 
-def summarize(accuracies: Sequence[float] | np.ndarray, target: float = TARGET) -> Summary:
+def summarize(accuracies: Sequence[float] | np.ndarray) -> Summary:
     """Summarizes at least one accuracy, each in [0, 1].
 
     Raises:
@@ -55,28 +59,65 @@ def summarize(accuracies: Sequence[float] | np.ndarray, target: float = TARGET) 
         sd = float(sample.std(ddof=1))
         margin = float(stats.t.ppf(0.975, sample.size - 1)) * sd / sample.size**0.5
         low, high = mean - margin, mean + margin
-    reached = int((sample >= target).sum())
-    share = stats.binomtest(reached, sample.size).proportion_ci(method="wilson")
-    return Summary(
-        n=sample.size,
-        mean=mean,
-        sd=sd,
-        low=low,
-        high=high,
-        best=float(sample.max()),
-        reached=reached,
-        reached_low=float(share.low),
-        reached_high=float(share.high),
-    )
+    return Summary(n=sample.size, mean=mean, sd=sd, low=low, high=high, best=float(sample.max()))
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval."""
+class Share:
+    """The share of trials that reach a target, some of which may have been stopped early.
 
-    value: float
+    What a stopped trial would have come to is not known: none of them might have reached the target, or all. So the
+    share among the trials is one between reached / trials and (reached + stopped) / trials.
+
+    Attributes:
+        reached: How many of the finished trials are at or above the target.
+        stopped: How many trials were stopped early.
+        trials: How many were finished or stopped.
+        low, high: 95 % interval of the share, in [0, 1]: the lower end of Wilson's score interval where none of the
+            stopped trials counts as one that reaches the target, and the upper end where all do.
+    """
+
+    reached: int
+    stopped: int
+    trials: int
     low: float
     high: float
+
+
+def share_reaching(accuracies: Sequence[float] | np.ndarray, target: float = TARGET, stopped: int = 0) -> Share:
+    """How many trials reach a target.
+
+    Args:
+        accuracies: Those of the finished trials, each in [0, 1].
+        target: The accuracy to reach.
+        stopped: Number of trials that were stopped early, whose accuracies are not known.
+
+    Raises:
+        ValueError: if there is no trial.
+    """
+    sample = np.asarray(accuracies, dtype=float)
+    reached, trials = int((sample >= target).sum()), sample.size + stopped
+    if not trials:
+        raise ValueError("expected at least one trial, found none")
+    low, high = (
+        stats.binomtest(number, trials).proportion_ci(method="wilson") for number in (reached, reached + stopped)
+    )
+    return Share(reached, stopped, trials, low=float(low.low), high=float(high.high))
+
+
+def chance_by_first_success(trials: int) -> Estimate:
+    """The chance of a trial to succeed, where trials went on until one did: their number is geometrically distributed.
+
+    The value is the maximum-likelihood estimate, 1 / trials. The interval holds the chances by which neither so few nor
+    so many trials are among the rarest 2.5 % of outcomes; it is exact, as Clopper and Pearson's is for a number of
+    trials fixed beforehand.
+
+    Args:
+        trials: Number of trials, the successful one, the last, among them.
+    """
+    # So many trials or more: (1 - p)^(trials - 1) = .025. So many or fewer: 1 - (1 - p)^trials = .025.
+    high = 1 - 0.025 ** (1 / (trials - 1)) if trials > 1 else 1.0
+    return Estimate(1 / trials, low=1 - 0.975 ** (1 / trials), high=high)
 
 
 @dataclass(frozen=True)
@@ -84,7 +125,7 @@ class MeanDifference:
     """What Welch's t test says of two samples' means.
 
     Attributes:
-        difference: The first mean less the second.
+        difference: The first mean minus the second.
         p_value: Two-sided p-value of equal means.
         detectable: The true difference that samples of these sizes and sds would show at p < .05 four times in five.
     """
@@ -137,7 +178,7 @@ def _moments(accuracies: Sequence[float]) -> Moments:
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """The mean of first less second, pair by pair, with Student's interval; of two pairs or more."""
+    """The mean of first minus second, pair by pair, with Student's interval; of two pairs or more."""
     differences = summarize(np.asarray(first, dtype=float) - np.asarray(second, dtype=float))
     return Estimate(differences.mean, differences.low, differences.high)
 
@@ -315,7 +356,7 @@ def chance_of_best_at_most(accuracies: Sequence[float], k: int, accuracy: float)
 
 
 def binomial_sd(accuracy: float, size: int) -> float:
-    """The sd of one network's measured accuracy over test sets of `size` images drawn anew: sqrt(p (1 - p) / size).
+    """The sd of one network's measured accuracy over fresh test sets of `size` images: sqrt(p (1 - p) / size).
 
     It says how well one test set measures one network. It is no part of the spread between trials that are all tested
     on the same images: those images, easy or hard, are the same for all of them; see `spread`.

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_minimal.analysis.monitored import monitors_test_set
 from mnist_minimal.analysis.published import Publication
-from mnist_minimal.analysis.statistics import Summary, summarize
+from mnist_minimal.analysis.statistics import TARGET, Share, Summary, share_reaching, summarize
 from mnist_minimal.errors import UserError, plain
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import FAILED, STOPPED, Trial
-
-# What the accuracies that the ledger has of a trial are called on the page.
-NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept weights"}
 
 
 @dataclass(frozen=True)
@@ -21,28 +19,26 @@ class StudySummary:
     """One study and what it says.
 
     Attributes:
-        study: Where its files lie.
+        paths: Where its files lie.
         trials: The finished trials, at least one.
         stopped: Those that a rule of the recipe ended early. Their accuracies are not known: they are censored.
         failed: The failed ones whose seeds came to no other end later.
         kept: Of the accuracies on the test set of the weights that were kept: the best epoch's on the monitored images
             where the recipe restores them, else the last epoch's.
-        versions: What the study was begun with, by name; {} where its JSON does not say.
         cut: The cap on the epochs where it is lower than the recipe's, else None.
     """
 
-    study: Study
+    paths: Study
     trials: list[Trial]
     stopped: list[Trial]
     failed: list[Trial]
     kept: Summary
-    versions: dict[str, str]
     cut: int | None
 
     @property
     def name(self) -> str:
         """The study's name."""
-        return self.study.name
+        return self.paths.name
 
     @property
     def model(self) -> str:
@@ -77,9 +73,7 @@ class StudySummary:
         Where the test set is monitored these are the last and the best epoch's, one of which is the kept weights' too.
         Where other images are, or nothing is known of the recipe, only the kept weights' is on the test set.
         """
-        recipe = RECIPES.get(self.model)
-        monitored = recipe is not None and self.protocol == "source" and recipe.validation_share == 0
-        return ("saved", "best") if monitored else ("test",)
+        return ("saved", "best") if monitors_test_set(self.paths, self.trials[0]) else ("test",)
 
     @property
     def kept_epoch(self) -> int | None:
@@ -97,6 +91,40 @@ class StudySummary:
         """One accuracy of each finished trial, by "test" or one of `measures`."""
         return ledger.accuracies(self.trials, measure)
 
+    def share(self, measure: str = "test", target: float = TARGET) -> Share:
+        """The share of the trials that reach an accuracy, those that were stopped early among them."""
+        return share_reaching(self.accuracies(measure), target, len(self.stopped))
+
+    def versions(self) -> dict[str, str]:
+        """What the study was begun with, by name; {} where its JSON does not say.
+
+        Raises:
+            UserError: if the JSON is damaged.
+        """
+        versions = identity.read(self.paths).get("versions", {})
+        if not isinstance(versions, dict):
+            raise UserError(
+                f"{self.paths.json}: expected the versions that the study was begun with, found "
+                f"{plain(str(versions), 100)}; restore or remove the file"
+            )
+        return {str(name): str(version) for name, version in versions.items()}
+
+
+def read_study(study: Study) -> StudySummary:
+    """One study.
+
+    Raises:
+        UserError: if it has no finished trial, or its CSV is damaged.
+    """
+    trials = ledger.read(study.csv)
+    if not ledger.finished(trials):
+        found = "none in it" if study.csv.exists() else "no such file"
+        raise UserError(
+            f"{study.csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials "
+            "first, or name another"
+        )
+    return _summary(study, trials)
+
 
 def find_studies(folder: Path) -> list[StudySummary]:
     """The studies with a finished trial whose CSVs lie in a folder, by number of parameters, then by name.
@@ -106,23 +134,23 @@ def find_studies(folder: Path) -> list[StudySummary]:
     Raises:
         UserError: if there is no such study, or a CSV of trials is damaged.
     """
-    studies = [csv for csv in sorted(folder.glob("*.csv")) if ledger.is_ledger(csv)]
-    found = [_summary(Study.at(csv), trials) for csv in studies if ledger.finished(trials := ledger.read(csv))]
+    tables = [csv for csv in sorted(folder.glob("*.csv")) if ledger.is_ledger(csv)]
+    found = [_summary(Study.at(csv), trials) for csv in tables if ledger.finished(trials := ledger.read(csv))]
     if not found:
         raise UserError(
             f"{folder}: expected CSVs with finished trials, found none; run mnist_minimal.trials first, or name the "
             "folder with --results"
         )
-    return sorted(found, key=lambda finding: (finding.params, finding.name))
+    return sorted(found, key=lambda summary: (summary.params, summary.name))
 
 
-def highlighted(findings: Sequence[StudySummary]) -> StudySummary:
+def highlighted(summaries: Sequence[StudySummary]) -> StudySummary:
     """The study to look at closely: the one with the most trials, of several the smallest network's.
 
     Studies that are comparable with what was published come before others.
     """
-    candidates = [finding for finding in findings if finding.comparable] or list(findings)
-    return max(candidates, key=lambda finding: (len(finding.trials), -finding.params))
+    candidates = [summary for summary in summaries if summary.comparable] or list(summaries)
+    return max(candidates, key=lambda summary: (len(summary.trials), -summary.params))
 
 
 def compared(model: str, publications: Sequence[Publication]) -> list[Publication]:
@@ -131,9 +159,9 @@ def compared(model: str, publications: Sequence[Publication]) -> list[Publicatio
     return [publication for publication in found if publication.measure == found[0].measure]
 
 
-def compared_measure(finding: StudySummary, publications: Sequence[Publication]) -> str:
+def compared_measure(summary: StudySummary, publications: Sequence[Publication]) -> str:
     """Which accuracy of a study stands beside what was published; "test" where nothing was."""
-    return next((publication.measure for publication in compared(finding.model, publications)), "test")
+    return next((publication.measure for publication in compared(summary.model, publications)), "test")
 
 
 def _summary(study: Study, trials: list[Trial]) -> StudySummary:
@@ -147,24 +175,13 @@ def _summary(study: Study, trials: list[Trial]) -> StudySummary:
     # Of a seed that failed several times only the last failure: it was one trial.
     failed = {trial.seed: trial for trial in trials if trial.status == FAILED}
     return StudySummary(
-        study=study,
+        paths=study,
         trials=finished,
         stopped=[trial for seed, trial in stopped.items() if seed not in ended],
         failed=[trial for seed, trial in failed.items() if seed not in ended | stopped.keys()],
         kept=summarize(ledger.accuracies(finished, "test")),
-        versions=_versions(study),
         cut=first.max_epochs if first.max_epochs < full else None,
     )
-
-
-def _versions(study: Study) -> dict[str, str]:
-    versions = identity.read(study).get("versions", {})
-    if not isinstance(versions, dict):
-        raise UserError(
-            f"{study.json}: expected the versions that the study was begun with, found "
-            f"{plain(str(versions), 100)}; restore or remove the file"
-        )
-    return {str(name): str(version) for name, version in versions.items()}
 
 
 def median_trial(trials: Sequence[Trial]) -> Trial:

@@ -1,14 +1,21 @@
-"""Tables as text: Markdown, a model's layers, a confusion matrix, the accuracies of studies."""
+"""Tables as text: a model's layers, a confusion matrix, the accuracies of studies; and how they put their figures."""
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
 from typing import TYPE_CHECKING
 
 from mnist_minimal.analysis.samples import Sample
 from mnist_minimal.models.counting import LayerRow
+from mnist_minimal.study import ledger
+from mnist_minimal.trial import Trial
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mnist_minimal.analysis.statistics import Share, Summary
+
+# What the accuracies that the ledger has of a trial are called.
+MEASURE_NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept weights"}
 
 
 def layer_lines(rows: Sequence[LayerRow]) -> str:
@@ -60,7 +67,7 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def sample_table(samples: Sequence[Sample], title: str) -> str:
     """n, mean, sd, interval, best and share at 99 % of every sample, as Markdown; the title heads the names."""
-    from mnist_minimal.analysis.statistics import TARGET, summarize
+    from mnist_minimal.analysis.statistics import TARGET, share_reaching, summarize
 
     reached = f"at least {TARGET:.0%} (95 % interval)"
     head = [title, "n", "failed", "stopped early", "mean", "sd", "95 % interval of the mean", "best"]
@@ -74,14 +81,93 @@ def sample_table(samples: Sequence[Sample], title: str) -> str:
                 str(sample.failed),
                 str(sample.stopped),
                 f"{found.mean:.5f}",
-                f"{found.sd:.5f}" if found.n > 1 else "-",
+                sd_cell(found),
                 f"{found.low:.5f} to {found.high:.5f}" if found.n > 1 else "-",
                 f"{found.best:.4f}",
-                f"{found.reached} of {found.n} ({found.reached_low:.0%} to {found.reached_high:.0%})",
+                share_cell(share_reaching(sample.accuracies, stopped=sample.stopped)),
             ]
         )
     return markdown(rows)
 
 
-def study_table(trials, *, until=None):  # placeholder until merged
-    return ""
+def study_table(trials: Sequence[Trial], *, until: float | None = None) -> str:
+    """What the trials of one study came to, as lines of text: a table, and under it what a reader must know.
+
+    The table has n, mean, sd, the 95 % interval of the mean, best, and the share at 99 %, of the saved, the best and
+    the test accuracies of the finished trials.
+
+    Args:
+        trials: The rows of a study in the order of its CSV, failed trials and those stopped early among them.
+        until: The accuracy at whose first trial the job was to stop, if it was. The number of trials is then no sample
+            size fixed beforehand, and has no Wilson interval: said is how many trials it took instead.
+
+    Returns:
+        The lines without a line end at the end; "" where no trial is finished.
+    """
+    from mnist_minimal.analysis.statistics import TARGET, share_reaching, summarize
+
+    finished = ledger.finished(trials)
+    if not finished:
+        return ""
+    stopped = len(ledger.done(trials)) - len(finished)
+    target = f"at least {TARGET:.0%}"
+    head = f"{'':16}{'n':>4}  {'mean':>8}  {'sd':>8}  {'95 % interval':>18}  {'best':>7}  {target}"
+    lines = [head if until else f"{head} (95 %)"]
+    for measure in ledger.MEASURES:
+        accuracies = ledger.accuracies(finished, measure)
+        found, share = summarize(accuracies), share_reaching(accuracies, stopped=stopped)
+        interval = f"{found.low:.5f} .. {found.high:.5f}" if found.n > 1 else "-"
+        lines.append(
+            f"{f'{measure} accuracy':16}{found.n:>4}  {found.mean:.6f}  {sd_cell(found):>8}  {interval:>18}  "
+            f"{found.best:>7.4f}  {share_count(share) if until else share_cell(share)}"
+        )
+    if stopped:
+        lines.append(
+            f"Trials stopped early by the median stopping rule: {stopped}. A share is of them too; whether they would "
+            "have reached it is not known, so that it lies between two bounds. All other figures are of the finished "
+            "trials alone, which were the better ones at the epoch of the rule."
+        )
+    if until:
+        lines.append(_search(ledger.done(trials), until))
+    return "\n".join(lines)
+
+
+def _search(trials: Sequence[Trial], until: float) -> str:
+    """How many trials it took to reach an accuracy, and what that says of the chance of one."""
+    from mnist_minimal.analysis.statistics import chance_by_first_success
+
+    tries = next((place for place, trial in enumerate(trials, 1) if (trial.best_accuracy or 0) >= until), None)
+    if tries is None:
+        return f"None of the {len(trials)} trials reached {until:g}."
+    chance = chance_by_first_success(tries)
+    return (
+        f"{until:g} was first reached by seed {trials[tries - 1].seed}, trial number {tries}. The search was to end "
+        f"there, so that a share of its trials would be too high; that it took {tries} puts the chance of a trial "
+        f"between {chance.low:.1%} and {chance.high:.1%} (95 %, geometric distribution)."
+    )
+
+
+def sd_cell(summary: "Summary") -> str:
+    """A sample's sd as tables have it, "-" for a single accuracy."""
+    return "-" if math.isnan(summary.sd) else f"{summary.sd:.5f}"
+
+
+def trial_count(finished: int, stopped: int) -> str:
+    """A number of finished trials, and of those stopped early where there are any: "5 (and 3 stopped early)"."""
+    return f"{finished:,} (and {stopped:,} stopped early)" if stopped else f"{finished:,}"
+
+
+def share_count(share: "Share") -> str:
+    """How many of how many trials reach a target: "2 of 5", or "2 to 5 of 8" where 3 were stopped early."""
+    most = f" to {share.reached + share.stopped:,}" if share.stopped else ""
+    return f"{share.reached:,}{most} of {share.trials:,}"
+
+
+def share_interval(share: "Share") -> str:
+    """The 95 % interval of a share: "4% to 62%"."""
+    return f"{share.low:.0%} to {share.high:.0%}"
+
+
+def share_cell(share: "Share") -> str:
+    """A share and its 95 % interval as tables have it: "1 of 5 (4% to 62%)"."""
+    return f"{share_count(share)} ({share_interval(share)})"

@@ -7,14 +7,16 @@ from mnist_minimal.models.lookup import OWN, OWN_FORM
 from mnist_minimal.recipes import RECIPES
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of `Choice` to a command."""
+def add_arguments(
+    parser: argparse.ArgumentParser, auto: str = "MNIST where it can be had, else scikit-learn's digits"
+) -> None:
+    """Adds the options of `Choice` to a command; `auto` says what the command makes of `--dataset auto`."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--dataset",
         choices=DATASETS,
         default="auto",
-        help="auto: MNIST where it can be had, else scikit-learn's digits (default: %(default)s)",
+        help=f"auto: {auto} (default: %(default)s)",
     )
     group.add_argument(
         "--data",

@@ -13,7 +13,8 @@ class Choice:
     """The user's choice of data set: the options `--dataset`, `--data` and `--dataset-name`.
 
     Attributes:
-        dataset: "auto", "mnist" or "digits".
+        dataset: "auto", "mnist" or "digits"; or the name of other images that a study recorded, which `sets.load` does
+            not have.
         path: An .npz in the layout of `keras.datasets.mnist`, or a folder of the four idx files, gzipped or not. Where
             it is None, the environment variable MNIST_MINIMAL_DATA takes its place.
         name: A name for images that are not MNIST, or None.
@@ -22,3 +23,13 @@ class Choice:
     dataset: str = "auto"
     path: str | None = None
     name: str | None = None
+
+    def or_recorded(self, dataset: str | None) -> "Choice":
+        """The choice of data for a trained model: where "auto" leaves it open, what the model was trained on.
+
+        Args:
+            dataset: The column `dataset` of the model's trial; None where nothing is known, and MNIST is meant.
+        """
+        if self.dataset != "auto" or self.path is not None or self.name is not None:
+            return self
+        return Choice(dataset or "mnist")

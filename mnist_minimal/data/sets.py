@@ -42,6 +42,10 @@ MAX_BYTES = 500_000_000
 DOWNLOAD_TIMEOUT_SECONDS = 20
 
 
+# Sizes of the training sets that everybody has.
+TRAINING_IMAGES = {"mnist": 60_000, "digits": 1_500}
+
+
 # Names that a file of other images may not take: they have a meaning of their own in `--dataset` or in a study's name.
 RESERVED_NAMES = {*DATASETS, "holdout"}
 
@@ -53,7 +57,7 @@ class Dataset:
     Attributes:
         name: "mnist", "digits" or the name the user gave a file of other images; the column `dataset` of the results.
         origin: Where the arrays came from, in words.
-        notice: What the user must know about the choice of data, a paragraph, or "".
+        notice: That the digits took MNIST's place, and why, in a paragraph for any command; or "".
         x_train, x_test: uint8 (n, 28, 28, 1) in [0, 255].
         y_train, y_test: int64 (n,) in 0 .. 9.
     """
@@ -99,6 +103,11 @@ def load(choice: Choice) -> Dataset:
         UserError: if the file is absent, damaged, of another shape or type, or not MNIST (and no name was given for
             it); if "mnist" was asked for and can't be had; if the options contradict each other.
     """
+    if choice.dataset not in DATASETS:
+        raise UserError(
+            f"expected the images of {choice.dataset}, which come with no package; give their file with --data PATH "
+            f"--dataset-name {choice.dataset}, or other images with --dataset"
+        )
     path = choice.path
     if path is None and choice.dataset != "digits":
         path = os.environ.get(ENVIRONMENT_VARIABLE) or None
@@ -118,9 +127,8 @@ def load(choice: Choice) -> Dataset:
         if choice.dataset == "mnist":
             raise UserError(f"MNIST was found nowhere: {unavailable}. {HOW_TO_GET_MNIST}") from unavailable
         return _load_digits(
-            notice="Training on scikit-learn's small digits, not on MNIST, which could not be had: "
-            f"{unavailable}. The rows say dataset=digits and go to a CSV of their own; these accuracies can't be "
-            f"compared with any on MNIST. {HOW_TO_GET_MNIST}"
+            notice="Using scikit-learn's small digits, not MNIST, which could not be had: "
+            f"{unavailable}. Accuracies on them can't be compared with any on MNIST. {HOW_TO_GET_MNIST}"
         )
 
 
@@ -153,12 +161,8 @@ def split(dataset: Dataset, protocol: str, validation_share: float = 0.0) -> Spl
     if protocol not in ("source", "holdout"):
         raise ValueError(f"expected the protocol 'source' or 'holdout', found {protocol!r}")
     x_val, y_val = dataset.x_test, dataset.y_test
-    kept = images = len(dataset.x_train)
-    if validation_share:
-        kept = int(images * (1 - validation_share))  # As Keras' `validation_split` rounds.
-    elif protocol == "holdout":
-        kept = images - images // 12
-    if kept < images:
+    kept = len(dataset.x_train) - held_out(len(dataset.x_train), protocol, validation_share)
+    if kept < len(dataset.x_train):
         x_val, y_val = dataset.x_train[kept:], dataset.y_train[kept:]
     return Splits(
         dataset.name,
@@ -170,6 +174,19 @@ def split(dataset: Dataset, protocol: str, validation_share: float = 0.0) -> Spl
         dataset.x_test,
         dataset.y_test,
     )
+
+
+def held_out(images: int, protocol: str, validation_share: float = 0.0) -> int:
+    """How many images at the end of a training set `split` takes off it to monitor; 0 where it monitors the test set.
+
+    Args:
+        images: Size of the training set.
+        protocol: "source" or "holdout".
+        validation_share: `Recipe.validation_share`, in [0, 1).
+    """
+    if validation_share:
+        return images - int(images * (1 - validation_share))  # As Keras' `validation_split` rounds.
+    return images // 12 if protocol == "holdout" else 0
 
 
 class MnistUnavailableError(Exception):

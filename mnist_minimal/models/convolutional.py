@@ -1,7 +1,7 @@
 """Networks of plain convolutions with batch normalisation, 3,762 to 18,242 parameters.
 
-Their sources, which `mnist_minimal.recipes` cites, use PyTorch. What its layers do unasked is done here too: the initial
-weights and the batch normalisation. Every model takes raw pixels, float32 (batch, 28, 28, 1) in [0, 255], normalises
+Their sources, which `mnist_minimal.recipes` cites, use PyTorch. What its layers do unasked is done here too: initial
+weights and batch normalisation. Every model takes raw pixels, float32 (batch, 28, 28, 1) in [0, 255], normalises
 them in its first layer, and returns class probabilities, float32 (batch, 10); it is built and not compiled.
 """
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mnist_minimal.analysis import figures
 from mnist_minimal.analysis.published import PARAMETERS, Publication
 from mnist_minimal.analysis.statistics import TARGET, Summary, summarize
-from mnist_minimal.analysis.summaries import NAMES, StudySummary, compared, compared_measure
+from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure
+from mnist_minimal.analysis.tables import MEASURE_NAMES
 from mnist_minimal.trial import Trial
 
 if TYPE_CHECKING:
@@ -68,22 +69,22 @@ LEAST_FOR_INTERVAL = 3
 PERCENT = f"{100 * TARGET:g} %"
 
 
-def plane(findings: Sequence[StudySummary], publications: Sequence[Publication], description: str) -> str:
+def plane(studies: Sequence[StudySummary], publications: Sequence[Publication], description: str) -> str:
     """Every model by its parameters and accuracy, published and ours by the same measure, as SVG.
 
     Args:
-        findings: Studies; those that are not comparable with publications are left out.
+        studies: Studies; those that are not comparable with publications are left out.
         publications: What was published.
         description: What the figure shows, in words.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    comparable = [finding for finding in findings if finding.comparable]
-    ours = [(finding, summarize(finding.accuracies(compared_measure(finding, publications)))) for finding in comparable]
+    comparable = [study for study in studies if study.comparable]
+    ours = [(study, summarize(study.accuracies(compared_measure(study, publications)))) for study in comparable]
     models = dict.fromkeys(publication.model for publication in publications)
     theirs = [publication for model in models for publication in compared(model, publications)]
-    params = {model: PARAMETERS[model] for model in models} | {finding.model: finding.params for finding in comparable}
+    params = {model: PARAMETERS[model] for model in models} | {study.model: study.params for study in comparable}
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 5), layout="constrained")
         axes = figure.subplots()
@@ -95,11 +96,11 @@ def plane(findings: Sequence[StudySummary], publications: Sequence[Publication],
         axes.annotate(PERCENT, (1, TARGET), xycoords=("axes fraction", "data"), ha="right", va="top")
         _mark_published(theirs, columns, axes)
         aside = dict.fromkeys(columns, 0)
-        for place, (finding, summary) in enumerate(ours):
-            aside[finding.model] += ASIDE_POINTS  # Further for another study of the same model.
-            style: dict[str, Any] = {"color": BLUE, "transform": _aside(axes, aside[finding.model])}
+        for place, (study, summary) in enumerate(ours):
+            aside[study.model] += ASIDE_POINTS  # Further for another study of the same model.
+            style: dict[str, Any] = {"color": BLUE, "transform": _aside(axes, aside[study.model])}
             labels = (None, None) if place else ("our mean, 95 % interval", "our best run")
-            x, margin = columns[finding.model], _margin(summary)
+            x, margin = columns[study.model], _margin(summary)
             axes.errorbar(x, summary.mean, margin or None, fmt="o", capsize=3, label=labels[0], **style)
             axes.plot(x, summary.best, "^", markerfacecolor="none", markersize=7, label=labels[1], **style)
         axes.set_xlabel("trainable parameters")
@@ -108,24 +109,24 @@ def plane(findings: Sequence[StudySummary], publications: Sequence[Publication],
         return _svg(figure, "plane", "Parameters and accuracy", description)
 
 
-def distribution(finding: StudySummary, publications: Sequence[Publication], description: str) -> str:
+def distribution(study: StudySummary, publications: Sequence[Publication], description: str) -> str:
     """How a study's accuracies are distributed, with the published mean, spread and range beside ours, as SVG."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    accuracies = {NAMES[measure]: finding.accuracies(measure) for measure in finding.measures}
+    accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
     published = [
         publication
-        for publication in compared(finding.model, publications)
-        if finding.comparable and publication.of == "mean"
+        for publication in compared(study.model, publications)
+        if study.comparable and publication.of == "mean"
     ]
-    measure = compared_measure(finding, publications)
-    name = NAMES[measure if measure in finding.measures else finding.measures[0]]
+    measure = compared_measure(study, publications)
+    name = MEASURE_NAMES[measure if measure in study.measures else study.measures[0]]
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 5.6), layout="constrained")
         spread, upper, lower = figure.subplots(3, sharex=True, height_ratios=(1, 2.2, 2.2))
-        figures.histogram(accuracies, finding.trials[0].test_size, upper)
+        figures.histogram(accuracies, study.trials[0].test_size, upper)
         upper.set_ylim(top=1.45 * upper.get_ylim()[1])  # Room for the legend above the bars.
         figures.ecdf(accuracies, TARGET, lower)
         ours = summarize(accuracies[name])
@@ -145,11 +146,11 @@ def distribution(finding: StudySummary, publications: Sequence[Publication], des
         return _svg(figure, "distribution", "Distribution of accuracies", description)
 
 
-def curves(finding: StudySummary, trial: Trial, name: str, description: str) -> str:
+def curves(study: StudySummary, trial: Trial, name: str, description: str) -> str:
     """The training curves of one trial of a study, as SVG.
 
     Args:
-        finding: The study.
+        study: The study.
         trial: The trial.
         name: What it is among the trials, as "best".
         description: What the figure shows, in words.
@@ -163,7 +164,7 @@ def curves(finding: StudySummary, trial: Trial, name: str, description: str) -> 
     with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH_INCHES, 4.2), layout="constrained")
         upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-        history = figures.read_history(finding.study.history(trial.seed))
+        history = figures.read_history(study.paths.history(trial.seed))
         figures.accuracy_curves(history, upper).set_title(f"{name} run, seed {trial.seed}")
         figures.learning_rate(history, lower)
         upper.set_xlabel("")

@@ -33,7 +33,7 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
     Args:
         results: The folder with the studies' CSVs and, beside them, their JSON, histories and saved models.
         out: The page; what is there is replaced.
-        choice: The data set whose test images are shown.
+        choice: The data set whose test images are shown; "auto" is the one that the study shown was tested on.
         publications: What was published about the models.
 
     Returns:
@@ -46,27 +46,27 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
     from mnist_minimal.analysis.summaries import find_studies, highlighted
     from mnist_minimal.page import figures, text
 
-    findings = find_studies(results)
-    shown = highlighted(findings)
+    studies = find_studies(results)
+    shown = highlighted(studies)
     missing: list[str] = []
-    networks = _networks(findings, shown, missing)
+    networks = _networks(studies, shown, missing)
     digits = _digits(shown, choice, missing) if networks else []
     script = _script() if networks else ""
     page = _filled(
         "page.html",
         style=_part("style.css"),
-        answer=text.answer(findings, shown, publications),
+        answer=text.answer(studies, shown, publications),
         board=_board(networks, shown, digits) if networks else "",
-        plane=figures.plane(findings, publications, text.plane(findings, publications)),
-        comparison=text.comparison(findings, publications),
-        kept=text.kept(findings),
-        highlighted=text.text(text.title(shown)),
+        plane=figures.plane(studies, publications, text.plane(studies, publications)),
+        comparison=text.comparison(studies, publications),
+        kept=text.kept(studies),
+        highlighted=text.html(text.title(shown)),
         distribution=figures.distribution(shown, publications, text.distribution(shown, publications)),
         curves=_curves(shown, missing),
         gallery=_gallery(shown, digits) if digits else "",
-        provenance=text.provenance(findings),
-        failures=text.failures(findings),
-        version=text.text(version()),
+        provenance=text.provenance(studies),
+        failures=text.failures(studies),
+        version=text.html(version()),
         script=f"<script>{script}</script>" if script else "",
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -75,7 +75,7 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
     return missing
 
 
-def _networks(findings: "Sequence[StudySummary]", shown: "StudySummary", missing: list[str]) -> list[dict[str, Any]]:
+def _networks(studies: "Sequence[StudySummary]", shown: "StudySummary", missing: list[str]) -> list[dict[str, Any]]:
     """The best run of every study whose saved model is there, as network.js runs it, that of the study shown first.
 
     Without a saved model of the study shown there is nothing to draw for, and the list is empty.
@@ -83,28 +83,28 @@ def _networks(findings: "Sequence[StudySummary]", shown: "StudySummary", missing
     from mnist_minimal.page import text
 
     networks = []
-    for finding in [shown, *(finding for finding in findings if finding is not shown)]:
-        weights = finding.study.weights(finding.best.seed)
+    for study in [shown, *(study for study in studies if study is not shown)]:
+        weights = study.paths.weights(study.best.seed)
         if weights.is_file():
             # Imported here, since these import Keras, and a page without models does without it.
             from mnist_minimal.page.network import describe
             from mnist_minimal.saving.saved_model import load
 
             try:
-                networks.append({"title": text.title(finding), **describe(load(weights))})
+                networks.append({"title": text.title(study), **describe(load(weights))})
                 continue
             except UserError as error:
                 reason = str(error)
         else:
             reason = f"there is no {weights}"
-        missing.append(f"the best run of {finding.name} can't be asked: {reason}")
-        if finding is shown:
+        missing.append(f"the best run of {study.name} can't be asked: {reason}")
+        if study is shown:
             return []
     return networks
 
 
-def _digits(finding: "StudySummary", choice: Choice, missing: list[str]) -> "list[Digit]":
-    """The test set and what the best run of a study makes of it; [] where another data set was found.
+def _digits(study: "StudySummary", choice: Choice, missing: list[str]) -> "list[Digit]":
+    """The test set and what the best run of a study makes of it; [] where that can't be had, or is another's.
 
     Raises:
         UserError: if the saved model gets another number of images right than the study's CSV says.
@@ -114,20 +114,24 @@ def _digits(finding: "StudySummary", choice: Choice, missing: list[str]) -> "lis
     from mnist_minimal.saving.saved_model import load
     from mnist_minimal.training.evaluation import probabilities
 
-    dataset = sets.load(choice)
-    if dataset.name != finding.dataset:
+    try:
+        dataset = sets.load(choice.or_recorded(study.dataset))
+    except UserError as error:
+        missing.append(f"no digits are shown: {error}")
+        return []
+    if dataset.name != study.dataset:
         missing.append(
-            f"no digits are shown: {finding.name} was tested on {finding.dataset}, and the images found are of "
+            f"no digits are shown: {study.name} was tested on {study.dataset}, and the images found are of "
             f"{dataset.name}; choose others with --dataset and --data"
         )
         return []
-    weights = finding.study.weights(finding.best.seed)
+    weights = study.paths.weights(study.best.seed)
     found = digits.read(dataset.x_test, dataset.y_test, probabilities(load(weights), dataset.x_test))
     correct = sum(digit.label == digit.predicted for digit in found)
-    if abs(correct - (finding.best.test_correct or 0)) > TOLERATED_SHARE * len(found):
+    if abs(correct - (study.best.test_correct or 0)) > TOLERATED_SHARE * len(found):
         raise UserError(
-            f"{weights}: expected the model that gets {finding.best.test_correct} test images right, as "
-            f"{finding.study.csv} says, found one that gets {correct}; do the two belong together?"
+            f"{weights}: expected the model that gets {study.best.test_correct} test images right, as "
+            f"{study.paths.csv} says, found one that gets {correct}; do the two belong together?"
         )
     return found
 
@@ -139,7 +143,7 @@ def _board(networks: list[dict[str, Any]], shown: "StudySummary", digits: "list[
 
     content = json.dumps({"networks": networks, "examples": examples(digits)})
     # What ends a script element, or makes a comment of it, begins with <; in JSON that occurs in strings alone.
-    return _filled("board.html", data=content.replace("<", "\\u003c"), trial=text.text(text.best_run(shown)))
+    return _filled("board.html", data=content.replace("<", "\\u003c"), trial=text.html(text.best_run(shown)))
 
 
 def _curves(shown: "StudySummary", missing: list[str]) -> str:
@@ -150,7 +154,7 @@ def _curves(shown: "StudySummary", missing: list[str]) -> str:
     charts, median = "", median_trial(shown.trials)
     drawn = [("best", shown.best)] + ([("median", median)] if median != shown.best else [])
     for name, trial in drawn:
-        history = shown.study.history(trial.seed)
+        history = shown.paths.history(trial.seed)
         if history.is_file():
             charts += f'<figure class="chart">{figures.curves(shown, trial, name, text.curves(trial))}</figure>'
         else:
@@ -158,7 +162,7 @@ def _curves(shown: "StudySummary", missing: list[str]) -> str:
     return charts
 
 
-def _gallery(finding: "StudySummary", found: "list[Digit]") -> str:
+def _gallery(study: "StudySummary", found: "list[Digit]") -> str:
     """The digits that the best run of the study shown takes for others."""
     from mnist_minimal.page import digits, text
 
@@ -169,7 +173,7 @@ def _gallery(finding: "StudySummary", found: "list[Digit]") -> str:
         count=f"{len(wrong):,}",
         size=f"{len(found):,}",
         shown="" if len(shown) == len(wrong) else f"The first {len(shown)} of them: ",
-        source=text.text(text.digits_source(finding.dataset)),
+        source=text.html(text.digits_source(study.dataset)),
         digits=digits.gallery(shown),
     )
 

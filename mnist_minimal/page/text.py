@@ -6,7 +6,15 @@ from html import escape
 
 from mnist_minimal.analysis.published import PARAMETERS, Publication
 from mnist_minimal.analysis.statistics import TARGET, Estimate, Moments, Summary, difference_from_moments, summarize
-from mnist_minimal.analysis.summaries import NAMES, StudySummary, compared, compared_measure
+from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure
+from mnist_minimal.analysis.tables import (
+    MEASURE_NAMES,
+    sd_cell,
+    share_cell,
+    share_count,
+    share_interval,
+    trial_count,
+)
 from mnist_minimal.trial import Trial
 
 PERCENT = f"{100 * TARGET:g} %"
@@ -25,65 +33,66 @@ AUTHORS = {
 MAX_FAILURES = 20
 
 
-def text(plain: str) -> str:
+def html(plain: str) -> str:
     """Plain text as HTML; a number and its % stay on one line."""
     return escape(plain).replace(" %", "&nbsp;%")
 
 
-def title(finding: StudySummary) -> str:
+def title(study: StudySummary) -> str:
     """A study's name for readers, plain text."""
-    name = f"{finding.model}, {finding.params:,} parameters"
-    if finding.dataset != "mnist":
-        name += f", on {finding.dataset}"
-    if finding.protocol != "source":
-        name += f", protocol {finding.protocol}"
-    return name if finding.cut is None else f"{name}, cut at {finding.cut} epochs"
+    name = f"{study.model}, {study.params:,} parameters"
+    if study.dataset != "mnist":
+        name += f", on {study.dataset}"
+    if study.protocol != "source":
+        name += f", protocol {study.protocol}"
+    return name if study.cut is None else f"{name}, cut at {study.cut} epochs"
 
 
-def answer(findings: Sequence[StudySummary], shown: StudySummary, publications: Sequence[Publication]) -> str:
+def answer(studies: Sequence[StudySummary], shown: StudySummary, publications: Sequence[Publication]) -> str:
     """The answer to the question as paragraphs of HTML.
 
     Args:
-        findings: The studies; those that are not comparable with what was published have no part in the answer.
+        studies: The studies; those that are not comparable with what was published have no part in the answer.
         shown: The study to give an account of.
         publications: What was published.
     """
-    counted = [finding for finding in findings if finding.comparable]
+    counted = [study for study in studies if study.comparable]
     if not counted:
         return _paragraph(
             "There is no answer here yet: it takes trials on MNIST by a whole published recipe, and these studies have "
             "none."
         )
-    reached = [finding for finding in counted if finding.kept.reached]
+    reached = [study for study in counted if study.share().reached]
     if reached:
-        smallest = min(reached, key=lambda finding: finding.params)
+        smallest = min(reached, key=lambda study: study.params)
+        share = smallest.share()
         lead = (
             f"The smallest network here that reached {PERCENT} on MNIST's test set with the weights it kept has "
-            f"{smallest.params:,} parameters ({smallest.model}); {smallest.kept.reached:,} of its "
-            f"{_trials(smallest)} did."
+            f"{smallest.params:,} parameters ({smallest.model}); {share_count(share)} trials did"
+            + (f", {share.stopped:,} of which were stopped early." if share.stopped else ".")
         )
     else:
-        trials = sum(len(finding.trials) for finding in counted)
-        kind = "finished trials" if any(finding.stopped for finding in counted) else "trials"
-        best = max(counted, key=lambda finding: finding.kept.best)
+        trials = sum(len(study.trials) for study in counted)
+        kind = "finished trials" if any(study.stopped for study in counted) else "trials"
+        best = max(counted, key=lambda study: study.kept.best)
         lead = (
             f"None of the {trials:,} {kind} here reached {PERCENT} on MNIST's test set with the weights it kept. The "
             f"best run, of {best.model} with {best.params:,} parameters, came to {best.kept.best:.4f}."
         )
     # Where the worse trials were stopped, the mean of the others is not the model's.
-    steady = [finding for finding in counted if finding.kept.low >= TARGET and not finding.stopped]
+    steady = [study for study in counted if study.kept.low >= TARGET and not study.stopped]
     if steady:
-        surely = min(steady, key=lambda finding: finding.params)
+        surely = min(steady, key=lambda study: study.params)
         lead += (
             " Its mean lies above it with its whole 95 % interval."
             if surely is smallest
             else " The smallest whose mean lies above it with its whole 95 % interval has "
             f"{surely.params:,} ({surely.model})."
         )
-    return f'<p class="lead">{text(lead)}</p>' + _paragraph(_account(shown, publications))
+    return f'<p class="lead">{html(lead)}</p>' + _paragraph(_account(shown, publications))
 
 
-def comparison(findings: Sequence[StudySummary], publications: Sequence[Publication]) -> str:
+def comparison(studies: Sequence[StudySummary], publications: Sequence[Publication]) -> str:
     """The table of what was published beside what came out here, as HTML.
 
     A row for each published accuracy and each study of its model; ours in it are by the published one's measure.
@@ -96,34 +105,34 @@ def comparison(findings: Sequence[StudySummary], publications: Sequence[Publicat
         "compared accuracy",
         "our mean ± 95 %, sd",
         "our best run",
-        "ours less the published mean (95 %)",
+        "ours minus the published mean (95 %)",
         "ours as high",
     )
-    studies: dict[str, list[StudySummary]] = {}
-    for finding in findings:
-        if finding.comparable:
-            studies.setdefault(finding.model, []).append(finding)
+    of_model: dict[str, list[StudySummary]] = {}
+    for study in studies:
+        if study.comparable:
+            of_model.setdefault(study.model, []).append(study)
     rows: list[Sequence[str]] = []
     for publication in sorted(publications, key=lambda publication: PARAMETERS[publication.model]):
-        for finding in studies.get(publication.model, []):
-            summary = summarize(finding.accuracies(publication.measure), publication.accuracy)
-            difference = _difference(finding, publication)
+        measure = publication.measure
+        for study in of_model.get(publication.model, []):
+            summary, difference = summarize(study.accuracies(measure)), _difference(study, publication)
             rows.append(
                 (
-                    _named(finding),
-                    f"{finding.params:,}",
+                    _named(study),
+                    f"{study.params:,}",
                     publication.text,
-                    _count(finding),
-                    NAMES[publication.measure],
+                    _count(study),
+                    MEASURE_NAMES[measure],
                     _mean(summary),
                     f"{summary.best:.4f}",
                     f"{_signed(difference.value)} ({_ends(difference)})" if difference else "-",
-                    "-" if publication.of == "mean" else f"{summary.reached:,} of {summary.n:,}",
+                    "-" if publication.of == "mean" else share_count(study.share(measure, publication.accuracy)),
                 )
             )
-        if publication.model not in studies:
+        if publication.model not in of_model:
             name, params = publication.model, f"{PARAMETERS[publication.model]:,}"
-            rows.append((name, params, publication.text, "none yet", NAMES[publication.measure], *4 * ("-",)))
+            rows.append((name, params, publication.text, "none yet", MEASURE_NAMES[measure], *4 * ("-",)))
     return _table(
         "comparison",
         "Published accuracies on MNIST's test set, and those of the trials here by the same measure",
@@ -132,78 +141,78 @@ def comparison(findings: Sequence[StudySummary], publications: Sequence[Publicat
     )
 
 
-def kept(findings: Sequence[StudySummary]) -> str:
+def kept(studies: Sequence[StudySummary]) -> str:
     """The table of the accuracies of the kept weights on the test set, one row a study, as HTML."""
     head = ("model", "parameters", "our trials", "mean ± 95 %, sd", "best run", f"share at {PERCENT} or more (95 %)")
     rows = [
         (
-            _named(finding),
-            f"{finding.params:,}",
-            _count(finding),
-            _mean(finding.kept),
-            f"{finding.kept.best:.4f} (seed\u00a0{finding.best.seed})",
-            _share(finding.kept),
+            _named(study),
+            f"{study.params:,}",
+            _count(study),
+            _mean(study.kept),
+            f"{study.kept.best:.4f} (seed\u00a0{study.best.seed})",
+            share_cell(study.share()),
         )
-        for finding in findings
-        if finding.comparable
+        for study in studies
+        if study.comparable
     ]
     caption = "The trials here by the accuracy of the weights they kept on MNIST's test set"
     return _table("kept", caption, head, rows) if rows else ""
 
 
-def provenance(findings: Iterable[StudySummary]) -> str:
+def provenance(studies: Iterable[StudySummary]) -> str:
     """The table of what the trials ran on, one row a study, as HTML."""
     head = ("study", "finished", "stopped early", "failed", "dates (UTC)", "trained by", "package", "begun with")
     rows = []
-    for finding in findings:
-        days = sorted(trial.finished_at[:10] for trial in finding.trials)
-        versions = (f"{name} {version}" for name, version in finding.versions.items() if name != "mnist_minimal")
+    for study in studies:
+        days = sorted(trial.finished_at[:10] for trial in study.trials)
+        versions = (f"{name} {version}" for name, version in study.versions().items() if name != "mnist_minimal")
         rows.append(
             (
-                f"{finding.name}: {title(finding)}",
-                f"{len(finding.trials):,}",
-                f"{len(finding.stopped):,}",
-                f"{len(finding.failed):,}",
+                f"{study.name}: {title(study)}",
+                f"{len(study.trials):,}",
+                f"{len(study.stopped):,}",
+                f"{len(study.failed):,}",
                 days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}",
-                _distinct(f"{trial.trainer} ({trial.backend})" for trial in finding.trials),
-                _distinct(trial.version for trial in finding.trials),
+                _distinct(f"{trial.trainer} ({trial.backend})" for trial in study.trials),
+                _distinct(trial.version for trial in study.trials),
                 ", ".join(versions) or "not recorded",
             )
         )
     return _table("provenance", "The studies that this page is made of, and what they ran on", head, rows)
 
 
-def failures(findings: Iterable[StudySummary]) -> str:
+def failures(studies: Iterable[StudySummary]) -> str:
     """The failed trials as a list of HTML, or a sentence that there are none."""
-    found = [(finding, trial) for finding in findings for trial in finding.failed]
+    found = [(study, trial) for study in studies for trial in study.failed]
     if not found:
         return _paragraph("No trial failed.")
-    lines = [f"{finding.name}, seed {trial.seed}: {trial.reason}" for finding, trial in found[:MAX_FAILURES]]
+    lines = [f"{study.name}, seed {trial.seed}: {trial.reason}" for study, trial in found[:MAX_FAILURES]]
     if len(found) > MAX_FAILURES:
         lines.append(f"and {len(found) - MAX_FAILURES:,} more")
-    return f"<p>Failed trials:</p><ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>"
+    return f"<p>Failed trials:</p><ul>{''.join(f'<li>{html(line)}</li>' for line in lines)}</ul>"
 
 
-def best_run(finding: StudySummary) -> str:
+def best_run(study: StudySummary) -> str:
     """Which weights of a study the page computes with, in a sentence of plain text."""
-    best, epoch = finding.best, finding.kept_epoch
+    best, epoch = study.best, study.kept_epoch
     weights = "its weights" if epoch is None else f"the weights of its epoch {epoch}"
     return (
-        f"The best run of {len(finding.trials):,} of {title(finding)}, is that of seed {best.seed}: {weights} get "
+        f"The best run of {len(study.trials):,} of {title(study)}, is that of seed {best.seed}: {weights} get "
         f"{best.test_correct:,} of {best.test_size:,} test images right."
     )
 
 
-def plane(findings: Iterable[StudySummary], publications: Sequence[Publication]) -> str:
+def plane(studies: Iterable[StudySummary], publications: Sequence[Publication]) -> str:
     """What the figure of parameters against accuracy shows, for those who don't see it, plain text."""
     ours = []
-    for finding in findings:
-        if finding.comparable:
-            measure = compared_measure(finding, publications)
-            summary = summarize(finding.accuracies(measure))
+    for study in studies:
+        if study.comparable:
+            measure = compared_measure(study, publications)
+            summary = summarize(study.accuracies(measure))
             ours.append(
-                f"{finding.model} at {finding.params:,} parameters, {NAMES[measure]}: mean {_mean(summary)}, best run "
-                f"{summary.best:.4f}"
+                f"{study.model} at {study.params:,} parameters, {MEASURE_NAMES[measure]}: mean {_mean(summary)}, "
+                f"best run {summary.best:.4f}"
             )
     theirs = [
         f"{model} at {PARAMETERS[model]:,} parameters, {publication.text}"
@@ -213,16 +222,16 @@ def plane(findings: Iterable[StudySummary], publications: Sequence[Publication])
     return f"Accuracy by number of parameters. Ours: {'; '.join(ours) or 'none'}. Published: {'; '.join(theirs)}."
 
 
-def distribution(finding: StudySummary, publications: Sequence[Publication]) -> str:
+def distribution(study: StudySummary, publications: Sequence[Publication]) -> str:
     """What the figure of a study's distribution shows, plain text."""
-    said = f"Accuracies of {_trials(finding)} on the test set."
-    for measure in finding.measures:
-        sample = finding.accuracies(measure)
-        sd = f", sd {summarize(sample).sd:.5f}" if len(sample) > 1 else ""
-        name = NAMES[measure].capitalize()
-        said += f" {name}: mean {summarize(sample).mean:.5f}{sd}, from {min(sample):.4f} to {max(sample):.4f}."
-    for publication in compared(finding.model, publications):
-        if finding.comparable and publication.of == "mean":
+    said = f"Accuracies of {_trials(study)} on the test set."
+    for measure in study.measures:
+        sample = study.accuracies(measure)
+        summary, name = summarize(sample), MEASURE_NAMES[measure].capitalize()
+        sd = f", sd {sd_cell(summary)}" if summary.n > 1 else ""
+        said += f" {name}: mean {summary.mean:.5f}{sd}, from {min(sample):.4f} to {summary.best:.4f}."
+    for publication in compared(study.model, publications):
+        if study.comparable and publication.of == "mean":
             said += f" Published: {publication.text}, from {publication.lowest} to {publication.highest}."
     return said
 
@@ -240,39 +249,40 @@ def curves(trial: Trial) -> str:
     )
 
 
-def _account(finding: StudySummary, publications: Sequence[Publication]) -> str:
+def _account(study: StudySummary, publications: Sequence[Publication]) -> str:
     """A study in a few sentences."""
-    measure, kept = compared_measure(finding, publications), finding.kept
-    ours = summarize(finding.accuracies(measure))
-    said = f"{title(finding)}, {_trials(finding)}."
-    if finding.stopped:
+    measure, kept = compared_measure(study, publications), study.kept
+    ours = summarize(study.accuracies(measure))
+    said = f"{title(study)}, {_trials(study)}."
+    if study.stopped:
         said += (
-            f" {len(finding.stopped):,} more were stopped early, as the recipe has it; their accuracies are not known, "
-            "and what follows is of the others alone."
+            f" {len(study.stopped):,} more were stopped early, as the recipe has it; their accuracies are not known, "
+            "and the means are of the others alone."
         )
-    said += f" Accuracy of the {NAMES[measure]}: {_mean_in_words(ours)}."
-    for publication in compared(finding.model, publications):
+    said += f" Accuracy of the {MEASURE_NAMES[measure]}: {_mean_in_words(ours)}."
+    for publication in compared(study.model, publications):
         said += f" Published: {publication.text}"
-        if difference := _difference(finding, publication):
-            said += f"; ours less that mean: {_signed(difference.value)} (95 % interval {_ends(difference)}, Welch)"
+        if difference := _difference(study, publication):
+            said += f"; ours minus that mean: {_signed(difference.value)} (95 % interval {_ends(difference)}, Welch)"
         said += "."
-    reached = f"{kept.reached:,}" if kept.reached else "None"
     # The best epoch's weights are those that some recipes keep.
     if (kept.mean, kept.best) != (ours.mean, ours.best):
         said += f" With the weights that were kept: {_mean_in_words(kept)}."
+    share = study.share()
+    said += " Depending on the trials that were stopped, " if share.stopped else " "
     said += (
-        f" {reached} of the {kept.n:,} reached {PERCENT} with the weights that were kept: the share that does lies "
-        f"between {100 * kept.reached_low:.1f} and {100 * kept.reached_high:.1f} % (95 %, Wilson)."
+        f"{share_count(share)} trials reached {PERCENT} with the weights that were kept (95 % interval of the share: "
+        f"{share_interval(share)}, Wilson)."
     )
-    return said + (f" {len(finding.failed):,} more failed." if finding.failed else "")
+    return said + (f" {len(study.failed):,} more failed." if study.failed else "")
 
 
-def _difference(finding: StudySummary, publication: Publication) -> Estimate | None:
-    """Our mean less the published one and Welch's interval; None where there is no such interval."""
+def _difference(study: StudySummary, publication: Publication) -> Estimate | None:
+    """Our mean minus the published one and Welch's interval; None where there is no such interval."""
     # Where the worse trials were stopped, the mean of the others is not the model's.
-    if publication.of != "mean" or publication.sd is None or finding.stopped:
+    if publication.of != "mean" or publication.sd is None or study.stopped:
         return None
-    ours = summarize(finding.accuracies(publication.measure))
+    ours = summarize(study.accuracies(publication.measure))
     found = difference_from_moments(
         Moments(ours.n, ours.mean, ours.sd), Moments(publication.n, publication.accuracy, publication.sd)
     ).difference
@@ -283,22 +293,22 @@ def _ends(estimate: Estimate) -> str:
     return f"{_signed(estimate.low)} to {_signed(estimate.high)}"
 
 
-def _named(finding: StudySummary) -> str:
+def _named(study: StudySummary) -> str:
     """The model's name, and the study's where it has another."""
-    return finding.model if finding.name == finding.model else f"{finding.model} ({finding.name})"
+    return study.model if study.name == study.model else f"{study.model} ({study.name})"
 
 
 def _signed(value: float) -> str:
     return f"{value:+.5f}".replace("-", "\u2212")
 
 
-def _trials(finding: StudySummary) -> str:
-    number = len(finding.trials)
-    return f"{number:,} {'finished ' if finding.stopped else ''}trial{'' if number == 1 else 's'}"
+def _trials(study: StudySummary) -> str:
+    number = len(study.trials)
+    return f"{number:,} {'finished ' if study.stopped else ''}trial{'' if number == 1 else 's'}"
 
 
-def _count(finding: StudySummary) -> str:
-    return f"{len(finding.trials):,}" + (f", {len(finding.stopped):,} more stopped early" if finding.stopped else "")
+def _count(study: StudySummary) -> str:
+    return trial_count(len(study.trials), len(study.stopped))
 
 
 def _mean(summary: Summary) -> str:
@@ -308,14 +318,10 @@ def _mean(summary: Summary) -> str:
 
 
 def _mean_in_words(summary: Summary) -> str:
-    said = f"{summary.mean:.5f} on the mean"
+    said = f"{summary.mean:.5f} on average"
     if summary.n > 1:
         said += f" (95 % interval {summary.low:.5f} to {summary.high:.5f}), sd {summary.sd:.5f}"
     return f"{said}, {summary.best:.4f} in the best run"
-
-
-def _share(summary: Summary) -> str:
-    return f"{summary.reached} of {summary.n:,} ({100 * summary.reached_low:.1f} to {100 * summary.reached_high:.1f} %)"
 
 
 def _distinct(values: Iterable[str]) -> str:
@@ -323,18 +329,18 @@ def _distinct(values: Iterable[str]) -> str:
 
 
 def _paragraph(plain: str) -> str:
-    return f"<p>{text(plain)}</p>"
+    return f"<p>{html(plain)}</p>"
 
 
 def _table(name: str, caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table that scrolls by itself where it is wider than the screen, by keyboard too."""
-    columns = "".join(f'<th scope="col">{text(label)}</th>' for label in head)
+    columns = "".join(f'<th scope="col">{html(label)}</th>' for label in head)
     lines = "".join(
-        f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(cell)}</td>" for cell in rest)}</tr>'
+        f'<tr><th scope="row">{html(first)}</th>{"".join(f"<td>{html(cell)}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
     )
     return (
         f'<div class="table {name}" role="region" aria-labelledby="{name}" tabindex="0"><table>'
-        f'<caption id="{name}">{text(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table>'
+        f'<caption id="{name}">{html(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table>'
         "</div>"
     )

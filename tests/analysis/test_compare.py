@@ -1,6 +1,7 @@
 """Comparisons: the figures are those of the samples, and what is not alike is not compared unasked."""
 
 import json
+import re
 from dataclasses import replace
 
 import matplotlib.image
@@ -9,12 +10,14 @@ import pytest
 from scipy import stats
 
 from mnist_minimal import compare
+from mnist_minimal.analysis import figures
 from mnist_minimal.analysis.comparison import compare_pairs
 from mnist_minimal.analysis.samples import Sample, differences, read_sample
+from mnist_minimal.analysis.tables import sample_table
 from mnist_minimal.compare import main
 from mnist_minimal.errors import UserError
 from mnist_minimal.study import ledger
-from tests.study.test_ledger import FAILED, TRIAL
+from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 RECIPE = {"source": "a page", "optimizer": {"kind": "AdamW", "learning_rate": 0.01}, "schedule": None}
 
@@ -24,7 +27,7 @@ def write_study(folder, name, accuracies, recipe=RECIPE, **fields):
     path = folder / f"{name}.csv"
     path.parent.mkdir(exist_ok=True)
     for seed, accuracy in enumerate(accuracies):
-        ledger.append(path, replace(TRIAL, seed=seed, saved_accuracy=accuracy, **fields))
+        append_row(path, replace(TRIAL, seed=seed, saved_accuracy=accuracy, **fields))
     path.with_suffix(".json").write_text(json.dumps({"recipe": recipe}))
     return path
 
@@ -36,7 +39,7 @@ def results(tmp_path):
     write_study(tmp_path / "results", "sep997", rng.normal(0.9876, 0.001, 12).round(4))
     write_study(tmp_path / "results", "sep697", rng.normal(0.9850, 0.001, 9).round(4), model="sep697", params=697)
     write_study(tmp_path / "results", "sep997-holdout", [0.987, 0.988], protocol="holdout")
-    ledger.append(tmp_path / "results/sep997.csv", replace(FAILED, seed=70))
+    append_row(tmp_path / "results/sep997.csv", replace(FAILED, seed=70))
     return tmp_path / "results"
 
 
@@ -72,7 +75,7 @@ def test_three_samples_have_corrected_p_values():
     rng = np.random.default_rng(3)
     samples = [Sample(name, rng.normal(0.98, 0.001, 10).tolist()) for name in "abc"]
     said = compare_pairs(samples)
-    assert [text.split(":")[0] for text in said] == ["a less b", "a less c", "b less c"]
+    assert [text.split(":")[0] for text in said] == ["a minus b", "a minus c", "b minus c"]
     p = [
         stats.ttest_ind(first.accuracies, second.accuracies, equal_var=False).pvalue
         for first, second in [samples[:2], samples[::2], samples[1:]]
@@ -93,6 +96,42 @@ def test_measures(results, tmp_path):
     path = write_study(tmp_path / "other", "x", [0.98, 0.97], best_accuracy=0.985, test_correct=9850)
     assert read_sample(path, "saved").accuracies == [0.98, 0.97]
     assert read_sample(path, "best").accuracies == read_sample(path, "test").accuracies == [0.985, 0.985]
+
+
+@pytest.mark.parametrize(
+    ("fields", "recipe", "measure", "images"),
+    [
+        ({}, RECIPE, "saved", 10_000),
+        # The last twelfth of MNIST's training set, or of the 1,500 digits to train on.
+        ({"protocol": "holdout"}, RECIPE, "saved", 5_000),
+        ({"protocol": "holdout"}, RECIPE, "test", 10_000),
+        ({"protocol": "holdout", "dataset": "digits", "test_correct": 290, "test_size": 297}, RECIPE, "best", 125),
+        # Its source holds out a tenth; where no JSON tells, the published recipe does.
+        ({"model": "shared1936"}, {"validation_share": 0.1}, "best", 6_000),
+        ({"model": "shared1936"}, {}, "best", 6_000),
+        ({"model": "own:net"}, {"validation_share": 0.25}, "saved", 15_000),
+        ({"model": "own:net"}, {}, "saved", None),
+        ({"dataset": "fashion", "protocol": "holdout"}, RECIPE, "saved", None),
+        ({"dataset": "fashion"}, RECIPE, "saved", 10_000),
+    ],
+)
+def test_accuracies_are_of_the_images_that_were_monitored(tmp_path, fields, recipe, measure, images):
+    path = write_study(tmp_path, "study", [0.98], recipe, **fields)
+    assert read_sample(path, measure).images == images
+
+
+def test_the_picture_has_bins_of_the_images_that_the_accuracies_are_of(results, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
+    samples = [read_sample(results / f"{name}.csv", "saved") for name in ("sep997", "sep997-holdout")]
+    figures.draw_samples(samples, "saved", results / "both.png")
+    upper = drawn[0].axes[0]
+    assert re.fullmatch(r"accuracy \(bins of \d+/5,000\)", upper.get_xlabel())
+    # Every trial is in a bin: the shares of each sample sum to 1.
+    for patch, sample in zip(upper.patches, samples, strict=True):
+        x, y = patch.get_xy().T
+        width = min(step for step in np.diff(np.unique(x)) if step > 1e-9)
+        assert np.trapezoid(y, x) == pytest.approx(width, rel=1e-6), sample.name
 
 
 @pytest.mark.parametrize(
@@ -181,8 +220,11 @@ def test_trials_stopped_early_are_counted_as_censored(tmp_path, monkeypatch):
     sample = read_sample(path, "saved")
     assert (len(sample.accuracies), sample.failed, sample.stopped) == (3, 1, 2)
     assert compare.notes([sample], []) == [
-        "sep997: 2 trials were stopped early and have no accuracy here; what is said is of the trials that went on."
+        "sep997: 2 trials were stopped early and have no accuracy here; the share has bounds that hold for them too, "
+        "and all else is of the trials that went on."
     ]
+    # None of the three reached 99 %, the two might have: Wilson's limits for 0 and for 2 of 5.
+    assert "| 0 to 2 of 5 (0% to 77%)" in sample_table([sample], "saved accuracy")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +246,7 @@ def test_studies_of_one_name_are_called_by_their_paths(results, tmp_path, capsys
     monkeypatch.chdir(tmp_path)
     write_study(tmp_path / "mine", "sep997", [0.98, 0.99])
     main(["sep997", "mine/sep997.csv"])
-    assert "results/sep997.csv less mine/sep997.csv:" in capsys.readouterr().out
+    assert "results/sep997.csv minus mine/sep997.csv:" in capsys.readouterr().out
 
 
 def test_the_command_needs_no_keras(run_python, results):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from mnist_minimal.analysis.listing import said
 from mnist_minimal.analysis.objectives import check, check_accuracy, check_model, comparison, within
 from mnist_minimal.analysis.published import OBJECTIVES, PARAMETERS, PUBLISHED
 from mnist_minimal.errors import UserError
@@ -12,6 +13,7 @@ from mnist_minimal.objectives import main
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.saving.saved_model import save
 from mnist_minimal.study import ledger
+from tests.study.test_ledger import append_row
 
 
 def trial(model, seed, saved=0.99, best=0.992, best_epoch=10, **changes):
@@ -46,7 +48,7 @@ def study(tmp_path):
     def write(model, *trials):
         (tmp_path / model).mkdir()
         for row in trials:
-            ledger.append(tmp_path / f"{model}.csv", row)
+            append_row(tmp_path / f"{model}.csv", row)
             save(MODELS[model](), tmp_path / model / f"{row.seed}.h5")
         return tmp_path
 
@@ -87,7 +89,7 @@ def test_how_often_an_accuracy_is_reached():
     assert check_accuracy([0.9941, 0.994, 0.9], objectives).words.endswith("reached by 2 of 3")
     short = check_accuracy([0.9935, 0.9925], objectives)
     assert not short.met
-    assert short.words.endswith("reached by none of 2; the best run has 0.9935, 0.0005 less")
+    assert short.words.endswith("reached by 0 of 2; the best run has 0.9935, 0.0005 less")
 
 
 def test_an_accuracy_after_the_epochs_allowed_does_not_count(tmp_path):
@@ -142,8 +144,18 @@ def test_trials_that_were_stopped_early_are_shown_beside_the_finished(study):
     stopped = trial("sep697", 1, best=0.97, status="stopped", reason="worse half")
     results = study("sep697", trial("sep697", 0, best=0.9901), stopped)
     (*_, found) = check("sep697", results)
-    assert found.words == "0.99 in any of 2000 epochs: reached by 1 of 1 (and 1 stopped early), the only run"
-    assert "| 1 (and 1 stopped early) |" in comparison(["sep697"], results)
+    assert found.words == "0.99 in any of 2000 epochs: reached by 1 to 2 of 2 (1 stopped early)"
+    row = comparison(["sep697"], results)
+    assert "| 1 (and 1 stopped early) |" in row
+    # Wilson's limits for 1 and for 2 of 2.
+    assert "| 1 to 2 of 2 (9% to 100%) |" in row
+    assert said("sep697", "best", results) == "n = 1 (and 1 stopped early): 0.9901"
+
+
+def test_stopped_trials_may_have_reached_what_no_other_did():
+    found = check_accuracy([0.9935, 0.9925], OBJECTIVES["small8624"], stopped=3)
+    assert not found.met
+    assert "reached by 0 to 3 of 5 (3 stopped early); the best run has 0.9935, 0.0005 less" in found.words
 
 
 def test_the_table_by_hand(study):
@@ -186,7 +198,7 @@ def test_arguments_that_are_refused(arguments, message):
 
 
 def test_the_models_are_listed_with_what_the_results_say(study, capsys):
-    from mnist_minimal.models import main as listing
+    from mnist_minimal.models.__main__ import main as listing
 
     results = study("sep997", trial("sep997", 0, saved=0.9870), trial("sep997", 1, saved=0.9880))
     assert listing(["--results", str(results)]) == 0

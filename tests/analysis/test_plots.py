@@ -1,6 +1,7 @@
 """Plots: what is drawn is what was recorded."""
 
 import itertools
+import json
 import shutil
 from dataclasses import replace
 
@@ -9,11 +10,11 @@ import numpy as np
 import pandas
 import pytest
 
-from mnist_minimal.analysis import figures
+from mnist_minimal.analysis import figures, summaries
 from mnist_minimal.errors import UserError
 from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study
-from tests.study.test_ledger import FAILED, TRIAL
+from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
 BEST = [0.9875, 0.9880, 0.9884, 0.9892, 0.9901]
@@ -30,7 +31,8 @@ def csv(tmp_path):
     path = tmp_path / "sep997.csv"
     (tmp_path / "sep997").mkdir()
     for seed, (saved, best) in enumerate(zip(SAVED, BEST, strict=True)):
-        ledger.append(path, replace(TRIAL, seed=seed, saved_accuracy=saved, best_accuracy=best, epochs=4, best_epoch=3))
+        figures = {"saved_accuracy": saved, "best_accuracy": best, "test_correct": round(best * 10_000)}
+        append_row(path, replace(TRIAL, seed=seed, epochs=4, best_epoch=3, **figures))
         history = pandas.DataFrame(
             {
                 "epoch": range(4),
@@ -42,7 +44,7 @@ def csv(tmp_path):
             }
         )
         history.to_csv(tmp_path / f"sep997/{seed}.csv", index=False)
-    ledger.append(path, replace(FAILED, seed=9))
+    append_row(path, replace(FAILED, seed=9))
     return path
 
 
@@ -121,8 +123,8 @@ def test_median_trial_is_the_middle_one():
     trials = [
         replace(TRIAL, seed=seed, best_accuracy=accuracy) for seed, accuracy in enumerate([0.99, 0.95, 0.97, 0.98])
     ]
-    assert figures.median_trial(trials).best_accuracy == 0.97
-    assert figures.median_trial(trials[:3]).best_accuracy == 0.97
+    assert summaries.median_trial(trials).best_accuracy == 0.97
+    assert summaries.median_trial(trials[:3]).best_accuracy == 0.97
 
 
 def test_the_command_draws_both_pictures_without_keras(csv, run_python):
@@ -140,10 +142,50 @@ def test_the_command_draws_both_pictures_without_keras(csv, run_python):
         assert pixels.std() > 0.05, "the picture is empty"
 
 
+def drawn(monkeypatch, study, out):
+    """The figures that `draw_study` would write."""
+    found = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: found.append(figure) or path)
+    figures.draw_study(summaries.read_study(study), out)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels"),
+    [
+        ({}, ["last epoch, n = 5", "best epoch, n = 5"]),
+        ({"protocol": "holdout"}, ["kept weights, n = 5"]),
+        ({"model": "shared1936", "params": 1936, "max_epochs": 75}, ["kept weights, n = 5"]),
+    ],
+)
+def test_what_is_drawn_is_the_accuracy_on_the_test_set(csv, monkeypatch, fields, labels):
+    rows = [replace(trial, test_correct=9800 + trial.seed, **fields) for trial in ledger.finished(ledger.read(csv))]
+    csv.unlink()
+    for row in rows:
+        append_row(csv, row)
+    distribution, _ = drawn(monkeypatch, Study.at(csv), csv.parent)
+    histogram, ecdf = distribution.axes
+    assert histogram.get_legend_handles_labels()[1] == labels
+    assert histogram.get_xlabel().endswith("/10,000)")
+    correct = {0.98, 0.9801, 0.9802, 0.9803, 0.9804}
+    assert (correct == {x for x in ecdf.lines[0].get_xdata() if np.isfinite(x)}) == (labels == ["kept weights, n = 5"])
+
+
+def test_a_recipe_of_a_models_own_says_what_was_monitored(csv, monkeypatch):
+    rows = [replace(trial, model="nets:tiny") for trial in ledger.finished(ledger.read(csv))]
+    csv.unlink()
+    for row in rows:
+        append_row(csv, row)
+    assert summaries.read_study(Study.at(csv)).measures == ("test",)
+    for share, measures in ((0.0, ("saved", "best")), (0.1, ("test",))):
+        csv.with_suffix(".json").write_text(json.dumps({"recipe": {"validation_share": share, "max_epochs": 200}}))
+        assert summaries.read_study(Study.at(csv)).measures == measures
+
+
 def test_a_csv_without_finished_trials_is_an_error(tmp_path):
-    ledger.append(tmp_path / "sep997.csv", FAILED)
+    append_row(tmp_path / "sep997.csv", FAILED)
     with pytest.raises(UserError, match="expected a CSV with at least one finished trial"):
-        figures.draw_study(Study(tmp_path, "sep997"), tmp_path)
+        summaries.read_study(Study(tmp_path, "sep997"))
 
 
 @pytest.mark.parametrize("content", ["", "epoch,loss\n0,1\n", "\x00"])

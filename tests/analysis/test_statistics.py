@@ -11,6 +11,7 @@ from mnist_minimal.analysis.statistics import (
     Moments,
     best_of_weights,
     binomial_sd,
+    chance_by_first_success,
     chance_of_best_at_most,
     difference_from_moments,
     difference_of_means,
@@ -20,6 +21,7 @@ from mnist_minimal.analysis.statistics import (
     kolmogorov_smirnov,
     paired_difference,
     ratio_of_sds,
+    share_reaching,
     spread,
     summarize,
     superiority,
@@ -28,14 +30,63 @@ from mnist_minimal.analysis.statistics import (
 
 def test_five_accuracies_by_hand():
     summary = summarize([0.98, 0.99, 0.97, 0.99, 0.97])
-    assert (summary.n, summary.best, summary.reached) == (5, 0.99, 2)
+    assert (summary.n, summary.best) == (5, 0.99)
     assert summary.mean == pytest.approx(0.98)
     # Squares of the deviations: 0, 1, 1, 1, 1 times 1e-4; divided by n - 1 = 4.
     assert summary.sd == pytest.approx(0.01)
     # Student's t for 4 degrees of freedom at 97.5 % is 2.776445.
     assert summary.high - summary.mean == pytest.approx(2.776445 * 0.01 / math.sqrt(5), rel=1e-6)
+
+
+def test_a_share_by_hand():
+    share = share_reaching([0.98, 0.99, 0.97, 0.99, 0.97])
+    assert (share.reached, share.stopped, share.trials) == (2, 0, 5)
     # Wilson's interval for 2 of 5: (p + z2/2n -+ z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n), z = 1.959964.
-    assert (summary.reached_low, summary.reached_high) == pytest.approx((0.117621, 0.769276), abs=1e-6)
+    assert (share.low, share.high) == pytest.approx((0.117621, 0.769276), abs=1e-6)
+
+
+def wilson(reached, trials):
+    """Wilson's interval: the shares p by which the score test does not reject what was found."""
+
+    def score(p):
+        return abs(reached - trials * p) / (trials * p * (1 - p)) ** 0.5 - stats.norm.ppf(0.975)
+
+    found = reached / trials
+    low = optimize.brentq(score, 1e-9, found - 1e-9) if reached else 0.0
+    high = optimize.brentq(score, found + 1e-9, 1 - 1e-9) if reached < trials else 1.0
+    return low, high
+
+
+@pytest.mark.parametrize(("reached", "missed", "stopped"), [(1, 4, 3), (0, 2, 8), (3, 0, 1), (0, 0, 2), (30, 20, 50)])
+def test_stopped_trials_widen_a_share_to_what_they_might_have_come_to(reached, missed, stopped):
+    share = share_reaching(reached * [0.9901] + missed * [0.98], stopped=stopped)
+    trials = reached + missed + stopped
+    assert (share.reached, share.stopped, share.trials) == (reached, stopped, trials)
+    assert share.low == pytest.approx(wilson(reached, trials)[0], abs=1e-6)
+    assert share.high == pytest.approx(wilson(reached + stopped, trials)[1], abs=1e-6)
+
+
+def test_a_share_of_no_trial_is_an_error():
+    with pytest.raises(ValueError, match="at least one trial"):
+        share_reaching([])
+
+
+@pytest.mark.parametrize("trials", [1, 2, 18, 400])
+def test_the_chance_by_the_first_success_is_that_of_a_geometric_number_of_trials(trials):
+    chance = chance_by_first_success(trials)
+    assert chance.value == 1 / trials
+    assert stats.geom.cdf(trials, chance.low) == pytest.approx(0.025)
+    if trials > 1:
+        assert stats.geom.sf(trials - 1, chance.high) == pytest.approx(0.025)
+    else:
+        assert chance.high == 1
+
+
+def test_a_search_holds_the_truth_where_wilsons_interval_would_not():
+    # Where the first success ends the search, Wilson's interval of 1 of n leaves out a small chance too often.
+    tries = stats.geom.rvs(0.02, size=400, random_state=np.random.default_rng(0))
+    found = [chance_by_first_success(int(number)) for number in tries]
+    assert np.mean([estimate.low <= 0.02 <= estimate.high for estimate in found]) >= 0.93
 
 
 def test_interval_is_scipys():
@@ -47,13 +98,13 @@ def test_interval_is_scipys():
 
 def test_one_accuracy_has_no_spread():
     summary = summarize([0.99])
-    assert (summary.n, summary.mean, summary.reached) == (1, 0.99, 1)
+    assert (summary.n, summary.mean) == (1, 0.99)
     assert math.isnan(summary.sd)
     assert math.isnan(summary.low)
 
 
 def test_9900_of_10000_reaches_99_percent_and_9899_does_not():
-    assert summarize([9900 / 10_000, 9899 / 10_000]).reached == 1
+    assert share_reaching([9900 / 10_000, 9899 / 10_000]).reached == 1
 
 
 def test_no_accuracy_is_an_error():

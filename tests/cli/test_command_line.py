@@ -23,9 +23,9 @@ HEAVY = {"tensorflow", "keras", "pandas", "matplotlib", "scipy", "sklearn", "h5p
 def test_help_starts_without_anything_heavy(run_python, command):
     program = f"""
 import sys
-from mnist_minimal.{command} import main
+from mnist_minimal.cli.main import command_module
 try:
-    main(["--help"])
+    command_module({command!r}).main(["--help"])
 finally:
     print("heavy:", {HEAVY!r} & set(sys.modules))
 """

@@ -18,7 +18,7 @@ from mnist_minimal.cli.run import run
 from mnist_minimal.study import ledger
 from tests.analysis.test_plots import csv as study  # noqa: F401  A study of five trials with histories.
 from tests.conftest import REPOSITORY
-from tests.study.test_ledger import TRIAL
+from tests.study.test_ledger import TRIAL, append_row
 
 MODULE = """
 import sys
@@ -58,7 +58,8 @@ def folder(study, tmp_path, monkeypatch):  # noqa: F811
     os.mkfifo("pipe.csv")
     with open("huge.csv", "wb") as file:
         file.truncate(1 << 40)
-    Path("accuracies.txt").write_text("0.98\n0.99\n")
+    for name in ("accuracies.txt", "accuracies.csv"):
+        Path(name).write_text("0.98\n0.99\n")
     Path("user_models.py").write_text(MODULE)
     Path("user_ends.py").write_text("import sys\nsys.exit(0)\n")
     Path("user_broken.py").write_text("def f(:\n")
@@ -93,9 +94,10 @@ NOT_A_CSV = {
     "pipe.csv": f"pipe.csv: {NO_FILE}",
     "dangling.csv": "dangling.csv: .* found no such file; run",
     "huge.csv": "huge.csv: expected a file of at most 16,000,000 bytes, found a larger one; check the name",
-    "/dev/zero": f"/dev/zero: {NO_FILE}",
+    "/dev/zero": "/dev/zero: expected the CSV of a study, found a name without .csv; name the file OUT/STUDY.csv",
     "file/x.csv": r"file/x.csv: can't be read \(Not a directory\); get access or name another",
-    "file": "file: expected the columns model,.* found hello; rename the file or use another --out",
+    "file": "file: expected the CSV of a study, found a name without .csv",
+    "accuracies.csv": "accuracies.csv: expected the columns model,.* found 0.98; rename the file or use another --out",
 }
 MODELS = "expected one of the models .*, or one of your own as module:function"
 CASES = [
@@ -241,10 +243,10 @@ def test_a_damaged_history_is_one_line(study, capsys, history, complaint):  # no
 
 
 def test_a_damaged_history_is_one_line_of_the_report_too(study, capsys):  # noqa: F811
-    (study.with_suffix("") / "0.csv").write_text("damaged")
+    (study.with_suffix("") / "4.csv").write_text("damaged")
     status, line = called("report", ["--results", str(study.parent)], capsys)
     assert (status, line[:6]) == (2, "error:")
-    assert "0.csv: expected the columns epoch, loss" in line
+    assert "4.csv: expected the columns epoch, loss" in line
 
 
 @pytest.mark.parametrize("loss", ["nan", "inf", "1e300", "-1"])
@@ -332,7 +334,7 @@ STRANGE = "$\\frac$ ../../evil \\ $ __ 漢字 \u202e ^{2} %s {0}" + 500 * "x"
 def test_whatever_a_valid_row_says_is_drawn(study, capsys, fields):  # noqa: F811
     study.unlink()
     for seed in range(3):
-        ledger.append(study, replace(TRIAL, seed=seed, **fields))
+        append_row(study, replace(TRIAL, seed=seed, **fields))
     (study.parent / "other.txt").write_text("0.98\n0.99\n")
     picture = str(study.parent / "both.png")
     for command, arguments in (

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from mnist_minimal import augment as module
 from mnist_minimal.analysis.figures import augmentation_grid
 from mnist_minimal.augment import main
 from mnist_minimal.cli.run import run
-from mnist_minimal.data.augmentation import CHANGES, augment, draw_changes
+from mnist_minimal.data.augmentation import CHANGES, WORDS, augment, draw_changes
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import RECIPES, Augmentation
 
@@ -230,7 +229,7 @@ def test_what_is_drawn_does_not_change_with_a_release():
 def test_the_order_of_an_epoch_comes_from_other_words():
     key = [7, 2]
     ordering = np.random.Philox(key=key).random_raw(60_000)
-    augmenting = np.random.Philox(key=key, counter=[0, 0, 0, 1]).random_raw(60_000 * module.WORDS)
+    augmenting = np.random.Philox(key=key, counter=[0, 0, 0, 1]).random_raw(60_000 * WORDS)
     assert not np.isin(ordering, augmenting).any()
 
 

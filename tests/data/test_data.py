@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mnist_minimal.data.choice import Choice
-from mnist_minimal.data.sets import Dataset, load, split
+from mnist_minimal.data.sets import TRAINING_IMAGES, Dataset, held_out, load, split
 from mnist_minimal.errors import UserError
+from tests.conftest import OFFLINE
 
 GENERATOR = np.random.default_rng(0)
 
@@ -354,6 +355,10 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
         (Choice(name="fashion"), "add --data PATH"),
         (Choice(path="x.npz", name="../up"), "expected a --dataset-name of lower-case letters"),
         (Choice(path="x.npz", name="holdout"), "expected a --dataset-name"),
+        (
+            Choice().or_recorded("fashion"),
+            "images of fashion, .* give their file with --data PATH --dataset-name fashion",
+        ),
     ],
 )
 def test_contradicting_options_are_refused(choice, complaint):
@@ -377,14 +382,22 @@ def test_the_digits_are_scikit_learns_in_28_by_28():
     assert np.corrcoef(cells.ravel(), cell_scans.ravel())[0, 1] > 0.98
 
 
-OFFLINE = {"KERAS_HOME": "keras", "HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+def test_what_a_study_recorded_is_used_where_the_user_leaves_it_open():
+    assert Choice().or_recorded("digits") == Choice("digits")
+    assert Choice().or_recorded(None) == Choice("mnist")
+    for choice in (Choice("digits"), Choice("mnist"), Choice(path="x.npz"), Choice(path="x.npz", name="noise")):
+        assert choice.or_recorded("mnist") == choice.or_recorded("digits") == choice
+
+
 LOAD = "from mnist_minimal.data.sets import load; from mnist_minimal.data.choice import Choice; d = load(Choice({!r}));"
 
 
 def test_where_mnist_can_not_be_had_the_digits_take_its_place_and_it_is_said(run_python):
     finished = run_python("-c", LOAD.format("auto") + "print(d.name, d.notice)", **OFFLINE)
     assert finished.returncode == 0, finished.stderr
-    assert "digits Training on scikit-learn's small digits, not on MNIST, which could not be had:" in finished.stdout
+    assert "digits Using scikit-learn's small digits, not MNIST, which could not be had: Keras has" in finished.stdout
+    # Not every command that loads data trains.
+    assert "Training" not in finished.stdout
 
 
 def test_where_mnist_is_asked_for_nothing_takes_its_place(run_python):
@@ -418,6 +431,15 @@ def test_holdout_protocol_takes_5000_of_mnists_60000_off_the_training_set():
     assert (len(splits.x_train), len(splits.x_val)) == (55_000, 5_000)
     assert not set(splits.x_train) & set(splits.x_val)
     np.testing.assert_array_equal(splits.x_test, images[:10])
+
+
+def test_the_sizes_of_the_training_sets_are_those_of_the_arrays(mnist_path):
+    for name, choice in {"mnist": Choice("mnist", mnist_path), "digits": Choice("digits")}.items():
+        dataset = load(choice)
+        assert TRAINING_IMAGES[name] == len(dataset.x_train)
+        for protocol, share in (("source", 0.0), ("source", 0.1), ("holdout", 0.0), ("holdout", 0.1)):
+            kept = len(split(dataset, protocol, share).x_train)
+            assert held_out(TRAINING_IMAGES[name], protocol, share) == len(dataset.x_train) - kept
 
 
 def test_an_unknown_protocol_is_refused():

@@ -19,7 +19,8 @@ from mnist_minimal.page.report import write_report
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.report import main
 from mnist_minimal.study import ledger
-from tests.study.test_ledger import FAILED, TRIAL
+from tests.conftest import OFFLINE
+from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 CORRECT = [9875, 9880, 9884, 9892, 9901]
 SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
@@ -31,7 +32,7 @@ def record(csv, correct=CORRECT, **fields):
     """Writes a study of up to five finished trials, without their models and histories."""
     for seed, (saved, right) in enumerate(zip(SAVED[: len(correct)], correct, strict=True)):
         figures = {"saved_accuracy": saved, "best_accuracy": right / 10_000, "test_correct": right}
-        ledger.append(csv, replace(TRIAL, seed=seed, **figures, **fields))
+        append_row(csv, replace(TRIAL, seed=seed, **figures, **fields))
     return csv
 
 
@@ -75,14 +76,16 @@ def spoken(folder, publications=PUBLISHED):
 def test_the_answer_is_computed_from_the_trials(csv):
     text = spoken(csv.parent)
     assert "The smallest network here that reached 99 % on MNIST's test set with the weights it kept has 997" in text
-    assert "has 997 parameters (sep997); 1 of its 5 trials did." in text
+    assert "has 997 parameters (sep997); 1 of 5 trials did." in text
     # By hand: the mean of SAVED, sd with n - 1, and Student's t of 4 degrees of freedom, 2.7764 * sd / sqrt(5).
-    assert "0.98752 on the mean (95 % interval 0.98624 to 0.98880), sd 0.00103" in text
-    assert "sd 0.00105; ours less that mean: \u22120.00009 (95 % interval \u22120.00136 to +0.00118, Welch)." in text
-    assert "With the weights that were kept: 0.98864 on the mean (95 % interval 0.98737 to 0.98991), sd 0.00103" in text
+    assert "0.98752 on average (95 % interval 0.98624 to 0.98880), sd 0.00103" in text
+    assert "sd 0.00105; ours minus that mean: \u22120.00009 (95 % interval \u22120.00136 to +0.00118, Welch)." in text
+    assert "With the weights that were kept: 0.98864 on average (95 % interval 0.98737 to 0.98991), sd 0.00103" in text
     # One of five by Wilson's score: (0.2 + z2/10 -+ z sqrt(0.2 * 0.8 / 5 + z2/100)) / (1 + z2/5), z2 = 1.96 ** 2.
-    assert "1 of the 5 reached 99 % with the weights that were kept: the share that does lies between 3.6 and" in text
-    assert "and 62.4 % (95 %, Wilson)." in text
+    assert (
+        "1 of 5 trials reached 99 % with the weights that were kept (95 % interval of the share: 4% to 62%, Wilson)."
+        in text
+    )
 
 
 def test_where_no_trial_reached_it_the_answer_says_so(tmp_path):
@@ -90,20 +93,17 @@ def test_where_no_trial_reached_it_the_answer_says_so(tmp_path):
     text = spoken(tmp_path)
     assert "None of the 5 trials here reached 99 % on MNIST's test set with the weights it kept." in text
     assert "The best run, of sep997 with 997 parameters, came to 0.9899." in text
-    assert (
-        "None of the 5 reached 99 % with the weights that were kept: the share that does lies between 0.0 and 43.4 %"
-        in text
-    )
+    assert "0 of 5 trials reached 99 % with the weights that were kept (95 % interval of the share: 0% to 43%" in text
 
 
 def test_a_mean_surely_above_is_named(tmp_path):
     record(tmp_path / "sep997.csv", correct=[9910, 9912, 9914, 9916, 9918])
     record(tmp_path / "sep697.csv", model="sep697", params=697, max_epochs=2000)
     text = spoken(tmp_path)
-    assert "with the weights it kept has 697 parameters (sep697); 1 of its 5 trials did." in text
+    assert "with the weights it kept has 697 parameters (sep697); 1 of 5 trials did." in text
     assert "The smallest whose mean lies above it with its whole 95 % interval has 997 (sep997)." in text
     (tmp_path / "sep697.csv").unlink()
-    assert "5 of its 5 trials did. Its mean lies above it with its whole 95 % interval." in spoken(tmp_path)
+    assert "5 of 5 trials did. Its mean lies above it with its whole 95 % interval." in spoken(tmp_path)
 
 
 @pytest.mark.parametrize("other", [{"dataset": "digits"}, {"protocol": "holdout"}, {"max_epochs": 3}])
@@ -135,17 +135,17 @@ def test_the_table_has_ours_beside_the_published(csv):
     mean = "mean of 223 runs, last epoch: 0.98761, sd 0.00105"
     assert rows[1] == ["sep997", "997", mean, *ours, difference, "-"]
     assert rows[2] == ["sep997", "997", "best of 223 runs, last epoch: 0.9906", *ours, "-", "0 of 5"]
-    kept = ["5", "0.98864 ± 0.00127, sd 0.00103", "0.9901 (seed 4)", "1 of 5 (3.6 to 62.4 %)"]
+    kept = ["5", "0.98864 ± 0.00127, sd 0.00103", "0.9901 (seed 4)", "1 of 5 (4% to 62%)"]
     assert table(page, "kept") == [["sep997", "997", *kept]]
 
 
 def test_ours_is_by_the_measure_of_what_was_published(tmp_path):
     # antman9954 was published by its best and by its last epoch, and keeps the last epoch's weights.
     record(tmp_path / "antman9954.csv", correct=[9861, 9873, 9873, 9880, 9889], model="antman9954", max_epochs=19)
-    text = (tmp_path / "antman9954.csv").read_text()
+    rows = (tmp_path / "antman9954.csv").read_text()
     for place, best in enumerate([0.9930, 0.9935, 0.9939, 0.9940, 0.9941]):
-        text = text.replace(f",{SAVED[place]},{SAVED[place]},", f",{SAVED[place]},{best},", 1)
-    (tmp_path / "antman9954.csv").write_text(text)
+        rows = rows.replace(f",{SAVED[place]},{SAVED[place]},", f",{SAVED[place]},{best},", 1)
+    (tmp_path / "antman9954.csv").write_text(rows)
     page = written(tmp_path)
     rows = [row[2:5] + row[6:] for row in table(page, "comparison") if row[0] == "antman9954"]
     assert rows == [
@@ -153,12 +153,14 @@ def test_ours_is_by_the_measure_of_what_was_published(tmp_path):
         ["one run, last epoch: 0.9925", "5", "last epoch", "0.9889", "-", "0 of 5"],
     ]
     said = Reader(page).text
-    assert "Accuracy of the best epoch: 0.99370 on the mean" in said
+    assert "Accuracy of the best epoch: 0.99370 on average" in said
     assert "None of the 5 trials here reached 99\u00a0% on MNIST's test set with the weights it kept" in said
     assert "antman9954 at 997 parameters, best epoch: mean 0.99370" in said
-    finding = summaries.find(tmp_path)[0]
-    assert "the weights of its epoch 71 get 9,889 of 10,000" in text.best_run(finding)
-    assert "of its epoch 46 get" in text.best_run(summaries.find(record(tmp_path / "b/sep997.csv").parent)[0])
+    study = summaries.find_studies(tmp_path)[0]
+    assert "the weights of its epoch 71 get 9,889 of 10,000" in text.best_run(study)
+    (tmp_path / "b").mkdir()
+    (other,) = summaries.find_studies(record(tmp_path / "b/sep997.csv").parent)
+    assert "of its epoch 46 get" in text.best_run(other)
 
 
 def test_accuracies_on_validation_images_are_not_shown_as_the_test_sets(tmp_path):
@@ -193,26 +195,31 @@ def test_trials_stopped_early_are_counted_as_censored(csv, monkeypatch):
     monkeypatch.setattr(ledger, "read", lambda path: trials)
     page = written(csv.parent)
     rows = [row for row in table(page, "comparison") if row[0] == "sep997"]
-    assert [row[3] for row in rows] == ["5, 3 more stopped early"] * 2
+    assert [row[3] for row in rows] == ["5 (and 3 stopped early)"] * 2
     assert [row[7] for row in rows] == ["-", "-"]
     assert table(page, "provenance")[0][1:4] == ["5", "3", "1"]
     text = Reader(page).text
-    assert "1 of its 5 finished trials did." in text
+    assert "1 to 4 of 8 trials did, 3 of which were stopped early." in text
     assert "3 more were stopped early" in text
-    assert "what follows is of the others alone" in text
+    assert "the means are of the others alone" in text
+    # Wilson's limits: the lower for 1 of 8, the upper for 4 of 8; the higher accuracy of the publication, for 0 and 3.
+    assert "Depending on the trials that were stopped, 1 to 4 of 8 trials reached 99\u00a0%" in text
+    assert "(95\u00a0% interval of the share: 2% to 78%, Wilson)" in text
+    assert table(page, "kept")[0][-1] == "1 to 4 of 8 (2% to 78%)"
+    assert rows[1][-1] == "0 to 3 of 8"
 
 
 def test_a_single_trial_has_neither_sd_nor_interval(tmp_path):
-    ledger.append(tmp_path / "sep997.csv", TRIAL)
+    append_row(tmp_path / "sep997.csv", TRIAL)
     text = spoken(tmp_path)
-    assert "sep997, 997 parameters, 1 trial. Accuracy of the last epoch: 0.98760 on the mean, 0.9876 in" in text
+    assert "sep997, 997 parameters, 1 trial. Accuracy of the last epoch: 0.98760 on average, 0.9876 in" in text
     assert "nan" not in text.lower()
 
 
 def test_failures_are_shown_but_not_those_that_were_mended(csv):
-    ledger.append(csv, replace(FAILED, seed=9, reason="the loss was NaN"))
-    ledger.append(csv, replace(FAILED, seed=9, reason="out of memory"))
-    ledger.append(csv, replace(FAILED, seed=2, reason="mended"))
+    append_row(csv, replace(FAILED, seed=9, reason="the loss was NaN"))
+    append_row(csv, replace(FAILED, seed=9, reason="out of memory"))
+    append_row(csv, replace(FAILED, seed=2, reason="mended"))
     text = spoken(csv.parent)
     assert "sep997, seed 9: out of memory" in text
     assert "NaN" not in text
@@ -231,7 +238,7 @@ def test_versions_and_dates_come_from_the_studies_files(csv):
 
 def test_other_tables_are_passed_over(csv):
     (csv.parent / "confusion.csv").write_text("a,b\n1,2\n")
-    assert [finding.name for finding in summaries.find(csv.parent)] == ["sep997"]
+    assert [study.name for study in summaries.find_studies(csv.parent)] == ["sep997"]
 
 
 def test_the_study_shown_is_the_one_with_the_most_trials(tmp_path):
@@ -239,15 +246,15 @@ def test_the_study_shown_is_the_one_with_the_most_trials(tmp_path):
     record(tmp_path / "b.csv", params=200, correct=[9875, 9880, 9884])
     record(tmp_path / "c.csv", params=300, correct=[9910, 9912, 9914])
     record(tmp_path / "d.csv", params=50, correct=[9875, 9880, 9884, 9892], protocol="holdout")
-    found = summaries.find(tmp_path)
-    assert [finding.name for finding in found] == ["d", "a", "b", "c"]
+    found = summaries.find_studies(tmp_path)
+    assert [study.name for study in found] == ["d", "a", "b", "c"]
     assert summaries.highlighted(found).name == "b"
     assert summaries.highlighted(found[:1]).name == "d"
 
 
 def test_what_a_file_says_stays_text(tmp_path):
     record(tmp_path / "sep997.csv", version=HOSTILE, backend=HOSTILE, weights=HOSTILE, finished_at=HOSTILE)
-    ledger.append(tmp_path / "sep997.csv", replace(FAILED, seed=9, reason=HOSTILE))
+    append_row(tmp_path / "sep997.csv", replace(FAILED, seed=9, reason=HOSTILE))
     (tmp_path / "sep997.json").write_text(json.dumps({"versions": {HOSTILE: HOSTILE}}))
     record(tmp_path / "hostile.csv", model=HOSTILE, dataset=HOSTILE, protocol=HOSTILE, trainer=HOSTILE)
     reader = Reader(written(tmp_path))
@@ -326,7 +333,7 @@ def test_a_folder_without_trials_is_an_error(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", '{"versions": 3}', "\x00"])
 def test_a_damaged_json_is_an_error_with_its_name(csv, content):
     csv.with_suffix(".json").write_text(content)
-    with pytest.raises(UserError, match=r"sep997\.json: expected (the versions|JSON)"):
+    with pytest.raises(UserError, match=r"sep997\.json: expected (the versions|the study's recipe|JSON)"):
         written(csv.parent)
 
 
@@ -335,7 +342,7 @@ def test_a_model_of_other_trials_is_refused(csv):
     from mnist_minimal.saving.saved_model import save
 
     csv.unlink()
-    ledger.append(csv, replace(TRIAL, seed=4, dataset="digits", test_correct=290, test_size=297))
+    append_row(csv, replace(TRIAL, seed=4, dataset="digits", test_correct=290, test_size=297))
     csv.with_suffix("").mkdir()
     save(MODELS["sep997"](), csv.with_suffix("") / "4.h5")
     with pytest.raises(UserError, match="expected the model that gets 290 test images right"):
@@ -353,6 +360,37 @@ def test_without_the_images_the_page_has_the_board_but_no_digits(csv):
     page = (csv.parent / "report.html").read_text(encoding="utf-8")
     assert "Draw a digit" in page
     assert "takes for others" not in page
+
+
+def test_without_mnist_the_digits_do_not_stand_in_for_it(csv, run_python):
+    from mnist_minimal.models import MODELS
+    from mnist_minimal.saving.saved_model import save
+
+    csv.with_suffix("").mkdir()
+    save(MODELS["sep997"](), csv.with_suffix("") / "4.h5")
+    done = run_python("-m", "mnist_minimal.report", "--results", csv.parent, **OFFLINE)
+    assert done.returncode == 0, done.stderr
+    assert "left out: no digits are shown: MNIST was found nowhere: Keras has no usable copy" in done.stderr
+    page = csv.with_name("report.html").read_text(encoding="utf-8")
+    assert "Draw a digit" in page
+    assert "takes for others" not in page
+
+
+def test_the_digits_of_a_study_on_the_digits_are_shown_unasked(tmp_path):
+    from mnist_minimal.data import sets
+    from mnist_minimal.models import MODELS
+    from mnist_minimal.saving.saved_model import save
+    from mnist_minimal.training.evaluation import evaluate
+
+    model, digits = MODELS["sep997"](), sets.load(Choice("digits"))
+    found = evaluate(model, digits.x_test, digits.y_test)
+    fields = {"dataset": "digits", "test_correct": found.correct, "test_size": found.size}
+    append_row(tmp_path / "sep997-digits.csv", replace(TRIAL, seed=4, **fields))
+    (tmp_path / "sep997-digits").mkdir()
+    save(model, tmp_path / "sep997-digits/4.h5")
+    missing = write_report(tmp_path, tmp_path / "report.html", Choice(), PUBLISHED)
+    assert all("curves" in line for line in missing), missing
+    assert "takes for others" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_weights_come_back_from_json_to_the_last_bit():
@@ -386,4 +424,4 @@ def test_a_layer_that_the_page_can_not_compute_is_refused():
 
 
 def test_percent_signs_stay_with_their_numbers():
-    assert text.text("99 % < 100 %") == "99&nbsp;% &lt; 100&nbsp;%"
+    assert text.html("99 % < 100 %") == "99&nbsp;% &lt; 100&nbsp;%"

@@ -5,16 +5,19 @@ import json
 from collections import Counter
 from dataclasses import astuple, replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mnist_minimal import report
 from mnist_minimal.analysis import summaries
 from mnist_minimal.analysis.published import PUBLISHED
+from mnist_minimal.analysis.statistics import summarize
 from mnist_minimal.data.choice import Choice
+from mnist_minimal.page import report, text
 from mnist_minimal.study.ledger import COLUMNS
+from mnist_minimal.study.study import Study
 from tests.study.test_ledger import FAILED, TRIAL
 
 PIECES = [
@@ -101,16 +104,16 @@ def test_no_text_becomes_an_element_an_attribute_or_a_script(folder, harmless, t
 @given(fields)
 @example("".join(PIECES))
 @example("</script><!--<script>")
-def test_any_name_stays_a_string_of_the_embedded_json(text):
+def test_any_name_stays_a_string_of_the_embedded_json(name):
     # The best run's title is in the page's JSON, whose element ends at the first thing that looks like its end.
-    trial = replace(TRIAL, model=text, dataset=text, protocol=text)
-    finding = summaries.StudySummary(summaries.Path("x.csv"), [trial], [], [], None, {}, None)
-    board = Parsed(report._board([{"title": text.title(finding)}], finding, []))
+    trial = replace(TRIAL, model=name, dataset=name, protocol=name)
+    study = summaries.StudySummary(Study.at(Path("x.csv")), [trial], [], [], summarize([0.9876]), None)
+    board = Parsed(report._board([{"title": text.title(study)}], study, []))
     assert sum(number for part, number in board.parts.items() if part[0] == "script") == 1
     (embedded,) = [data for data in board.text if data.lstrip().startswith('{"networks"')]
-    assert json.loads(embedded)["networks"][0]["title"] == text.title(finding)
-    assert text in text.title(finding)
-    harmless = Parsed(report._board([{"title": ""}], replace(finding, trials=[TRIAL]), []))
+    assert json.loads(embedded)["networks"][0]["title"] == text.title(study)
+    assert name in text.title(study)
+    harmless = Parsed(report._board([{"title": ""}], replace(study, trials=[TRIAL]), []))
     assert board.parts == harmless.parts
 
 

@@ -368,7 +368,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(trial=trials(seeds))
     def append(self, trial):
         before = self.content()
-        assert self.ledger.append(trial) == (not self.ended(trial.seed))
+        assert self.append_row(trial) == (not self.ended(trial.seed))
         if self.ended(trial.seed):
             assert self.content() == before
         else:
@@ -382,13 +382,13 @@ class LedgerMachine(RuleBasedStateMachine):
         cut = row[: int(share * (len(row) - 1))]
         # A crash leaves what was there, and then a part; the next append ends a line that lacks its end, or moves it.
         append_to = replace(FAILED, seed=99)
-        self.ledger.append(append_to)
+        self.append_row(append_to)
         self.rows.append(append_to)
         with self.path.open("ab") as file:
             file.write(cut)
         before, aside = self.content(), torn(self.path)
         assert ledger.read(self.path) == self.rows
-        self.ledger.append(append_to)
+        self.append_row(append_to)
         self.rows.append(append_to)
         assert self.content().startswith(before[: len(before) - len(cut)])
         assert torn(self.path) == aside + (cut + b"\n" if cut else b"")

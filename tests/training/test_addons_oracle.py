@@ -1,144 +1,27 @@
-"""Training, step by step, against what the source's own libraries did: TensorFlow 2.15 with TensorFlow Addons' AdamW.
-
-`experiments/addons_oracle/oracle.py` wrote `recorded.npz` in an environment of its own, from `input.npz`. Every trainer
-here starts from the same file and has to come to the same arrays.
-"""
+"""Training, step by step, against what the source's libraries did: TensorFlow 2.15 with TensorFlow Addons' AdamW."""
 
 import os
 import subprocess
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from mnist_minimal.models import MODELS
-from mnist_minimal.recipes import RECIPES, parts
-from mnist_minimal.training import core
-from mnist_minimal.training.chain import Chain
-from mnist_minimal.training.keras_fit import compile_model
+from experiments.addons_oracle.course import (
+    GIVEN,
+    TOLERANCES,
+    TRAINERS,
+    WEIGHT_DECAYS,
+    Arrays,
+    found_course,
+    keras_course,
+    recorded_course,
+)
 from mnist_minimal.training.optimizers import AdamW
 from tests.conftest import REPOSITORY
 
-Arrays = dict[str, np.ndarray]
-
-EXPERIMENT = REPOSITORY / "experiments" / "addons_oracle"
 ORACLE_PYTHON = "MNIST_MINIMAL_ORACLE_PYTHON"
-
-
-@cache
-def arrays(path: Path) -> Arrays:
-    """The arrays of one file."""
-    with np.load(path) as file:
-        return dict(file)
-
-
-GIVEN = arrays(EXPERIMENT / "input.npz")
-WEIGHT_DECAYS = GIVEN["weight_decays"].tolist()
-STEPS = [f"step {step}" for step in GIVEN["saved_steps"]]
-
-
-def recorded_course(weight_decay: float, path: Path = EXPERIMENT / "recorded.npz") -> Arrays:
-    """What the oracle wrote for one weight decay, in the form that `TRAINERS` gives."""
-    recorded, prefix = arrays(path), f"decay {weight_decay:g}/"
-    always = {name: value for name, value in recorded.items() if not name.startswith("decay")}
-    return always | {name.removeprefix(prefix): value for name, value in recorded.items() if name.startswith(prefix)}
-
-
-def without_dropout(layer: keras.Layer) -> keras.Layer:
-    """A new layer of the same configuration, whose rate is 0 if it is a Dropout layer."""
-    rate = {"rate": 0} if isinstance(layer, keras.layers.Dropout) else {}
-    return type(layer).from_config({**layer.get_config(), **rate})
-
-
-def given_model(weight_decay: float) -> keras.Model:
-    """sep997 with the given weights, without dropout, compiled with the optimizer under test."""
-    recipe = replace(RECIPES["sep997"], optimizer=parts.AdamW(0.01, weight_decay))
-    model = keras.models.clone_model(MODELS["sep997"](), clone_function=without_dropout)
-    model.set_weights([GIVEN[f"weights/{weight.path}"] for weight in model.weights])
-    compile_model(model, recipe)
-    return model
-
-
-def keras_course(weight_decay: float) -> Arrays:
-    """`probabilities` before training, `gradients/NAME`, `losses` and `step N/NAME` of this project's Keras trainer."""
-    model = given_model(weight_decay)
-    images, labels = GIVEN["images"].astype(np.float32), GIVEN["labels"]
-    course = {"probabilities": model.predict_on_batch(images)}
-
-    @tf.function
-    def gradients(images: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
-        with tf.GradientTape() as tape:
-            loss = model.compute_loss(images, labels, model(images, training=True))
-        return tape.gradient(loss, [weight.value for weight in model.trainable_weights])
-
-    first = GIVEN["batches"][0]
-    for weight, gradient in zip(model.trainable_weights, gradients(images[first], labels[first]), strict=True):
-        course[f"gradients/{weight.path}"] = gradient.numpy()
-
-    losses = []
-    for step, (batch, learning_rate) in enumerate(zip(GIVEN["batches"], GIVEN["learning_rates"], strict=True), start=1):
-        model.optimizer.learning_rate = learning_rate
-        model.reset_metrics()  # or the loss would be the mean of all steps so far
-        loss, _ = model.train_on_batch(images[batch], labels[batch])
-        losses.append(loss)
-        if f"step {step}" in STEPS:
-            course |= {f"step {step}/{weight.path}": weight.numpy() for weight in model.weights}
-    return course | {"losses": np.array(losses, np.float32)}
-
-
-def native_course(weight_decay: float) -> Arrays:
-    """The same of the C++ core."""
-    model = given_model(weight_decay)
-    chain = Chain(model, model.optimizer)
-    images, labels, batches = GIVEN["images"], GIVEN["labels"].astype(np.uint8), GIVEN["batches"].astype(np.int64)
-    course = {"probabilities": chain.network.predict(images)}
-    chain.network.differentiate(images, labels, batches[0])
-    course |= {f"gradients/{path}": gradient for path, gradient in chain.gradients().items()}
-
-    losses = []
-    for step, (batch, learning_rate) in enumerate(zip(batches, GIVEN["learning_rates"], strict=True), start=1):
-        loss, _, _ = chain.network.train(
-            images, labels, batch, batch_size=len(batch), seed=0, epoch=0, learning_rate=float(learning_rate)
-        )
-        losses.append(loss / len(batch))
-        if f"step {step}" in STEPS:
-            chain.push()
-            course |= {f"step {step}/{weight.path}": weight.numpy() for weight in model.weights}
-    return course | {"losses": np.array(losses, np.float32)}
-
-
-TRAINERS: dict[str, Callable[[float], Arrays]] = {"keras": keras_course}
-if core.available():
-    TRAINERS["native"] = native_course
-
-
-@cache
-def found_course(trainer: str, weight_decay: float) -> Arrays:
-    """What one trainer does, done once."""
-    return TRAINERS[trainer](weight_decay)
-
-
-# How far any number of an array may be off. Gradients are measured against the largest of their array; the others are
-# probabilities, losses and weights of the order of 1. Each step starts from the errors of all before it, and where a
-# gradient is near 0, Adam's m / sqrt(v) divides its error by something as small: so the bounds widen with the steps.
-# Between Keras 3.15 on TensorFlow 2.21 and the oracle, on one CPU, the largest differences were 3e-8, 0, 6e-6, 1.2e-7,
-# 2.7e-6, 2.6e-6 and 2.4e-6, in the order below. With TensorFlow's other convolutions (TF_ENABLE_ONEDNN_OPTS=1) the
-# first two were 8e-8 and 2.3e-6 and the rest the same. The recipe's decay of 1e-6 takes 4e-5 from a weight of 1 in 40
-# steps, so it is still seen.
-TOLERANCES = {
-    "probabilities": 1e-6,
-    "gradients": 1e-5,
-    "losses": 3e-5,
-    "step 1": 1e-6,
-    "step 5": 1e-5,
-    "step 20": 2e-5,
-    "step 40": 2e-5,
-}
 
 
 def assert_agree(found: Arrays, expected: Arrays, part: str) -> None:
@@ -205,7 +88,7 @@ def test_oracle_still_says_what_was_recorded(tmp_path: Path) -> None:
     if not python:
         pytest.skip(f"{ORACLE_PYTHON} names no interpreter of the environment in addons_oracle/requirements.txt")
     again = tmp_path / "recorded.npz"
-    subprocess.run([python, EXPERIMENT / "oracle.py", "--record", again], check=True)
+    subprocess.run([python, REPOSITORY / "experiments/addons_oracle/oracle.py", "--record", again], check=True)
     for weight_decay in WEIGHT_DECAYS:
         found, expected = recorded_course(weight_decay, again), recorded_course(weight_decay)
         assert found.keys() == expected.keys()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from experiments.oracles import chain, images, keras_gradients, labels, patterns, randomise
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.models.normalization import InstanceNormalization
@@ -27,67 +28,6 @@ pytestmark = pytest.mark.skipif(
 PROBABILITY_TOLERANCE = 1e-6
 GRADIENT_TOLERANCE = 3e-5
 ZERO_TOLERANCE = 2e-5
-
-
-def images(count: int, shape: tuple[int, int, int] = (28, 28, 1), seed: int = 0) -> np.ndarray:
-    """uint8 images, half of each dark, as digits are."""
-    random = np.random.default_rng(seed)
-    pixels = random.integers(0, 256, (count, *shape))
-    return np.where(random.random((count, *shape)) < 0.5, pixels, 0).astype(np.uint8)
-
-
-def patterns(count: int, shape: tuple[int, int, int] = (28, 28, 1), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy images that show their label, uint8, and the labels: there is something to learn."""
-    random = np.random.default_rng(seed)
-    y = labels(count, seed=seed)
-    shown = images(10, shape, seed=99)[y].astype(np.float64)
-    return np.clip(shown + random.normal(0, 40, shown.shape), 0, 255).astype(np.uint8), y
-
-
-def labels(count: int, classes: int = 10, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed + 1).integers(0, classes, count).astype(np.uint8)
-
-
-def without_dropout(model: keras.Model) -> keras.Model:
-    """The same model and weights, with all dropout rates 0."""
-    seen: dict[str, keras.layers.Layer] = {}
-
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if layer.name not in seen:
-            config = layer.get_config()
-            if "rate" in config:
-                config["rate"] = 0.0
-            seen[layer.name] = type(layer).from_config(config)
-        return seen[layer.name]
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def randomise(model: keras.Model, seed: int = 3) -> keras.Model:
-    """Moves biases, scales and moving statistics away from where they start, so that they can be seen to be used."""
-    random = np.random.default_rng(seed)
-    for variable in model.weights:
-        if variable.path.split("/")[-1] in ("bias", "beta", "gamma", "moving_mean", "moving_variance"):
-            variable.assign(np.asarray(variable) + random.uniform(0.02, 0.2, variable.shape))
-    return model
-
-
-def chain(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> Chain:
-    return Chain(model, optimizer or keras.optimizers.SGD(0.1))
-
-
-def keras_gradients(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
-    """The mean loss in training and its gradient for each variable, by TensorFlow."""
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        probabilities = model(x.astype(np.float32), training=True)
-        loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y, probabilities))
-    variables = model.trainable_variables
-    gradients = tape.gradient(loss, [variable.value for variable in variables])
-    return float(loss), {v.path: g.numpy() for v, g in zip(variables, gradients, strict=True)}
 
 
 def assert_gradients(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -502,8 +442,8 @@ SCRIPT = """
 import sys
 import threading
 import numpy as np
-from tests.training.test_core import assert_gradients, chain, dropout_model, images, keras_gradients, labels
-from tests.training.test_core import without_dropout
+from experiments.oracles import chain, images, keras_gradients, labels, without_dropout
+from tests.training.test_core import assert_gradients, dropout_model
 from mnist_minimal.training.core import instruction_set
 model = dropout_model()
 ours = chain(without_dropout(model))

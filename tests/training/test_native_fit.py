@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import pytest
 
+from experiments.oracles import patterns, randomise, without_dropout
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES, Augmentation
 from mnist_minimal.training import DivergedError, core, keras_fit, native_fit
-from tests.training.test_core import patterns, randomise, without_dropout
 
 # Where the core is required, its absence is a failure and no reason to skip.
 pytestmark = pytest.mark.skipif(
