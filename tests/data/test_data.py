@@ -51,7 +51,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 def write_idx(folder: Path, arrays: dict[str, np.ndarray], zipped: bool = False) -> Path:
     for key, name in IDX_NAMES.items():
         content = idx_bytes(arrays[key])
-        (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
+        (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content, 1) if zipped else content)
     return folder
 
 
