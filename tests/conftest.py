@@ -57,9 +57,7 @@ def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     """Runs `run(MAIN, ARGUMENTS)` as `run_python` runs a command, in this process, which has imported Keras already."""
     from mnist_minimal.cli.run import run
 
-    def called(
-        main: Callable[[Sequence[str] | None], int], *arguments: str | Path
-    ) -> subprocess.CompletedProcess[str]:
+    def called(main: Callable[[Sequence[str] | None], int], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(tmp_path)
         capsys.readouterr()
         texts = [str(argument) for argument in arguments]

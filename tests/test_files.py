@@ -78,7 +78,7 @@ def call(study, tmp_path):  # noqa: F811
     return out, start
 
 
-@pytest.mark.parametrize("leads_to", [("file", "none"), ("none", "file")])
+@pytest.mark.parametrize("leads_to", [("file", "none"), pytest.param(("none", "file"), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_write_through_no_link(call, treasure, capsys, command, leads_to):
     out, start = call

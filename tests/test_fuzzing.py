@@ -22,7 +22,10 @@ LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *s
         pytest.param(None, 1, id="new seed", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("target", RUNS)
+@pytest.mark.parametrize(
+    "target",
+    ["idx", "npz", "h5", "keras", pytest.param("recognition", marks=pytest.mark.slow)],  # It imports Keras.
+)
 def test_no_input_does_more_than_be_refused(target, seed, share, run_python):
     # The seed of a failure stands in its message, the input in the folder that it names.
     seed = seed or random.SystemRandom().randrange(2, 2**31)

@@ -12,6 +12,7 @@ import pytest
 
 import mnist_minimal
 from mnist_minimal import evaluate, plots, summary, trials
+from mnist_minimal.cli.main import main as script
 from mnist_minimal.cli.options import model_name
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS, lookup
@@ -127,15 +128,10 @@ def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run
     assert "seed 0 was trained with 206 parameters, and my_nets:tiny has 233 now; restore the model" in edited.stderr
 
 
-def test_the_installed_script_finds_the_current_folder_too(example, run_python):
-    program = """
-import sys
-sys.path = [place for place in sys.path if place]  # as in a script of another folder
-from mnist_minimal.cli.main import console_script
-sys.argv = ["mnist-minimal", "summary", "my_nets:tiny"]
-sys.exit(console_script())
-"""
-    done = run_python("-c", program)
+def test_the_installed_script_finds_the_current_folder_too(example, run_fresh, tmp_path, monkeypatch):
+    # As in a script of another folder.
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    done = run_fresh(script, "summary", "my_nets:tiny")
     assert done.returncode == 0, done.stderr
 
 

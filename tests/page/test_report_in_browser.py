@@ -175,8 +175,14 @@ def in_double_precision(build, weights: list[np.ndarray], images: np.ndarray) ->
         keras.config.set_dtype_policy(policy)
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(IMAGES, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [*MODELS, "mixed"])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("sep997", 20),
+        ("mixed", 20),
+        *(pytest.param(name, IMAGES, marks=pytest.mark.slow) for name in [*MODELS, "mixed"]),
+    ],
+)
 def test_the_page_computes_what_keras_does(page, dataset, name, count):
     images = dataset.x_test[:count]
     build = mixed if name == "mixed" else MODELS[name]
