@@ -10,9 +10,8 @@ import pytest
 
 from mnist_minimal.analysis.statistics import spread
 from mnist_minimal.models import MODELS
-from mnist_minimal.study import ledger
 from tests.conftest import REPOSITORY
-from tests.study.test_ledger import TRIAL
+from tests.study.test_ledger import TRIAL, append_row
 
 
 def experiment(name: str) -> ModuleType:
@@ -31,10 +30,10 @@ def results(tmp_path):
         last = round(rng.normal(0.987, 0.001), 4)
         best = round(last + 0.001, 4)
         trial = replace(TRIAL, seed=seed, saved_accuracy=last, best_accuracy=best, test_correct=round(best * 10_000))
-        ledger.append(tmp_path / "sep997.csv", trial)
+        append_row(tmp_path / "sep997.csv", trial)
     for seed, (held_out, correct) in enumerate([(0.989, 9860), (0.991, 9880), (0.990, 9870), (0.988, 9850)]):
         trial = replace(TRIAL, seed=seed, protocol="holdout", best_accuracy=held_out, test_correct=correct)
-        ledger.append(tmp_path / "sep997-holdout.csv", trial)
+        append_row(tmp_path / "sep997-holdout.csv", trial)
     return tmp_path
 
 
@@ -105,7 +104,7 @@ def test_spread_is_that_of_the_saved_models(run_main, tmp_path):
         images.append(probabilities(model, digits.x_test).argmax(axis=1) == digits.y_test)
         correct, size = int(images[-1].sum()), len(digits.y_test)
         trial = replace(TRIAL, seed=seed, dataset="digits", test_correct=correct, test_size=size)
-        ledger.append(tmp_path / "sep997-digits.csv", trial)
+        append_row(tmp_path / "sep997-digits.csv", trial)
     done = run_main(experiment("spread").main, tmp_path / "sep997-digits.csv", "--dataset", "digits")
     assert done.returncode == 0, done.stderr
     expected = spread(np.array(images))
@@ -117,8 +116,8 @@ def test_spread_is_that_of_the_saved_models(run_main, tmp_path):
 
     # A row does not lead out of the folder of its study.
     (tmp_path / "sep997-digits").rename(tmp_path / "odd")
-    ledger.append(tmp_path / "odd.csv", replace(trial, seed=0, test_correct=0, weights="../../etc/passwd"))
-    ledger.append(tmp_path / "odd.csv", replace(trial, seed=1, test_correct=size, weights="/etc/passwd"))
+    append_row(tmp_path / "odd.csv", replace(trial, seed=0, test_correct=0, weights="../../etc/passwd"))
+    append_row(tmp_path / "odd.csv", replace(trial, seed=1, test_correct=size, weights="/etc/passwd"))
     refused = run_main(experiment("spread").main, tmp_path / "odd.csv", "--dataset", "digits")
     assert refused.returncode == 2
     assert "expected a model with" in refused.stderr

@@ -14,7 +14,7 @@ from mnist_minimal.analysis.samples import Sample, differences, read_sample
 from mnist_minimal.compare import main
 from mnist_minimal.errors import UserError
 from mnist_minimal.study import ledger
-from tests.study.test_ledger import FAILED, TRIAL
+from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 RECIPE = {"source": "a page", "optimizer": {"kind": "AdamW", "learning_rate": 0.01}, "schedule": None}
 
@@ -24,7 +24,7 @@ def write_study(folder, name, accuracies, recipe=RECIPE, **fields):
     path = folder / f"{name}.csv"
     path.parent.mkdir(exist_ok=True)
     for seed, accuracy in enumerate(accuracies):
-        ledger.append(path, replace(TRIAL, seed=seed, saved_accuracy=accuracy, **fields))
+        append_row(path, replace(TRIAL, seed=seed, saved_accuracy=accuracy, **fields))
     path.with_suffix(".json").write_text(json.dumps({"recipe": recipe}))
     return path
 
@@ -36,7 +36,7 @@ def results(tmp_path):
     write_study(tmp_path / "results", "sep997", rng.normal(0.9876, 0.001, 12).round(4))
     write_study(tmp_path / "results", "sep697", rng.normal(0.9850, 0.001, 9).round(4), model="sep697", params=697)
     write_study(tmp_path / "results", "sep997-holdout", [0.987, 0.988], protocol="holdout")
-    ledger.append(tmp_path / "results/sep997.csv", replace(FAILED, seed=70))
+    append_row(tmp_path / "results/sep997.csv", replace(FAILED, seed=70))
     return tmp_path / "results"
 
 

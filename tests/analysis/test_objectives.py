@@ -11,11 +11,12 @@ from mnist_minimal.models import MODELS
 from mnist_minimal.objectives import main
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.saving.saved_model import save
-from mnist_minimal.study import ledger
+from mnist_minimal.trial import Trial
+from tests.study.test_ledger import append_row
 
 
 def trial(model, seed, saved=0.99, best=0.992, best_epoch=10, **changes):
-    row = ledger.Trial(
+    row = Trial(
         model=model,
         params=PARAMETERS[model],
         dataset="mnist",
@@ -46,7 +47,7 @@ def study(tmp_path):
     def write(model, *trials):
         (tmp_path / model).mkdir()
         for row in trials:
-            ledger.append(tmp_path / f"{model}.csv", row)
+            append_row(tmp_path / f"{model}.csv", row)
             save(MODELS[model](), tmp_path / model / f"{row.seed}.h5")
         return tmp_path
 

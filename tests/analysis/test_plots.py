@@ -12,9 +12,8 @@ import pytest
 from mnist_minimal import plots
 from mnist_minimal.analysis import figures
 from mnist_minimal.errors import UserError
-from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study
-from tests.study.test_ledger import FAILED, TRIAL
+from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
 BEST = [0.9875, 0.9880, 0.9884, 0.9892, 0.9901]
@@ -31,7 +30,7 @@ def csv(tmp_path):
     path = tmp_path / "sep997.csv"
     (tmp_path / "sep997").mkdir()
     for seed, (saved, best) in enumerate(zip(SAVED, BEST, strict=True)):
-        ledger.append(path, replace(TRIAL, seed=seed, saved_accuracy=saved, best_accuracy=best, epochs=4, best_epoch=3))
+        append_row(path, replace(TRIAL, seed=seed, saved_accuracy=saved, best_accuracy=best, epochs=4, best_epoch=3))
         history = pandas.DataFrame(
             {
                 "epoch": range(4),
@@ -43,7 +42,7 @@ def csv(tmp_path):
             }
         )
         history.to_csv(tmp_path / f"sep997/{seed}.csv", index=False)
-    ledger.append(path, replace(FAILED, seed=9))
+    append_row(path, replace(FAILED, seed=9))
     return path
 
 
@@ -142,7 +141,7 @@ def test_the_command_draws_both_pictures_without_keras(csv, run_python):
 
 
 def test_a_csv_without_finished_trials_is_an_error(tmp_path):
-    ledger.append(tmp_path / "sep997.csv", FAILED)
+    append_row(tmp_path / "sep997.csv", FAILED)
     with pytest.raises(UserError, match="expected a CSV with at least one finished trial"):
         figures.draw_study(Study(tmp_path, "sep997"), tmp_path)
 

@@ -18,7 +18,7 @@ from mnist_minimal.cli.run import run
 from mnist_minimal.study import ledger
 from tests.analysis.test_plots import csv as study  # noqa: F401  A study of five trials with histories.
 from tests.conftest import REPOSITORY
-from tests.study.test_ledger import TRIAL
+from tests.study.test_ledger import TRIAL, append_row
 
 MODULE = """
 import sys
@@ -336,7 +336,7 @@ STRANGE = "$\\frac$ ../../evil \\ $ __ 漢字 \u202e ^{2} %s {0}" + 500 * "x"
 def test_whatever_a_valid_row_says_is_drawn(study, capsys, fields):  # noqa: F811
     study.unlink()
     for seed in range(3):
-        ledger.append(study, replace(TRIAL, seed=seed, **fields))
+        append_row(study, replace(TRIAL, seed=seed, **fields))
     (study.parent / "other.txt").write_text("0.98\n0.99\n")
     picture = str(study.parent / "both.png")
     for command, arguments in (

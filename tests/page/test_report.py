@@ -19,7 +19,7 @@ from mnist_minimal.page.report import write_report
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.report import main
 from mnist_minimal.study import ledger
-from tests.study.test_ledger import FAILED, TRIAL
+from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 CORRECT = [9875, 9880, 9884, 9892, 9901]
 SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
@@ -31,7 +31,7 @@ def record(csv, correct=CORRECT, **fields):
     """Writes a study of up to five finished trials, without their models and histories."""
     for seed, (saved, right) in enumerate(zip(SAVED[: len(correct)], correct, strict=True)):
         figures = {"saved_accuracy": saved, "best_accuracy": right / 10_000, "test_correct": right}
-        ledger.append(csv, replace(TRIAL, seed=seed, **figures, **fields))
+        append_row(csv, replace(TRIAL, seed=seed, **figures, **fields))
     return csv
 
 
@@ -203,16 +203,16 @@ def test_trials_stopped_early_are_counted_as_censored(csv, monkeypatch):
 
 
 def test_a_single_trial_has_neither_sd_nor_interval(tmp_path):
-    ledger.append(tmp_path / "sep997.csv", TRIAL)
+    append_row(tmp_path / "sep997.csv", TRIAL)
     text = spoken(tmp_path)
     assert "sep997, 997 parameters, 1 trial. Accuracy of the last epoch: 0.98760 on the mean, 0.9876 in" in text
     assert "nan" not in text.lower()
 
 
 def test_failures_are_shown_but_not_those_that_were_mended(csv):
-    ledger.append(csv, replace(FAILED, seed=9, reason="the loss was NaN"))
-    ledger.append(csv, replace(FAILED, seed=9, reason="out of memory"))
-    ledger.append(csv, replace(FAILED, seed=2, reason="mended"))
+    append_row(csv, replace(FAILED, seed=9, reason="the loss was NaN"))
+    append_row(csv, replace(FAILED, seed=9, reason="out of memory"))
+    append_row(csv, replace(FAILED, seed=2, reason="mended"))
     text = spoken(csv.parent)
     assert "sep997, seed 9: out of memory" in text
     assert "NaN" not in text
@@ -247,7 +247,7 @@ def test_the_study_shown_is_the_one_with_the_most_trials(tmp_path):
 
 def test_what_a_file_says_stays_text(tmp_path):
     record(tmp_path / "sep997.csv", version=HOSTILE, backend=HOSTILE, weights=HOSTILE, finished_at=HOSTILE)
-    ledger.append(tmp_path / "sep997.csv", replace(FAILED, seed=9, reason=HOSTILE))
+    append_row(tmp_path / "sep997.csv", replace(FAILED, seed=9, reason=HOSTILE))
     (tmp_path / "sep997.json").write_text(json.dumps({"versions": {HOSTILE: HOSTILE}}))
     record(tmp_path / "hostile.csv", model=HOSTILE, dataset=HOSTILE, protocol=HOSTILE, trainer=HOSTILE)
     reader = Reader(written(tmp_path))
@@ -335,7 +335,7 @@ def test_a_model_of_other_trials_is_refused(csv):
     from mnist_minimal.saving.saved_model import save
 
     csv.unlink()
-    ledger.append(csv, replace(TRIAL, seed=4, dataset="digits", test_correct=290, test_size=297))
+    append_row(csv, replace(TRIAL, seed=4, dataset="digits", test_correct=290, test_size=297))
     csv.with_suffix("").mkdir()
     save(MODELS["sep997"](), csv.with_suffix("") / "4.h5")
     with pytest.raises(UserError, match="expected the model that gets 290 test images right"):

@@ -24,11 +24,10 @@ from mnist_minimal.models.normalization import InstanceNormalization
 from mnist_minimal.page.network import describe
 from mnist_minimal.page.report import write_report
 from mnist_minimal.saving.saved_model import save
-from mnist_minimal.study import ledger
 from mnist_minimal.training.evaluation import evaluate, probabilities
 from tests.conftest import MNIST_PATH
 from tests.page.test_report import HOSTILE, check_references
-from tests.study.test_ledger import FAILED, TRIAL
+from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -127,8 +126,8 @@ def page(tmp_path_factory, dataset):
     found = evaluate(model, dataset.x_test, dataset.y_test)
     hostile = {"version": HOSTILE, "backend": HOSTILE, "weights": HOSTILE}
     trial = replace(TRIAL, dataset=dataset.name, test_correct=found.correct, test_size=found.size, **hostile)
-    ledger.append(folder / "sep997.csv", trial)
-    ledger.append(folder / "sep997.csv", replace(FAILED, seed=1, dataset=dataset.name, reason=HOSTILE))
+    append_row(folder / "sep997.csv", trial)
+    append_row(folder / "sep997.csv", replace(FAILED, seed=1, dataset=dataset.name, reason=HOSTILE))
     (folder / "sep997.json").write_text(json.dumps({"versions": {HOSTILE: HOSTILE}}))
     header = "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss\n"
     (folder / "sep997/0.csv").write_text(f"{header}0,0.9,0.01,0.3,0.95,0.2\n1,0.95,0.001,0.2,0.98,0.1\n")
