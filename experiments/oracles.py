@@ -9,8 +9,7 @@ import numpy as np
 from mnist_minimal.models import MODELS
 from mnist_minimal.training.chain import Chain
 
-# The steps of `after_steps`, of eight images each.
-STEPS, LEARNING_RATE = 20, 1e-4
+LEARNING_RATE = 1e-4
 
 
 def images(count: int, shape: tuple[int, int, int] = (28, 28, 1), seed: int = 0) -> np.ndarray:
@@ -106,8 +105,10 @@ def gradients_in_double(model: keras.Model, x: np.ndarray, y: np.ndarray) -> lis
     return [gradient.numpy() for gradient in tape.gradient(loss, [v.value for v in model.trainable_variables])]
 
 
-def after_steps(name: str, draw: int) -> tuple[keras.Model, keras.Model, list[np.ndarray], list[np.ndarray]]:
-    """The model after the core's 20 steps and after those in double precision, and what each variable moved by.
+def after_steps(
+    name: str, draw: int, steps: int
+) -> tuple[keras.Model, keras.Model, list[np.ndarray], list[np.ndarray]]:
+    """The model after the core's steps, of eight images each, and after those in double precision, and what moved.
 
     The optimizer has momentum: Adam divides a gradient by its size, so a bias whose gradient is 0 follows rounding.
     """
@@ -116,8 +117,8 @@ def after_steps(name: str, draw: int) -> tuple[keras.Model, keras.Model, list[np
     start = [variable.numpy() for variable in model.trainable_variables]
     reference = in_double(model)
     velocities = [np.zeros(weights.shape) for weights in start]
-    x, y = patterns(STEPS * 8, seed=draw)
-    for batch in np.split(np.arange(len(x)), STEPS):
+    x, y = patterns(steps * 8, seed=draw)
+    for batch in np.split(np.arange(len(x)), steps):
         gradients = gradients_in_double(reference, x[batch], y[batch])
         for variable, velocity, gradient in zip(reference.trainable_variables, velocities, gradients, strict=True):
             velocity *= 0.9

@@ -28,7 +28,7 @@ from experiments.oracles import (
 )
 from mnist_minimal.models import MODELS
 
-DRAWS, IMAGES = 5, 64
+DRAWS, IMAGES, STEPS = 5, 64, 20
 
 
 def farthest(found: np.ndarray, expected: np.ndarray) -> float:
@@ -60,7 +60,7 @@ def core_against_keras(name: str) -> str:
         expected = gradients_in_double(reference, x, y)
         cores.append(share(list(ours.gradients().values()), expected))
         kerases.append(share(list(keras_gradients(without_dropout(model), x, y)[1].values()), expected))
-    steps = [share(*after_steps(name, draw)[2:]) for draw in range(DRAWS)]
+    steps = [share(*after_steps(name, draw, STEPS)[2:]) for draw in range(DRAWS)]
     return f"| {name} | {max(probabilities):.0e} | {spread(cores)} | {spread(kerases)} | {spread(steps)} |"
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -53,6 +53,24 @@ def run_python(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `run(MAIN, ARGUMENTS)` as `run_python` runs a command, in this process, which has imported Keras already."""
+    from mnist_minimal.cli.run import run
+
+    def called(main: Callable[[Sequence[str] | None], int], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        texts = [str(argument) for argument in arguments]
+        try:
+            status = run(main, texts)
+        except SystemExit as end:  # Argparse's.
+            status = end.code
+        return subprocess.CompletedProcess(texts, status, *capsys.readouterr())
+
+    return called
 
 
 @pytest.fixture(scope="session")

@@ -181,11 +181,11 @@ def test_a_table_that_knows_nothing_of_a_file_says_nothing(study):
         assert recorded_dataset(other) is None
 
 
-def test_the_published_weights_score_what_was_published(mnist_path, run_python):
+def test_the_published_weights_score_what_was_published(mnist_path, run_main):
     folder = os.environ.get("MNIST_MINIMAL_REFERENCE")
     if folder is None:
         pytest.skip("needs the source's weights: set MNIST_MINIMAL_REFERENCE to the folder they are in")
     path = Path(folder, "sep697_source_author_0.9903.h5")
-    done = run_python("-m", "mnist_minimal.evaluate", path, "--data", mnist_path)
+    done = run_main(main, path, "--data", mnist_path)
     assert done.returncode == 0
     assert "\naccuracy 0.9903 (9903 of 10000)\n" in done.stdout

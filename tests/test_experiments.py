@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import replace
+from types import ModuleType
 
 import matplotlib.image
 import numpy as np
@@ -13,8 +14,12 @@ from tests.conftest import REPOSITORY
 from tests.study.test_ledger import TRIAL, append_row
 
 
-def run_experiment(run_python, name, *arguments, **environment):
-    return run_python(REPOSITORY / f"experiments/{name}.py", *arguments, **environment)
+def experiment(name: str) -> ModuleType:
+    """The module of an experiment."""
+    specification = importlib.util.spec_from_file_location(name, REPOSITORY / f"experiments/{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -32,11 +37,11 @@ def results(tmp_path):
     return tmp_path
 
 
-def test_sep997_published(run_python, results):
+def test_sep997_published(run_main, results):
     published = np.random.default_rng(1).normal(0.9876, 0.001, 60).round(4)
     np.savetxt(results / "published.txt", published, fmt="%.4f")
     arguments = (results / "sep997.csv", "--published", results / "published.txt", "--out", results / "both.png")
-    done = run_experiment(run_python, "sep997_published", *arguments)
+    done = run_main(experiment("sep997_published").main, *arguments)
     assert done.returncode == 0, done.stderr
     assert f"| {published.mean():.5f} | {published.std(ddof=1):.5f} |" in done.stdout
     for part in ("ours minus published", "Kolmogorov-Smirnov", "Hedges' g", "Our sd over", "would have an sd of"):
@@ -46,13 +51,14 @@ def test_sep997_published(run_python, results):
 
 
 def test_sep997_published_says_what_it_lacks(run_python, results):
-    refused = run_experiment(run_python, "sep997_published", results / "sep997.csv", MNIST_MINIMAL_REFERENCE="")
+    script = REPOSITORY / "experiments/sep997_published.py"
+    refused = run_python(script, results / "sep997.csv", MNIST_MINIMAL_REFERENCE="")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: expected --published FILE or MNIST_MINIMAL_REFERENCE")
 
 
-def test_selection(run_python, results):
-    done = run_experiment(run_python, "selection", "--results", results, "--out", results / "selection.png")
+def test_selection(run_main, results):
+    done = run_main(experiment("selection").main, "--results", results, "--out", results / "selection.png")
     assert done.returncode == 0, done.stderr
     # Every best epoch is 0.001 above its last; every held-out accuracy 0.003 above its test accuracy.
     assert "it chose is +0.00100, 95 % interval +0.00100 to +0.00100" in done.stdout
@@ -62,30 +68,28 @@ def test_selection(run_python, results):
     assert matplotlib.image.imread(results / "selection.png").std() > 0.03
 
 
-def test_selection_needs_both_studies(run_python, results):
+def test_selection_needs_both_studies(run_main, results):
     (results / "sep997-holdout.csv").unlink()
-    refused = run_experiment(run_python, "selection", "--results", results)
+    refused = run_main(experiment("selection").main, "--results", results)
     assert refused.returncode == 2
     assert "sep997-holdout.csv: expected two finished trials or more, found 0" in refused.stderr
 
 
 def test_the_lead_of_the_best_trial_lasts_only_where_it_is_real():
-    specification = importlib.util.spec_from_file_location("experiment", REPOSITORY / "experiments/spread.py")
-    experiment = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(experiment)
+    lead_of_best = experiment("spread").lead_of_best
     rng = np.random.default_rng(0)
     lucky = rng.random((30, 2000)) < 0.9
-    here, there = experiment.lead_of_best(lucky)
+    here, there = lead_of_best(lucky)
     # The expected highest of 30 normal numbers is 2.04 sds above their mean.
     assert here == pytest.approx(2.04 * (0.9 * 0.1 / 1000) ** 0.5, rel=0.15)
     assert abs(there) < 0.002
     better = np.vstack([lucky, rng.random((1, 2000)) < 0.99])
-    here, there = experiment.lead_of_best(better)
+    here, there = lead_of_best(better)
     assert there == pytest.approx(here, abs=0.002)
     assert there > 0.08
 
 
-def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
+def test_spread_is_that_of_the_saved_models(run_main, tmp_path):
     from mnist_minimal.data import sets
     from mnist_minimal.data.choice import Choice
     from mnist_minimal.saving.saved_model import save
@@ -101,7 +105,7 @@ def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
         correct, size = int(images[-1].sum()), len(digits.y_test)
         trial = replace(TRIAL, seed=seed, dataset="digits", test_correct=correct, test_size=size)
         append_row(tmp_path / "sep997-digits.csv", trial)
-    done = run_experiment(run_python, "spread", tmp_path / "sep997-digits.csv", "--dataset", "digits")
+    done = run_main(experiment("spread").main, tmp_path / "sep997-digits.csv", "--dataset", "digits")
     assert done.returncode == 0, done.stderr
     expected = spread(np.array(images))
     between, of_images, of_networks = (line.split("|")[2].strip() for line in done.stdout.splitlines()[2:5])
@@ -114,6 +118,6 @@ def test_spread_is_that_of_the_saved_models(run_python, tmp_path):
     (tmp_path / "sep997-digits").rename(tmp_path / "odd")
     append_row(tmp_path / "odd.csv", replace(trial, seed=0, test_correct=0, weights="../../etc/passwd"))
     append_row(tmp_path / "odd.csv", replace(trial, seed=1, test_correct=size, weights="/etc/passwd"))
-    refused = run_experiment(run_python, "spread", tmp_path / "odd.csv", "--dataset", "digits")
+    refused = run_main(experiment("spread").main, tmp_path / "odd.csv", "--dataset", "digits")
     assert refused.returncode == 2
     assert "expected a model with" in refused.stderr

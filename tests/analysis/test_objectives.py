@@ -12,12 +12,12 @@ from mnist_minimal.models import MODELS
 from mnist_minimal.objectives import main
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.saving.saved_model import save
-from mnist_minimal.study import ledger
+from mnist_minimal.trial import Trial
 from tests.study.test_ledger import append_row
 
 
 def trial(model, seed, saved=0.99, best=0.992, best_epoch=10, **changes):
-    row = ledger.Trial(
+    row = Trial(
         model=model,
         params=PARAMETERS[model],
         dataset="mnist",

@@ -10,6 +10,7 @@ import numpy as np
 import pandas
 import pytest
 
+from mnist_minimal import plots
 from mnist_minimal.analysis import figures, summaries
 from mnist_minimal.errors import UserError
 from mnist_minimal.study import ledger
@@ -203,8 +204,9 @@ def test_keras_draws_its_diagram(tmp_path):
     assert height > 1000 > width
 
 
-def test_without_graphviz_the_error_says_what_to_install(run_python, tmp_path):
-    refused = run_python("-m", "mnist_minimal.plots", "--diagram", "sep997", PATH=str(tmp_path))
+def test_without_graphviz_the_error_says_what_to_install(run_main, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    refused = run_main(plots.main, "--diagram", "sep997")
     assert refused.returncode == 2
     assert "error: Keras draws a model with pydot and Graphviz" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -46,7 +46,9 @@ print({"tensorflow", "keras"} & set(sys.modules))
     assert run_python("-c", program).stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(name, marks=() if name in ("trials", "models") else pytest.mark.slow) for name in COMMANDS]
+)
 def test_the_script_and_the_module_are_the_same(run_python, command):
     by_script = run_python("-m", "mnist_minimal", command, "--help")
     assert by_script.returncode == 0, by_script.stderr

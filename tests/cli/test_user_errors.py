@@ -249,7 +249,9 @@ def test_a_damaged_history_is_one_line_of_the_report_too(study, capsys):  # noqa
     assert "4.csv: expected the columns epoch, loss" in line
 
 
-@pytest.mark.parametrize("loss", ["nan", "inf", "1e300", "-1"])
+@pytest.mark.parametrize(
+    "loss", ["nan", *(pytest.param(loss, marks=pytest.mark.slow) for loss in ("inf", "1e300", "-1"))]
+)
 def test_a_trial_that_went_astray_is_drawn(study, capsys, loss):  # noqa: F811
     (study.with_suffix("") / "4.csv").write_text(f"{HISTORY}0,0,0,{loss},0,{loss}\n1,0,0,{loss},0,{loss}\n")
     assert run(plots.main, [str(study)]) == 0
@@ -316,20 +318,22 @@ def test_without_access_the_error_is_one_line(study, command, arguments, complai
 
 
 EXTREMES = {"params": 10**12, "test_size": 10**12, "test_correct": 10**12, "max_epochs": 10**12, "cpu_seconds": 1e308}
+TEXTS = ("model", "dataset", "protocol", "trainer", "finished_at", "version", "weights", "backend")
 STRANGE = "$\\frac$ ../../evil \\ $ __ 漢字 \u202e ^{2} %s {0}" + 500 * "x"
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        EXTREMES,
-        {"params": 1, "test_size": 1, "test_correct": 1, "saved_accuracy": 1e-300, "best_accuracy": 1.0},
-        dict.fromkeys(
-            ("model", "dataset", "protocol", "trainer", "finished_at", "version", "weights", "backend"), STRANGE
+        pytest.param(EXTREMES, id="huge"),
+        pytest.param(
+            {"params": 1, "test_size": 1, "test_correct": 1, "saved_accuracy": 1e-300, "best_accuracy": 1.0},
+            id="one",
+            marks=pytest.mark.slow,
         ),
-        dict.fromkeys(("model", "dataset", "protocol", "trainer", "finished_at", "version", "weights", "backend"), ""),
+        pytest.param(dict.fromkeys(TEXTS, STRANGE), id="strange"),
+        pytest.param(dict.fromkeys(TEXTS, ""), id="nothing", marks=pytest.mark.slow),
     ],
-    ids=["huge", "one", "strange", "nothing"],
 )
 def test_whatever_a_valid_row_says_is_drawn(study, capsys, fields):  # noqa: F811
     study.unlink()

@@ -52,7 +52,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 def write_idx(folder: Path, arrays: dict[str, np.ndarray], zipped: bool = False) -> Path:
     for key, name in IDX_NAMES.items():
         content = idx_bytes(arrays[key])
-        (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
+        (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(content, 1) if zipped else content)
     return folder
 
 
@@ -71,7 +71,7 @@ def test_mnist_from_an_npz(mnist_path):
     assert np.bincount(dataset.y_test).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("zipped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_mnist_from_the_four_idx_files(mnist_path, tmp_path, zipped):
     with np.load(mnist_path) as arrays:
         write_idx(tmp_path, arrays, zipped)
@@ -400,12 +400,14 @@ def test_where_mnist_can_not_be_had_the_digits_take_its_place_and_it_is_said(run
     assert "Training" not in finished.stdout
 
 
+@pytest.mark.slow
 def test_where_mnist_is_asked_for_nothing_takes_its_place(run_python):
     finished = run_python("-c", LOAD.format("mnist"), **OFFLINE)
     assert finished.returncode == 1
     assert "UserError: MNIST was found nowhere" in finished.stderr
 
 
+@pytest.mark.slow
 def test_keras_cache_is_used_before_its_download(run_python, tmp_path, mnist_path):
     # Keras' cache accepts only its own file, by its SHA-256; a file that holds MNIST in another compression is no test.
     content = Path(mnist_path).read_bytes() if Path(mnist_path).is_file() else b""

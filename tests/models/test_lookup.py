@@ -1,17 +1,23 @@
 """Models of the user's own, in modules as a user writes them, with every command."""
 
+import importlib
 import json
 import re
+import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mnist_minimal
+from mnist_minimal import evaluate, plots, summary, trials
+from mnist_minimal.cli.main import main as script
 from mnist_minimal.cli.options import model_name
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS, lookup
 from mnist_minimal.recipes import RECIPES
+from mnist_minimal.saving.saved_model import save
 from mnist_minimal.study import ledger
 from mnist_minimal.training import core
 from tests.conftest import REPOSITORY
@@ -19,7 +25,7 @@ from tests.conftest import REPOSITORY
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 
 DIGITS = ("--model", "my_nets:tiny", "--dataset", "digits")
-TRIALS = ("-m", "mnist_minimal.trials", *DIGITS, "--epochs", "2")
+TRIALS = (*DIGITS, "--epochs", "2")
 
 
 @pytest.fixture
@@ -31,6 +37,22 @@ def example(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def run_fresh(run_main, tmp_path, monkeypatch):
+    """Runs a command in this process as in one that has not imported the module of the example yet."""
+    monkeypatch.syspath_prepend(tmp_path)
+    # A compiled file is told from an edited source by a size and a time in seconds, which are here the same.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def run(*arguments):
+        sys.modules.pop("my_nets", None)
+        importlib.invalidate_caches()
+        return run_main(*arguments)
+
+    yield run
+    sys.modules.pop("my_nets", None)
+
+
 # 4 * 9 + 4, 4 * 9 + 4 * 8 + 8, 8 * 10 + 10 parameters.
 PARAMETERS = 40 + 76 + 90
 
@@ -38,10 +60,10 @@ PARAMETERS = 40 + 76 + 90
 @pytest.mark.parametrize(
     "trainer", [pytest.param("native", marks=NEEDS_CORE), pytest.param("keras", marks=pytest.mark.slow)]
 )
-def test_the_readme_s_example_trains_goes_on_and_is_read_by_every_command(example, tmp_path, run_python, trainer):
+def test_the_readme_s_example_trains_goes_on_and_is_read_by_every_command(example, tmp_path, run_fresh, trainer):
     # Two Keras trials side by side run in processes of their own, which have to find the module too.
     for runs in ("1", "3"):
-        done = run_python(*TRIALS, "--trainer", trainer, "--jobs", "2", "--runs", runs)
+        done = run_fresh(trials.main, *TRIALS, "--trainer", trainer, "--jobs", "2", "--runs", runs)
         assert done.returncode == 0, done.stderr
     assert "my_nets:tiny on digits, protocol source: 3 finished trials, 0 failed" in done.stdout
     assert "The epochs were capped at 2; the recipe has up to 100." in done.stdout
@@ -52,74 +74,64 @@ def test_the_readme_s_example_trains_goes_on_and_is_read_by_every_command(exampl
     ]
     assert json.loads((out / "my_nets.tiny-digits.json").read_text())["recipe"]["model"] == "my_nets:tiny"
 
-    evaluated = run_python("-m", "mnist_minimal.evaluate", *DIGITS, out / rows[0].weights)
+    evaluated = run_fresh(evaluate.main, *DIGITS, out / rows[0].weights)
     assert evaluated.returncode == 0, evaluated.stderr
     assert f"tiny, {PARAMETERS} parameters, on the test set of digits" in evaluated.stdout
     assert f"({rows[0].test_correct} of 297)" in evaluated.stdout
 
-    drawn = run_python("-m", "mnist_minimal.plots", out / "my_nets.tiny-digits.csv")
+    drawn = run_fresh(plots.main, out / "my_nets.tiny-digits.csv")
     assert drawn.returncode == 0, drawn.stderr
     assert (out / "my_nets.tiny-digits-distribution.png").exists()
 
 
-def test_summary_shows_it(example, run_python):
-    shown = run_python("-m", "mnist_minimal.summary", "my_nets:tiny")
+def test_summary_shows_it(example, run_fresh):
+    shown = run_fresh(summary.main, "my_nets:tiny")
     assert shown.returncode == 0, shown.stderr
     assert re.search(rf"^total +{PARAMETERS} ", shown.stdout, re.MULTILINE)
 
 
-def test_a_file_is_read_only_as_the_model_that_is_named(example, tmp_path, run_python):
-    program = """
-from mnist_minimal import load
-from mnist_minimal.models import MODELS
-from mnist_minimal.saving.saved_model import save
-import my_nets
-save(MODELS["sep997"](), "sep997.h5")
-model = my_nets.tiny()
-save(model, "tiny.h5")
-loaded = load("tiny.h5", {"tiny": my_nets.tiny})
-assert all((a == b).all() for a, b in zip(loaded.get_weights(), model.get_weights(), strict=True))
-"""
-    assert run_python("-c", program).returncode == 0
-    refused = run_python("-m", "mnist_minimal.evaluate", *DIGITS, "sep997.h5")
+def test_a_file_is_read_only_as_the_model_that_is_named(example, tmp_path, run_fresh):
+    tiny = lookup.builder("my_nets:tiny")
+    model = tiny()
+    save(MODELS["sep997"](), tmp_path / "sep997.h5")
+    save(model, tmp_path / "tiny.h5")
+    loaded = mnist_minimal.load(tmp_path / "tiny.h5", {"tiny": tiny})
+    for array, saved in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, saved)
+    refused = run_fresh(evaluate.main, *DIGITS, "sep997.h5")
     assert refused.returncode == 1
     assert "error: sep997.h5: expected one of the models my_nets:tiny; it is not my_nets:tiny: " in refused.stderr
     with pytest.raises(UserError, match="expected one of the models conv18242"):
         mnist_minimal.load(tmp_path / "tiny.h5")
 
 
-def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run_python):
+def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run_fresh):
     example.write_text(example.read_text().split("RECIPES")[0])
-    without = run_python(*TRIALS, "--runs", "1")
+    without = run_fresh(trials.main, *TRIALS, "--runs", "1")
     assert without.returncode == 2
     assert without.stderr.endswith(
         "error: my_nets:tiny: expected a mnist_minimal.recipes.Recipe as RECIPES['tiny'] in my_nets, found none; "
         "add it there, or give a published one with --recipe\n"
     )
-    done = run_python(*TRIALS, "--runs", "1", "--recipe", "sep697")
+    done = run_fresh(trials.main, *TRIALS, "--runs", "1", "--recipe", "sep697")
     assert done.returncode == 0, done.stderr
     begun = json.loads((tmp_path / "results/my_nets.tiny-digits.json").read_text())["recipe"]
     assert begun == RECIPES["sep697"].as_dict() | {"model": "my_nets:tiny"}
-    other = run_python(*TRIALS, "--runs", "1", "--recipe", "sep997")
+    other = run_fresh(trials.main, *TRIALS, "--runs", "1", "--recipe", "sep997")
     assert other.returncode == 2
     assert "this study was begun with recipe.batch_size 256, and now it would be 128" in other.stderr
     # Another network under the same name does not join the trials of the first.
     example.write_text(example.read_text().replace("Conv2D(4, 3", "Conv2D(5, 3"))
-    edited = run_python(*TRIALS, "--runs", "2", "--recipe", "sep697")
+    edited = run_fresh(trials.main, *TRIALS, "--runs", "2", "--recipe", "sep697")
     assert edited.returncode == 2
     # 5 * 9 + 5, 5 * 9 + 5 * 8 + 8, 8 * 10 + 10 parameters.
     assert "seed 0 was trained with 206 parameters, and my_nets:tiny has 233 now; restore the model" in edited.stderr
 
 
-def test_the_installed_script_finds_the_current_folder_too(example, run_python):
-    program = """
-import sys
-sys.path = [place for place in sys.path if place]  # as in a script of another folder
-from mnist_minimal.cli.main import console_script
-sys.argv = ["mnist-minimal", "summary", "my_nets:tiny"]
-sys.exit(console_script())
-"""
-    done = run_python("-c", program)
+def test_the_installed_script_finds_the_current_folder_too(example, run_fresh, tmp_path, monkeypatch):
+    # As in a script of another folder.
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    done = run_fresh(script, "summary", "my_nets:tiny")
     assert done.returncode == 0, done.stderr
 
 

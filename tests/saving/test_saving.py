@@ -146,7 +146,7 @@ def more_models(monkeypatch):
         monkeypatch.setitem(MODELS, f"mixed{pooling.__name__}", lambda pooling=pooling: mixed(pooling))
 
 
-@pytest.mark.parametrize("name", ["mixedAveragePooling2D", "mixedMaxPooling2D"])
+@pytest.mark.parametrize("name", [pytest.param("mixedAveragePooling2D", marks=pytest.mark.slow), "mixedMaxPooling2D"])
 @pytest.mark.parametrize("ending", ["h5", "keras", "weights.h5"])
 @pytest.mark.usefixtures("more_models")
 def test_models_of_all_kinds_of_layers(name, ending, tmp_path, images):

@@ -43,6 +43,7 @@ def test_trainer_does_what_the_source_did(trainer: str, weight_decay: float, par
     assert_agree(found_course(trainer, weight_decay), recorded_course(weight_decay), part)
 
 
+@pytest.mark.slow
 def test_decay_of_the_recipe_is_seen() -> None:
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         assert_agree(keras_course(weight_decay=0), recorded_course(1e-6), "step 40")

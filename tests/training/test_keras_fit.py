@@ -49,6 +49,7 @@ def test_the_same_seed_gives_the_same_bits_again_whatever_came_between():
     assert weight_bytes(first) == weight_bytes(second)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_batches_and_dropout_to_the_same_weights():
     splits = small_splits()
     first, second = new_model(), new_model()
@@ -99,6 +100,7 @@ def test_batches_are_augmented_anew_in_each_epoch():
             np.testing.assert_array_equal(labels, splits.y_train[chosen])
 
 
+@pytest.mark.slow
 def test_history_best_epoch_and_restored_weights_belong_together():
     splits, model = small_splits(), new_model()
     fitted = fit(model, RECIPES["sep997"], splits, SEED, max_epochs=4)
@@ -128,6 +130,7 @@ class Scripted(keras.callbacks.Callback):
         logs["val_loss"], logs["val_accuracy"] = self.losses[epoch], self.accuracies[epoch]
 
 
+@pytest.mark.slow
 def test_plateau_and_stopping_do_what_the_recipe_says():
     """sep997's recipe, worked by hand: best loss and accuracy in epoch 2, nothing better after it.
 

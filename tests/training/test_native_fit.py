@@ -64,7 +64,7 @@ class Recorder(keras.callbacks.Callback):
         self.calls.append("train end")
 
 
-@pytest.mark.parametrize("augmentation", [None, AUGMENTATION])
+@pytest.mark.parametrize("augmentation", [pytest.param(None, marks=pytest.mark.slow), AUGMENTATION])
 def test_same_fit_as_keras_without_dropout(augmentation: Augmentation | None) -> None:
     """Both engines from the same weights: the same history and weights."""
     recipe = dataclasses.replace(
@@ -239,6 +239,7 @@ def test_unsupported_model_is_refused_before_training() -> None:
     assert native_fit.unsupported(new_model()) is None
 
 
+@pytest.mark.slow
 def test_without_the_extension_the_package_imports_and_says_so() -> None:
     script = (
         "import sys\n"

@@ -1,4 +1,4 @@
-"""Every published model on the C++ core against Keras: probabilities, each gradient, the weights after 20 steps.
+"""Every published model on the C++ core against Keras: probabilities, each gradient, the weights after some steps.
 
 Keras computes in double precision here. In single precision it is no oracle for networks with ReLU: a rounding error
 that lifts one activation over its kink changes a gradient by up to a few per cent, and that happens to Keras as to the
@@ -47,7 +47,7 @@ def farthest(found: list[np.ndarray], expected: list[np.ndarray], share: float, 
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("count", [1, 5, 16, 100, 128])
+@pytest.mark.parametrize("count", [5, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 16, 100, 128))])
 def test_probabilities_and_gradients(name: str, count: int) -> None:
     keras.utils.set_random_seed(2)
     model = randomise(without_dropout(MODELS[name]()))
@@ -67,11 +67,12 @@ def test_probabilities_and_gradients(name: str, count: int) -> None:
     pytest.fail(f"differences of the gradients over what is tolerated: {differences}")
 
 
+@pytest.mark.parametrize("steps", [4, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_after_20_steps(name: str) -> None:
+def test_weights_after_steps(name: str, steps: int) -> None:
     differences = []
     for draw in DRAWS:
-        model, reference, moved, expected = after_steps(name, draw)
+        model, reference, moved, expected = after_steps(name, draw, steps)
         differences.append(farthest(moved, expected, STEP_TOLERANCE, STEP_TOLERANCE))
         statistics = zip(model.non_trainable_variables, reference.non_trainable_variables, strict=True)
         agree = [np.allclose(mine.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5) for mine, theirs in statistics]

@@ -21,11 +21,11 @@ about what float32 rounds by, and NOISE_FACTOR times the largest change that thi
 what is tolerated of a gradient that is 0 is then NOISY_ZERO_TOLERANCE. No more than MOST_NOISY of the networks, and 3,
 may need that.
 
-Every run draws other networks, and prints the seed with which it can be repeated. CI takes NETWORKS of them; for more,
-and to repeat a run:
+Every run draws other networks, and prints the seed with which it can be repeated. The quick tier takes FEW_NETWORKS of
+them, the slow one NETWORKS; for more, and to repeat a run:
 
     MNIST_MINIMAL_NETWORKS=10000 MNIST_MINIMAL_NETWORKS_SEED=1 \\
-        python -m pytest -s tests/training/test_random_networks.py
+        python -m pytest -m slow -s tests/training/test_random_networks.py
 
 The number of networks, of layers by kind and the largest differences are printed at the end.
 """
@@ -54,11 +54,11 @@ pytestmark = pytest.mark.skipif(
     not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1", reason="the C++ core was not built"
 )
 
+FEW_NETWORKS = 25
 NETWORKS = int(os.environ.get("MNIST_MINIMAL_NETWORKS", "250"))
 SEED = int(os.environ.get("MNIST_MINIMAL_NETWORKS_SEED", random.randrange(10**9)))
 
 RANDOM = settings(
-    max_examples=NETWORKS,
     deadline=None,
     print_blob=True,
     phases=[Phase.reuse, Phase.generate, Phase.shrink],
@@ -803,11 +803,12 @@ def joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0), *(array.ravel() for array in arrays)])
 
 
-def test_random_networks_agree_with_keras() -> None:
+@pytest.mark.parametrize("count", [FEW_NETWORKS, pytest.param(NETWORKS, marks=pytest.mark.slow)])
+def test_random_networks_agree_with_keras(count: int) -> None:
     tally = Tally()
 
     @seed(SEED)
-    @RANDOM
+    @settings(RANDOM, max_examples=count)
     @given(networks())
     def agrees(network: Network) -> None:
         Comparison(network, tally).run()

@@ -64,6 +64,7 @@ def test_without_the_core_the_main_job_trains_with_keras_and_says_so(run_python,
     assert ",keras," in (tmp_path / "results/sep997-digits.csv").read_text()
 
 
+@pytest.mark.slow
 def test_without_the_core_asking_for_it_is_an_error_that_says_what_to_do(run_python):
     refused = run_python("-c", WITHOUT_CORE, *OPTIONS, "--trainer", "native")
     assert refused.returncode == 2
