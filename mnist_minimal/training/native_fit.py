@@ -90,7 +90,7 @@ def fit(
     logs: dict[str, float] = {}
     for epoch in range(state.epochs, state.epochs if state.stopped else epochs):
         called.on_epoch_begin(epoch)
-        chain.pull()
+        chain.from_keras()
         learning_rate = learning_rate_of(model)
         batches = epoch_batches(seed, epoch, len(y_train), recipe.batch_size, recipe.drop_remainder)
         order = np.concatenate(batches)
@@ -110,7 +110,7 @@ def fit(
             loss, correct, helper_seconds = loss + part_loss, correct + part_correct, helper_seconds + trained
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss became {loss} in epoch {epoch + 1}")
-        chain.push()
+        chain.to_keras()
         called.on_test_begin()
         val_loss, val_correct, evaluated = network.evaluate(splits.x_val, y_val, threads=threads)
         called.on_test_end()

@@ -105,7 +105,7 @@ def assert_same_as_keras(model: keras.Model, x: np.ndarray, y: np.ndarray) -> No
     np.testing.assert_allclose(
         ours.network.predict(x), model(x.astype(np.float32)).numpy(), atol=PROBABILITY_TOLERANCE, rtol=1e-5
     )
-    ours_loss, _, _ = ours.network.differentiate(x, y, np.arange(len(x)))
+    ours_loss, _, _ = ours.network.compute_gradients(x, y, np.arange(len(x)))
     loss, gradients = keras_gradients(model, x, y)
     assert ours_loss / len(x) == pytest.approx(loss, rel=2e-6)
     assert_gradients(ours.gradients(), gradients)
@@ -285,7 +285,7 @@ def train_both(model: keras.Model, optimizer: str, steps: int, batch_size: int) 
 
 
 def assert_same_weights(ours: Chain, reference: keras.Model, tolerance: float) -> None:
-    ours.push()
+    ours.to_keras()
     for mine, theirs in zip(ours.model.weights, reference.weights, strict=True):
         np.testing.assert_allclose(np.asarray(mine), np.asarray(theirs), atol=tolerance, err_msg=mine.path)
 
@@ -333,7 +333,7 @@ def test_gradients_by_finite_differences() -> None:
     x, y, order = (images(24, (9, 8, 3)) / 255).astype(np.float32), labels(24), np.arange(24)
     network = ours.network
     start = network.parameters
-    network.differentiate(x, y, order)
+    network.compute_gradients(x, y, order)
     gradients = network.gradients.astype(np.float64)
     random = np.random.default_rng(0)
     for _ in range(5):
@@ -342,7 +342,7 @@ def test_gradients_by_finite_differences() -> None:
         losses = []
         for sign in (1, -1):
             network.parameters = (start + sign * 2e-3 * direction).astype(np.float32)
-            losses.append(network.differentiate(x, y, order)[0] / 24)
+            losses.append(network.compute_gradients(x, y, order)[0] / 24)
         assert (losses[0] - losses[1]) / 4e-3 == pytest.approx(gradients @ direction, abs=2e-4)
 
 
@@ -437,7 +437,7 @@ def test_dropout_rate_scale_and_independence(rate: float) -> None:
     x, y = np.ones((1, 1, 1, units), np.float32), np.zeros(1, np.uint8)
 
     def kept(**when: int) -> np.ndarray:
-        ours.network.differentiate(x, y, np.array([0]), **when)
+        ours.network.compute_gradients(x, y, np.array([0]), **when)
         # The logits' gradients are -+1/2, so each unit's is its input after dropout, halved.
         return -2 * next(iter(ours.gradients().values()))[:, 0]
 
@@ -471,7 +471,7 @@ def test_dropout_differs_between_layers_samples_and_lanes() -> None:
     for sample in range(40):
         x = np.zeros((40, 1, 1, 400), np.float32)
         x[sample] = 1
-        ours.network.differentiate(x, np.zeros(40, np.uint8), np.arange(40))
+        ours.network.compute_gradients(x, np.zeros(40, np.uint8), np.arange(40))
         kept.append(next(iter(ours.gradients().values()))[:, 0] != 0)
     shares = np.array(kept)
     # Both layers keep with probability 1/4; equal masks would keep 1/2.
@@ -508,10 +508,10 @@ from mnist_minimal.training.core import instruction_set
 model = dropout_model()
 ours = chain(without_dropout(model))
 x, y = (images(21, (9, 8, 3)) / 255).astype(np.float32), labels(21)
-ours.network.differentiate(x, y, np.arange(21))
+ours.network.compute_gradients(x, y, np.arange(21))
 assert_gradients(ours.gradients(), keras_gradients(ours.model, x, y)[1])
 masks = chain(model)
-masks.network.differentiate(x, y, np.arange(21))
+masks.network.compute_gradients(x, y, np.arange(21))
 print(instruction_set(), np.float32(masks.network.gradients).astype(np.float64).sum())
 """
 
@@ -716,7 +716,7 @@ def test_weights_go_in_and_out_unchanged() -> None:
     model = randomise(CHAINS["batch norm"]())
     before = [np.array(weight) for weight in model.weights]
     ours = chain(model)
-    ours.push()
+    ours.to_keras()
     for weight, value in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(np.asarray(weight), value)
     np.testing.assert_array_equal(flat(ours.description.parameters), ours.network.parameters)

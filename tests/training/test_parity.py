@@ -81,7 +81,7 @@ def test_probabilities_and_gradients(name: str, count: int) -> None:
         np.testing.assert_allclose(
             ours.network.predict(x), reference(x.astype(np.float64)).numpy(), atol=PROBABILITY_TOLERANCE
         )
-        ours.network.differentiate(x, y, np.arange(count))
+        ours.network.compute_gradients(x, y, np.arange(count))
         expected = gradients_in_double(reference, x, y)
         differences.append(farthest(list(ours.gradients().values()), expected, GRADIENT_TOLERANCE, ZERO_TOLERANCE))
         if differences[-1] <= 1:
@@ -108,7 +108,7 @@ def after_steps(name: str, draw: int) -> tuple[keras.Model, keras.Model, list[np
             variable.assign_add(velocity)
     ours = chain(model, keras.optimizers.SGD(LEARNING_RATE, momentum=0.9))
     ours.network.train(x, y, np.arange(len(x)), batch_size=8, seed=0, epoch=0, learning_rate=LEARNING_RATE)
-    ours.push()
+    ours.to_keras()
     moved, expected = (
         [variable.numpy() - before for variable, before in zip(trained.trainable_variables, start, strict=True)]
         for trained in (model, reference)
