@@ -51,7 +51,8 @@ def fit(
         max_epochs: A cap on the recipe's number of epochs, at least 1.
         callbacks: More Keras callbacks, called after the recipe's own; a trial that goes on has them new.
         checkpoint: Where the state is kept after every epoch; training goes on from the epochs it holds.
-        threads: Threads that share the work of each batch.
+        threads: Threads that may share the work of each batch, at least 1. There is work for one for every 16 images of
+            the batch, and no more are started.
 
     Returns:
         The history and what follows from it; `cpu_seconds` counts this training's threads alone.

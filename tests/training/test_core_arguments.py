@@ -264,7 +264,7 @@ TRAINING = {
     "epoch": lambda n: is_whole(n, 0, 2**64 - 1),
     "first_step": lambda n: is_whole(n, 0, 2**64 - 1),
     "learning_rate": is_single,
-    "threads": lambda n: is_whole(n, 1, 256),
+    "threads": lambda n: is_whole(n, 1, 2**31 - 1),
 }
 
 

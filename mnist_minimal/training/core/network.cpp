@@ -60,6 +60,8 @@ constexpr int64_t kMaxNumbers = 1 << 20, kMaxBordered = 1 << 22;
 constexpr size_t kMaxParameters = size_t(1) << 24, kMaxTransformed = size_t(1) << 26;
 constexpr size_t kMaxBytes = size_t(1) << 33;
 
+constexpr size_t kMaxThreads = 256;
+
 struct Border {
   int top = 0, left = 0, bottom = 0, right = 0;
 };
@@ -100,6 +102,11 @@ const float* lane_mask(int samples) {
   static const Table table;
   return table.lanes[samples];
 }
+
+size_t groups_of(int64_t samples) { return size_t(samples + kLanes - 1) / kLanes; }
+
+// A thread without a group would only wait at every barrier.
+size_t useful_threads(int allowed, size_t groups) { return std::min({size_t(allowed), groups, kMaxThreads}); }
 
 bool is_identity(const Layer& layer) { return layer.slope == 1 && layer.drop == 0; }
 
@@ -289,9 +296,9 @@ const Kernels& choose_kernels() {
 // Threads that work together for the length of one call.
 class Network::ThreadPool {
  public:
-  explicit ThreadPool(int threads) : threads_(threads) {
+  explicit ThreadPool(size_t threads) : threads_(threads) {
     try {
-      for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+      for (size_t thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
     } catch (...) {
       stop();  // A program ends where a thread that still runs is forgotten.
       throw;
@@ -327,8 +334,6 @@ class Network::ThreadPool {
     helpers_.clear();
     return helper_seconds_;
   }
-
-  size_t threads() const { return threads_; }
 
  private:
   void help(size_t thread) {
@@ -392,7 +397,7 @@ struct Network::Batch {
   bool training, updating;
   uint64_t seed, epoch, step;
 
-  size_t groups() const { return (size + kLanes - 1) / kLanes; }
+  size_t groups() const { return groups_of(size); }
   int samples(size_t group) const { return std::min(kLanes, size - int(group) * kLanes); }
 };
 
@@ -691,10 +696,11 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
 Totals Network::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size,
                       uint64_t seed, uint64_t epoch, uint64_t first_step, float learning_rate, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
-  ThreadPool pool(threads);
+  const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
+  const size_t workers = useful_threads(threads, max_groups);
+  ThreadPool pool(workers);
   Totals totals;
-  const size_t max_groups = (std::min<int64_t>(batch_size, count) + kLanes - 1) / kLanes;
-  reserve(segments_.size() > 1 ? max_groups : threads, max_groups, threads);
+  reserve(segments_.size() > 1 ? max_groups : workers, max_groups, workers);
   std::vector<uint8_t> batch_labels(batch_size);
   uint64_t step = first_step;
   for (int64_t begin = 0; begin < count; begin += batch_size, ++step) {
@@ -714,9 +720,9 @@ Totals Network::train(Images images, const uint8_t* labels, const int64_t* order
 Totals Network::compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int batch_size,
                                   uint64_t seed, uint64_t epoch, uint64_t step, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
-  ThreadPool pool(threads);
-  const size_t groups = (batch_size + kLanes - 1) / kLanes;
-  reserve(segments_.size() > 1 ? groups : threads, groups, threads);
+  const size_t groups = groups_of(batch_size), workers = useful_threads(threads, groups);
+  ThreadPool pool(workers);
+  reserve(segments_.size() > 1 ? groups : workers, groups, workers);
   std::vector<uint8_t> batch_labels(batch_size);
   for (int i = 0; i < batch_size; ++i) batch_labels[i] = labels[order[i]];
   Totals totals = run_batch({images, batch_labels.data(), order, batch_size, true, false, seed, epoch, step}, pool);
@@ -727,9 +733,10 @@ Totals Network::compute_gradients(Images images, const uint8_t* labels, const in
 Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* order, int64_t count,
                          float* probabilities, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
-  ThreadPool pool(threads);
+  const size_t workers = useful_threads(threads, groups_of(count));
+  ThreadPool pool(workers);
   Batch batch = {images, nullptr, order, int(count), false, false, 0, 0, 0};
-  reserve(threads, 1, threads);
+  reserve(workers, 1, workers);
   if (group_losses_.size() < batch.groups()) group_losses_.resize(batch.groups());
   std::vector<uint8_t> batch_labels(count);
   for (int64_t i = 0; i < count; ++i) batch_labels[i] = labels[order[i]];

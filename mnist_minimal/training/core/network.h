@@ -36,6 +36,8 @@ class Network {
   std::vector<float> parameters, gradients, moments, statistics;
   int64_t steps = 0;
 
+  // Everywhere here `threads` says how many may share the work; no more are started than a batch has groups.
+
   // An epoch, or the part of one that starts with its batch number `first_step`: the images order[0 .. count-1] in batches
   // of `batch_size`, the last perhaps smaller.
   Totals train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size, uint64_t seed,
