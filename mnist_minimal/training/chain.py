@@ -74,7 +74,7 @@ class Chain:
         network: The `_core.Network`, whose parameters, moments and statistics are flat float32 arrays.
 
     Raises:
-        UserError: if the core was not built, or has not what the model or the optimizer needs.
+        UserError: if the core was not built or can't be loaded, or has not what the model or the optimizer needs.
     """
 
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -173,14 +173,20 @@ def chained_layers(model: keras.Model) -> list[keras.layers.Layer]:
         UserError: if the model is no chain from one input to one output.
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UserError(f"expected a model with one input and one output, found {model.name!r} with more")
+        raise UserError(
+            f"expected a model with one input and one output, found {model.name!r} with more; train with "
+            "--trainer keras"
+        )
     found: list[keras.layers.Layer] = []
     tensor = model.outputs[0]
     while tensor is not model.inputs[0]:
         operation, node_index, _ = tensor._keras_history
         inputs = operation._inbound_nodes[node_index].input_tensors
         if len(inputs) != 1:
-            raise UserError(f"expected a chain of layers, found {operation.name!r} with {len(inputs)} inputs")
+            raise UserError(
+                f"expected a chain of layers, found {operation.name!r} with {len(inputs)} inputs; train with "
+                "--trainer keras"
+            )
         found.append(operation)
         tensor = inputs[0]
     return found[::-1]
@@ -192,7 +198,10 @@ class Translation:
     def __init__(self, model: keras.Model) -> None:
         shape = tuple(model.inputs[0].shape[1:])
         if len(shape) != 3 or None in shape:
-            raise UserError(f"expected a model of images (height, width, channels), found {shape} in {model.name!r}")
+            raise UserError(
+                f"expected a model of images (height, width, channels), found {shape} in {model.name!r}; train with "
+                "--trainer keras"
+            )
         self.shape: Shape = shape
         self.description = Description(shape)
         self.offsets: dict[int, int] = {}
