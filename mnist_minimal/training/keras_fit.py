@@ -1,5 +1,6 @@
 """Training with Keras' own `model.fit`, on any Keras backend, on a GPU where the backend sees one."""
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -65,6 +66,22 @@ class EpochRandomness(keras.callbacks.Callback):
             if not math.isfinite(logs["loss"]):
                 raise DivergedError(f"the training loss became {logs['loss']} in epoch {epoch + 1}")
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+def set_memory_growth() -> None:
+    """Has TensorFlow take a GPU's memory as it needs it, so that several processes can share the GPU.
+
+    By itself TensorFlow takes all of it. To be called before anything lies on a GPU, a model's weights included: after
+    that it changes nothing. Neither does it where another backend trains.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
+
+    for gpu in tensorflow.config.get_visible_devices("GPU"):
+        # A RuntimeError says that the GPU is in use already.
+        with contextlib.suppress(RuntimeError):
+            tensorflow.config.experimental.set_memory_growth(gpu, True)
 
 
 def sees_gpu() -> bool:
