@@ -14,7 +14,8 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES, Augmentation
 from mnist_minimal.training import DivergedError
-from mnist_minimal.training.keras_fit import EpochBatches, compile_model, fit, recipe_callbacks
+from mnist_minimal.training.checkpoint import Checkpoint
+from mnist_minimal.training.keras_fit import EpochBatches, EpochRandomness, compile_model, fit, recipe_callbacks
 
 SEED = 11
 
@@ -47,6 +48,97 @@ def test_the_same_seed_gives_the_same_bits_again_whatever_came_between():
     two = fit(second, RECIPES["sep997"], splits, SEED, max_epochs=2)
     assert one.history == two.history
     assert weight_bytes(first) == weight_bytes(second)
+
+
+class Salt(keras.layers.Layer):
+    """A user's layer with two generators of its own, in a list."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.generators = [keras.random.SeedGenerator(1), keras.random.SeedGenerator(2)]
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        where, value = (keras.random.uniform(keras.ops.shape(x), seed=seed) for seed in self.generators)
+        return keras.ops.where(where < 0.1, value, x)
+
+
+def noisy_model(seed: int) -> keras.Model:
+    """A model that draws random numbers in layers of many kinds, one of them inside another model."""
+    keras.utils.set_random_seed(seed)
+    inner = keras.Sequential(
+        [keras.Input((13, 13, 4)), keras.layers.Dropout(0.1), keras.layers.Conv2D(4, 3), keras.layers.Dropout(0.1)]
+    )
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.RandomTranslation(0.1, 0.1),
+            Salt(),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.GaussianNoise(0.1),
+            keras.layers.MaxPooling2D(2),
+            inner,
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.AlphaDropout(0.1),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+class StopAfterOne(keras.callbacks.Callback):
+    """Ends a training from outside when its second epoch begins."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_all_that_a_users_model_draws_is_the_same_after_a_resume(tmp_path):
+    training = (RECIPES["sep997"], small_splits(), SEED)
+    undisturbed = noisy_model(seed=SEED)
+    expected = fit(undisturbed, *training, max_epochs=3)
+    path = tmp_path / "checkpoint.npz"
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            noisy_model(seed=SEED),
+            *training,
+            max_epochs=3,
+            callbacks=[StopAfterOne()],
+            checkpoint=Checkpoint(path, {"seed": SEED}),
+        )
+    # Another process, where the generators begin otherwise.
+    resumed = noisy_model(seed=99)
+    fitted = fit(resumed, *training, max_epochs=3, checkpoint=Checkpoint(path, {"seed": SEED}))
+    assert fitted.history == expected.history
+    assert weight_bytes(resumed) == weight_bytes(undisturbed)
+
+
+def generator_states(model: keras.Model, epoch: int) -> list[tuple[int, ...]]:
+    """The states of all generators at the beginning of an epoch, in the order of the layers."""
+    randomness = EpochRandomness(EpochBatches(small_splits(), RECIPES["sep997"], SEED), SEED)
+    randomness.set_model(model)
+    randomness.on_epoch_begin(epoch)
+    return [tuple(np.asarray(v).tolist()) for v in model.variables if v.path.endswith("seed_generator_state")]
+
+
+def test_generators_begin_each_epoch_in_states_of_their_own():
+    model = noisy_model(SEED)
+    states = generator_states(model, 0) + generator_states(model, 1)
+    assert len(states) == 2 * 7
+    assert len(set(states)) == len(states)
+
+
+def test_the_dropout_of_published_models_stays_as_it_was():
+    """Noted when only layers of the model itself were looked at, as when the published results were trained."""
+    assert generator_states(new_model(), 3) == [
+        (3482652393, 2149824591),
+        (4122175506, 1450886137),
+        (147194785, 3427427831),
+        (1932334634, 678659269),
+        (1692314556, 3459588057),
+    ]
 
 
 def test_another_seed_gives_other_batches_and_dropout_to_the_same_weights():
