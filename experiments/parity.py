@@ -56,7 +56,7 @@ def core_against_keras(name: str) -> str:
     for draw in range(DRAWS):
         x, y = images(IMAGES, seed=draw), labels(IMAGES, seed=draw)
         probabilities.append(farthest(ours.network.predict(x), in_double(model)(x.astype(np.float64)).numpy()))
-        ours.network.differentiate(x, y, np.arange(IMAGES))
+        ours.network.compute_gradients(x, y, np.arange(IMAGES))
         expected = gradients_in_double(reference, x, y)
         cores.append(share(list(ours.gradients().values()), expected))
         kerases.append(share(list(keras_gradients(without_dropout(model), x, y)[1].values()), expected))

@@ -86,7 +86,7 @@ def native_course(weight_decay: float) -> Arrays:
     chain = Chain(model, model.optimizer)
     images, labels, batches = GIVEN["images"], GIVEN["labels"].astype(np.uint8), GIVEN["batches"].astype(np.int64)
     course = {"probabilities": chain.network.predict(images)}
-    chain.network.differentiate(images, labels, batches[0])
+    chain.network.compute_gradients(images, labels, batches[0])
     course |= {f"gradients/{path}": gradient for path, gradient in chain.gradients().items()}
 
     losses = []
@@ -96,7 +96,7 @@ def native_course(weight_decay: float) -> Arrays:
         )
         losses.append(loss / len(batch))
         if f"step {step}" in STEPS:
-            chain.push()
+            chain.to_keras()
             course |= {f"step {step}/{weight.path}": weight.numpy() for weight in model.weights}
     return course | {"losses": np.array(losses, np.float32)}
 

@@ -1,4 +1,4 @@
-"""A Keras model as the core runs it: a chain of layers, and the places of its variables in flat arrays.
+"""A Keras model as the core runs it: a chain of layers, and the offsets of its variables in flat arrays.
 
 What the core cannot run is refused by name, before any training: `describe` raises a UserError that names the layer.
 """
@@ -18,12 +18,12 @@ from mnist_minimal.training.optimizers import AdamW
 Shape = tuple[int, int, int]
 
 
-# The default slope of keras.activations.leaky_relu, which does not tell.
+# The default slope of keras.activations.leaky_relu, which holds no attribute for it.
 LEAKY_RELU_SLOPE = 0.2
 
 
 # What the core has as bounds: numbers in an image or in a layer's result, and parameters; see network.cpp.
-MOST_NUMBERS, MOST_PARAMETERS = 2**20, 2**24
+MAX_NUMBERS, MAX_PARAMETERS = 2**20, 2**24
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Chain:
         network: The `_core.Network`, whose parameters, moments and statistics are flat float32 arrays.
 
     Raises:
-        UserError: if the core was not built, or has not what the model or the optimizer needs.
+        UserError: if the core was not built or can't be loaded, or has not what the model or the optimizer needs.
     """
 
     def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -93,14 +93,14 @@ class Chain:
             )
         except ValueError as error:  # Bounds that no model comes near which was meant.
             raise UserError(f"{error} in {model.name!r}; train with --trainer keras") from error
-        self.pull()
+        self.from_keras()
 
-    def pull(self) -> None:
+    def from_keras(self) -> None:
         """Copies the Keras model's weights and moving statistics to the core."""
         self.network.parameters = flat(self.description.parameters)
         self.network.statistics = flat(self.description.statistics)
 
-    def push(self) -> None:
+    def to_keras(self) -> None:
         """Copies the core's weights and moving statistics to the Keras model."""
         for variables, values in (
             (self.description.parameters, self.network.parameters),
@@ -173,14 +173,20 @@ def chained_layers(model: keras.Model) -> list[keras.layers.Layer]:
         UserError: if the model is no chain from one input to one output.
     """
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UserError(f"expected a model with one input and one output, found {model.name!r} with more")
+        raise UserError(
+            f"expected a model with one input and one output, found {model.name!r} with more; train with "
+            "--trainer keras"
+        )
     found: list[keras.layers.Layer] = []
     tensor = model.outputs[0]
     while tensor is not model.inputs[0]:
         operation, node_index, _ = tensor._keras_history
         inputs = operation._inbound_nodes[node_index].input_tensors
         if len(inputs) != 1:
-            raise UserError(f"expected a chain of layers, found {operation.name!r} with {len(inputs)} inputs")
+            raise UserError(
+                f"expected a chain of layers, found {operation.name!r} with {len(inputs)} inputs; train with "
+                "--trainer keras"
+            )
         found.append(operation)
         tensor = inputs[0]
     return found[::-1]
@@ -192,10 +198,13 @@ class Translation:
     def __init__(self, model: keras.Model) -> None:
         shape = tuple(model.inputs[0].shape[1:])
         if len(shape) != 3 or None in shape:
-            raise UserError(f"expected a model of images (height, width, channels), found {shape} in {model.name!r}")
+            raise UserError(
+                f"expected a model of images (height, width, channels), found {shape} in {model.name!r}; train with "
+                "--trainer keras"
+            )
         self.shape: Shape = shape
         self.description = Description(shape)
-        self.places: dict[int, int] = {}
+        self.offsets: dict[int, int] = {}
         self.dropouts = 0
         self.softmax = False
         for layer in chained_layers(model):
@@ -211,9 +220,9 @@ class Translation:
                 f"{model.name!r}; train with --trainer keras"
             )
         parameters = sum(variable_size(variable) for variable in self.description.parameters)
-        if parameters > MOST_PARAMETERS or np.prod(model.inputs[0].shape[1:]) > MOST_NUMBERS:
+        if parameters > MAX_PARAMETERS or np.prod(model.inputs[0].shape[1:]) > MAX_NUMBERS:
             raise UserError(
-                f"expected at most {MOST_PARAMETERS} parameters and {MOST_NUMBERS} numbers in an image, found "
+                f"expected at most {MAX_PARAMETERS} parameters and {MAX_NUMBERS} numbers in an image, found "
                 f"{parameters} and {tuple(model.inputs[0].shape[1:])} in {model.name!r}; train with --trainer keras"
             )
         if not self.description.layers or self.description.layers[-1]["out_shape"] != self.shape:
@@ -235,9 +244,9 @@ class Translation:
             if value is not None and option.endswith(("_regularizer", "_constraint")):
                 raise self.refuse(layer, option)
         translate(self, layer)
-        if np.prod(self.shape) > MOST_NUMBERS:
+        if np.prod(self.shape) > MAX_NUMBERS:
             raise self.refuse(
-                layer, f"a result of {np.prod(self.shape)} numbers for an image, more than {MOST_NUMBERS},"
+                layer, f"a result of {np.prod(self.shape)} numbers for an image, more than {MAX_NUMBERS},"
             )
 
     def refuse(self, layer: keras.layers.Layer, found: str) -> UserError:
@@ -259,18 +268,18 @@ class Translation:
         self.description.layers.append({"kind": kind, "in_shape": self.shape, "out_shape": out, **options})
         self.shape = out
 
-    def place(self, variable: keras.Variable | None, variables: list[keras.Variable]) -> int:
-        """Where a variable lies in its flat array, appending it there at its first use; -1 for no variable."""
+    def offset(self, variable: keras.Variable | None, variables: list[keras.Variable]) -> int:
+        """Offset of a variable in its flat array, appending it there at its first use; -1 for no variable."""
         if variable is None:
             return -1
-        if id(variable) not in self.places:
-            self.places[id(variable)] = sum(variable_size(other) for other in variables)
+        if id(variable) not in self.offsets:
+            self.offsets[id(variable)] = sum(variable_size(other) for other in variables)
             variables.append(variable)
-        return self.places[id(variable)]
+        return self.offsets[id(variable)]
 
     def parameter(self, variable: keras.Variable | None) -> int:
-        """Where a trainable variable lies among the parameters."""
-        return self.place(variable, self.description.parameters)
+        """Offset of a trainable variable among the parameters."""
+        return self.offset(variable, self.description.parameters)
 
     # Activations
 
@@ -402,8 +411,8 @@ class Translation:
             raise self.refuse(layer, f"axis={layer.axis}")
         if getattr(layer, "renorm", False):
             raise self.refuse(layer, "renorm")
-        mean = self.place(layer.moving_mean, self.description.statistics)
-        self.place(layer.moving_variance, self.description.statistics)
+        mean = self.offset(layer.moving_mean, self.description.statistics)
+        self.offset(layer.moving_variance, self.description.statistics)
         self.append(
             "batch_norm",
             self.shape,
@@ -433,7 +442,7 @@ class Translation:
         """Folds x * scale + offset into the way the images are read."""
         scales, offsets = np.unique(np.asarray(scale, np.float64)), np.unique(np.asarray(offset, np.float64))
         if self.description.layers:
-            raise self.refuse(layer, "a place after other layers")
+            raise self.refuse(layer, "a position after other layers")
         if len(scales) != 1 or len(offsets) != 1:
             raise self.refuse(layer, "different values for different pixels")
         self.description.offset = self.description.offset * float(scales[0]) + float(offsets[0])

@@ -1,5 +1,6 @@
 """Training with Keras' own `model.fit`, on any Keras backend, on a GPU where the backend sees one."""
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class EpochBatches(keras.utils.PyDataset):
 
 
 class EpochRandomness(keras.callbacks.Callback):
-    """Makes batches and dropout functions of (seed, epoch), notes the learning rate, and ends what diverged."""
+    """Makes batches and all that layers draw functions of (seed, epoch), notes the rate, and ends what diverged."""
 
     def __init__(self, batches: EpochBatches, seed: int) -> None:
         super().__init__()
@@ -54,17 +55,43 @@ class EpochRandomness(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.batches.start_epoch(epoch)
-        for position, layer in enumerate(self.model.layers):
-            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
-                state = layer.seed_generator.state
-                words = np.random.SeedSequence([self.seed, epoch, position]).generate_state(2)
+        assigned = set()
+        # At the end the model itself, for generators that none of its layers holds.
+        for position, layer in enumerate([*self.model.layers, self.model]):
+            states = [variable for variable in seed_states(layer) if id(variable) not in assigned]
+            for index, state in enumerate(states):
+                # A spawn key of its own for all but a layer's first generator: no other sequence can be the same.
+                spawn_key = (index,) if index else ()
+                words = np.random.SeedSequence([self.seed, epoch, position], spawn_key=spawn_key).generate_state(2)
                 state.assign(words.astype(state.dtype))
+                assigned.add(id(state))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
             if not math.isfinite(logs["loss"]):
                 raise DivergedError(f"the training loss became {logs['loss']} in epoch {epoch + 1}")
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+def seed_states(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The states of all keras.random.SeedGenerator of a layer and of those within it, in the order of `variables`."""
+    return [variable for variable in layer.variables if variable.name == "seed_generator_state"]
+
+
+def set_memory_growth() -> None:
+    """Has TensorFlow take a GPU's memory as it needs it, so that several processes can share the GPU.
+
+    By itself TensorFlow takes all of it. To be called before anything lies on a GPU, a model's weights included: after
+    that it changes nothing. Neither does it where another backend trains.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
+
+    for gpu in tensorflow.config.get_visible_devices("GPU"):
+        # A RuntimeError says that the GPU is in use already.
+        with contextlib.suppress(RuntimeError):
+            tensorflow.config.experimental.set_memory_growth(gpu, True)
 
 
 def sees_gpu() -> bool:
@@ -158,8 +185,9 @@ def fit(
 
     A recipe without early stopping leaves those of its last epoch, as its source does.
 
-    The order of the images, their augmentation and the dropout follow from the seed and the epoch: the same model,
-    recipe, splits and seed give the same bits again on the same machine's CPU, stopped and resumed or not.
+    The order of the images, their augmentation, and the dropout and whatever else the model's layers draw from a
+    keras.random.SeedGenerator follow from the seed and the epoch: the same model, recipe, splits and seed give the same
+    bits again on the same machine's CPU, stopped and resumed or not.
 
     Args:
         model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).

@@ -49,9 +49,10 @@ def fit(
         splits: The images; those of `x_val` are monitored.
         seed: The trial's seed, 0 <= seed < 2**64.
         max_epochs: A cap on the recipe's number of epochs, at least 1.
-        callbacks: More Keras callbacks, called after the recipe's own; a trial that is resumed has new ones.
+            callbacks: More Keras callbacks, called after the recipe's own; a trial that is resumed has new ones.
         checkpoint: Where the state is kept after every epoch; training is resumed after the epochs it holds.
-        threads: Threads that share the work of each batch.
+        threads: Threads that may share the work of each batch, at least 1. There is work for one for every 16 images of
+            the batch, and no more are started.
 
     Returns:
         The history and what follows from it; `cpu_seconds` counts this training's threads alone.
@@ -90,7 +91,7 @@ def fit(
     logs: dict[str, float] = {}
     for epoch in range(state.epochs, state.epochs if state.stopped else epochs):
         called.on_epoch_begin(epoch)
-        chain.pull()
+        chain.from_keras()
         learning_rate = learning_rate_of(model)
         batches = epoch_batches(seed, epoch, len(y_train), recipe.batch_size, recipe.drop_remainder)
         order = np.concatenate(batches)
@@ -110,7 +111,7 @@ def fit(
             loss, correct, helper_seconds = loss + part_loss, correct + part_correct, helper_seconds + trained
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss became {loss} in epoch {epoch + 1}")
-        chain.push()
+        chain.to_keras()
         called.on_test_begin()
         val_loss, val_correct, evaluated = network.evaluate(splits.x_val, y_val, threads=threads)
         called.on_test_end()

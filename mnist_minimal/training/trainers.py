@@ -1,9 +1,9 @@
 """Which trainer trains a model: Keras, or the C++ core."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 
+import joblib
 import keras
 
 from mnist_minimal.errors import UserError
@@ -14,20 +14,22 @@ def choose(trainer: str, model: keras.Model, recorded: str | None = None) -> tup
     """The trainer for a model.
 
     Args:
-        trainer: "keras", "native", or "auto": Keras where its backend sees a GPU, else the core where it was built and
-            can run the model, else Keras.
+        trainer: "keras", "native", or "auto": the trainer of the study's earlier trials, else the core where it can be
+            loaded and can run the model, else Keras. A GPU makes no difference: one trial of such a small network
+            waits there for kernels to start, and takes longer than in the core.
         model: A built model.
+        recorded: The trainer of the study's earlier trials, "keras" or "native"; None where there are none.
 
     Returns:
         "keras" or "native", and why "auto" did not take the core, a sentence, or "".
 
     Raises:
-        UserError: if the core is asked for and was not built or can't run the model.
+        UserError: if the core is asked for, by name or by the study, and can't be loaded or can't run the model.
     """
     if trainer == "keras":
         return "keras", ""
-    if trainer == "auto" and keras_fit.sees_gpu():
-        return "keras", "Training with Keras on the GPU."
+    if trainer == "auto" and recorded == "keras":
+        return "keras", "Training with Keras, as the study's earlier trials were."
     try:
         core.require()
         refused = native_fit.unsupported(model)
@@ -36,6 +38,10 @@ def choose(trainer: str, model: keras.Model, recorded: str | None = None) -> tup
     except UserError as error:
         if trainer == "native":
             raise
+        if recorded == "native":
+            # In this study no other trainer may go on, whatever the core advises.
+            reason = str(error).replace("train with --trainer keras", "use another --out")
+            raise UserError(f"the study was trained with the C++ core, which can't run here: {reason}") from error
         return "keras", f"Training with Keras, not with the C++ core: {error}."
     return "native", ""
 
@@ -43,20 +49,20 @@ def choose(trainer: str, model: keras.Model, recorded: str | None = None) -> tup
 def fit_function(trainer: str, jobs: int) -> Callable[..., Fit]:
     """The `fit` of a trainer, sharing the processors with the other trials of its job.
 
+    With "keras" this also prepares the process, so it is to be called before the first model is built there: see
+    `keras_fit.set_memory_growth`.
+
     Args:
         trainer: "keras" or "native".
         jobs: Trials that run side by side.
     """
     if trainer == "keras":
+        keras_fit.set_memory_growth()
         return keras_fit.fit
-    return partial(native_fit.fit, threads=max(1, processors() // jobs))
+    # Counted within the process' affinity and its container's share of the processors.
+    return partial(native_fit.fit, threads=max(1, joblib.cpu_count() // jobs))
 
 
 def backend(trainer: str) -> str:
     """What a trainer runs on, such as "c++ avx2" or "tensorflow on cpu, keras 3.15.1"."""
     return f"c++ {core.instruction_set()}" if trainer == "native" else keras_fit.backend_description()
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -59,7 +59,7 @@ def test_probabilities_and_gradients(name: str, count: int) -> None:
         np.testing.assert_allclose(
             ours.network.predict(x), reference(x.astype(np.float64)).numpy(), atol=PROBABILITY_TOLERANCE
         )
-        ours.network.differentiate(x, y, np.arange(count))
+        ours.network.compute_gradients(x, y, np.arange(count))
         expected = gradients_in_double(reference, x, y)
         differences.append(farthest(list(ours.gradients().values()), expected, GRADIENT_TOLERANCE, ZERO_TOLERANCE))
         if differences[-1] <= 1:

@@ -9,16 +9,16 @@ with another one, and then only what needs no training is compared: the core dra
 In single precision an activation that rounding moves over the kink of a ReLU, or another choice in a max pool, changes
 a gradient by much. Such draws tell nothing, and are known from the float64 course alone: no number in front of an
 activation, and no gap between the largest two numbers of a pool's window, may lie within MARGIN of 0 (as a share of its
-layer's root mean square; 0 itself is no danger), no normalisation may enlarge what comes in more than MOST_ENLARGED
-times, not all answers may be right and surer than MOST_CERTAIN (their gradient is what rounding leaves of 1 - 1), and
-the loss must be less than MOST_LOST. Else weights and images are drawn again, up to ATTEMPTS times; in the second and
+layer's root mean square; 0 itself is no danger), no normalisation may enlarge what comes in more than MAX_ENLARGED
+times, not all answers may be right and surer than MAX_CERTAIN (their gradient is what rounding leaves of 1 - 1), and
+the loss must be less than MAX_LOST. Else weights and images are drawn again, up to ATTEMPTS times; in the second and
 third step the comparison ends before the step that comes too near.
 
 Gradients may also cancel, as those in front of two normalisations in a row do, and leave more of rounding than of
 themselves. So where something is farther away than is tolerated, the network is compared once more: the float64 course
 is repeated NOISY times with what each layer gives, and so the gradient that comes back, changed at random by NOISE,
 about what float32 rounds by, and NOISE_FACTOR times the largest change that this makes to an array is tolerated too;
-what is tolerated of a gradient that is 0 is then NOISY_ZERO_TOLERANCE. No more than MOST_NOISY of the networks, and 3,
+what is tolerated of a gradient that is 0 is then NOISY_ZERO_TOLERANCE. No more than MAX_NOISY of the networks, and 3,
 may need that.
 
 Every run draws other networks, and prints the seed with which it can be repeated. The quick tier takes FEW_NETWORKS of
@@ -66,10 +66,10 @@ RANDOM = settings(
 )
 
 MARGIN = 3e-6
-MOST_ENLARGED = 50
-MOST_CERTAIN, MOST_LOST = 0.95, 20
+MAX_ENLARGED = 50
+MAX_CERTAIN, MAX_LOST = 0.95, 20
 ATTEMPTS = 30
-NOISE, NOISY, NOISE_FACTOR, MOST_NOISY = 2.0**-23, 4, 8, 0.04
+NOISE, NOISY, NOISE_FACTOR, MAX_NOISY = 2.0**-23, 4, 8, 0.04
 
 # What is tolerated. Probabilities: absolute. Losses: relative, or absolute where they are small. A gradient: a share of
 # its variable's largest, and of the network's largest where it is 0 in truth, as that of a bias in front of a
@@ -432,14 +432,14 @@ class Oracle:
             return  # The mean is the number itself, and nothing is left to be rounded.
         variance = x.var(axes)
         divisor = np.sqrt(variance) + epsilon if kind == "InstanceNormalization" else np.sqrt(variance + epsilon)
-        if np.max(np.abs(x).max(axes) / divisor) > MOST_ENLARGED:
+        if np.max(np.abs(x).max(axes) / divisor) > MAX_ENLARGED:
             raise UnclearError
 
     def __call__(self, x: np.ndarray, training: bool) -> Any:
         """Class probabilities."""
         x = keras.ops.convert_to_tensor(x, dtype="float64")
         size = root_mean_square(x) if self.noise else 0.0
-        for place, index in enumerate(self.network.passes):
+        for position, index in enumerate(self.network.passes):
             kind, options = self.network.layers[index]
             layer = self.layers[index]
             if kind in ("ReLU", "LeakyReLU"):
@@ -453,7 +453,7 @@ class Oracle:
                 size, before = root_mean_square(x), size
                 relative, absolute = NOISE * self.noise.standard_normal((2, *x.shape))
                 # A probability stays above 0.
-                last = place == len(self.network.passes) - 1
+                last = position == len(self.network.passes) - 1
                 x = x * (1 + relative) + (0.0 if last else absolute * max(size, before))
         return x
 
@@ -472,10 +472,10 @@ class Oracle:
             with tf.GradientTape() as tape:
                 probabilities = self(x, training=True)
                 chosen = keras.ops.take_along_axis(probabilities, y.astype(np.int64)[:, np.newaxis], axis=1)
-                if self.watching and float(keras.ops.min(chosen)) > MOST_CERTAIN:
+                if self.watching and float(keras.ops.min(chosen)) > MAX_CERTAIN:
                     raise UnclearError
                 loss = -keras.ops.mean(keras.ops.log(chosen))
-                if self.watching and not float(loss) < MOST_LOST:
+                if self.watching and not float(loss) < MAX_LOST:
                     raise UnclearError
             found = tape.gradient(loss, [variable.value for variable in variables])
         finally:
@@ -589,7 +589,7 @@ class Comparison:
             values = random_weights(mine, rng)
             mine.assign(values)
             theirs.assign(values.astype(np.float64))
-        self.chain.pull()
+        self.chain.from_keras()
         self.core.moments = np.zeros_like(self.core.moments)
         self.core.steps = 0
         self.x, self.y = random_images(self.network, rng)
@@ -671,8 +671,8 @@ class Comparison:
 
         changes = self.changes(compute, [np.array(loss), *gradients, *after])
         self.put_back(after)
-        # Where all are 0, the gradient of the logits is not: it is at least 1 - MOST_CERTAIN over the batch.
-        largest = max(1 - MOST_CERTAIN, *(np.abs(gradient).max() for gradient in gradients), 0)
+        # Where all are 0, the gradient of the logits is not: it is at least 1 - MAX_CERTAIN over the batch.
+        largest = max(1 - MAX_CERTAIN, *(np.abs(gradient).max() for gradient in gradients), 0)
         of_zero = largest * (NOISY_ZERO_TOLERANCE if self.noisy else ZERO_TOLERANCE)
         tolerances = [
             LOSS_TOLERANCE * (1 + loss),
@@ -685,13 +685,13 @@ class Comparison:
     def compare_training(self, first: "Step") -> None:
         """The first batch's loss and gradients, then weights and statistics after up to three steps."""
         threads, batch = self.network.threads, self.batches[0]
-        found, _, _ = self.core.differentiate(self.x, self.y, batch, threads=threads)
+        found, _, _ = self.core.compute_gradients(self.x, self.y, batch, threads=threads)
         self.tally.compare("loss", found / len(batch), first.loss, first.of_loss)
         gradients = self.chain.gradients().items()
         for (path, mine), theirs, tolerance in zip(gradients, first.gradients, first.of_gradients, strict=True):
             self.tally.compare(f"gradient: {path}", mine, theirs, tolerance)
         bits = self.core.gradients.tobytes()
-        self.core.differentiate(self.x, self.y, batch, threads=1)
+        self.core.compute_gradients(self.x, self.y, batch, threads=1)
         assert self.core.gradients.tobytes() == bits, "another number of threads gave other bits"
 
         course = Course(self.network.optimizer, [theirs for _, theirs in self.parameters])
@@ -714,12 +714,12 @@ class Comparison:
             threads=threads,
         )
         self.tally.steps += len(course.steps)
-        self.chain.push()
+        self.chain.to_keras()
         for (mine, theirs), tolerance in zip(self.parameters, course.tolerances(), strict=True):
             self.tally.compare(f"weights: {mine.path}", mine.numpy(), theirs.numpy(), tolerance)
         # From the second step on the statistics are those of other weights, as far as these are away.
         drifts = [np.abs(mine.numpy() - theirs.numpy()).max() for mine, theirs in self.parameters]
-        drift = MOST_ENLARGED * max(drifts, default=0.0) if len(course.steps) > 1 else 0.0
+        drift = MAX_ENLARGED * max(drifts, default=0.0) if len(course.steps) > 1 else 0.0
         for (mine, theirs), *tolerances in zip(self.statistics, *[s.of_statistics for s in course.steps], strict=True):
             self.tally.compare(f"statistics: {mine.path}", mine.numpy(), theirs.numpy(), sum(tolerances) + drift)
 
@@ -819,7 +819,7 @@ def test_random_networks_agree_with_keras(count: int) -> None:
     finally:
         print(tally)
     # A small fault of many networks would pass as cancellation in each of them: that occurs in one of a hundred.
-    assert tally.noisy <= 3 + MOST_NOISY * tally.networks
+    assert tally.noisy <= 3 + MAX_NOISY * tally.networks
 
 
 # What a layer cannot be made without.

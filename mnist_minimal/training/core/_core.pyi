@@ -60,7 +60,7 @@ class Network:
         first_step: int = ...,
         threads: int = ...,
     ) -> tuple[float, int, float]: ...
-    def differentiate(
+    def compute_gradients(
         self,
         images: np.ndarray,
         labels: np.ndarray,

@@ -24,21 +24,21 @@ struct Size {
   static constexpr int value = N;
 };
 
-// Calls work(begin, Size<n>) for `count` channels in as few blocks of at most `Most` as there can be, of equal size or
+// Calls work(begin, Size<n>) for `count` channels in as few blocks of at most `Max` as there can be, of equal size or
 // nearly so.
-template <int Most, class Work>
+template <int Max, class Work>
 inline void for_blocks(int count, Work work) {
-  const int blocks = (count + Most - 1) / Most;
+  const int blocks = (count + Max - 1) / Max;
   int begin = 0;
   for (int block = 0; block < blocks; ++block) {
     const int size = count / blocks + (block < count % blocks);
     switch (size) {
       case 1: work(begin, Size<1>()); break;
-      case 2: if constexpr (Most >= 2) work(begin, Size<2>()); break;
-      case 3: if constexpr (Most >= 3) work(begin, Size<3>()); break;
-      case 4: if constexpr (Most >= 4) work(begin, Size<4>()); break;
-      case 5: if constexpr (Most >= 5) work(begin, Size<5>()); break;
-      case 6: if constexpr (Most >= 6) work(begin, Size<6>()); break;
+      case 2: if constexpr (Max >= 2) work(begin, Size<2>()); break;
+      case 3: if constexpr (Max >= 3) work(begin, Size<3>()); break;
+      case 4: if constexpr (Max >= 4) work(begin, Size<4>()); break;
+      case 5: if constexpr (Max >= 5) work(begin, Size<5>()); break;
+      case 6: if constexpr (Max >= 6) work(begin, Size<6>()); break;
     }
     begin += size;
   }
@@ -51,7 +51,7 @@ inline void for_blocks(int count, Work work) {
 // in the result what was dropped, and no mask is kept.
 constexpr int32_t kDropped = INT32_MIN;
 
-struct Plain {
+struct NoEpilogue {
   Vec operator()(Vec value, ptrdiff_t, int) const { return value; }
 };
 
@@ -61,12 +61,12 @@ struct Plain {
 // (https://github.com/skeeto/hash-prospector), one half of the key before each. A row of 16 lanes takes eight words: lane
 // i < 8 the lower half of word i, lane i >= 8 the upper half of word i - 8. So a probability is a multiple of 2**-16.
 template <bool Drops>
-struct Finish {
+struct Epilogue {
   Vec slope, scale;
   IntVec threshold;
   WordVec first, second;
 
-  Finish(const Layer& layer, const Group& group)
+  Epilogue(const Layer& layer, const Group& group)
       : slope(broadcast(layer.slope)),
         scale(broadcast(65536.0f / (65536.0f - layer.drop))),
         // As the hash's words are compared as signed numbers, the smallest of which is -2**31.
@@ -78,7 +78,7 @@ struct Finish {
 
   // `element` is the place in the layer's result, [height][width][channels].
   Vec operator()(Vec value, ptrdiff_t element, int part) const {
-    value = larger(value, slope * value);
+    value = max(value, slope * value);
     if constexpr (Drops) {
       WordVec lanes;
       for (int i = 0; i < kWidth; ++i) lanes[i] = (part * kWidth + i) % 8;
@@ -99,40 +99,40 @@ struct Finish {
 
 inline bool drops(const Layer& layer, const Group& group) { return group.training && layer.drop > 0; }
 
-// Calls work(finish) with what the layer does at its end.
+// Calls work(epilogue) with what the layer does at its end.
 template <class Work>
-inline void with_finish(const Layer& layer, const Group& group, Work work) {
+inline void with_epilogue(const Layer& layer, const Group& group, Work work) {
   if (drops(layer, group)) {
-    work(Finish<true>(layer, group));
+    work(Epilogue<true>(layer, group));
   } else if (layer.slope != 1) {
-    work(Finish<false>(layer, group));
+    work(Epilogue<false>(layer, group));
   } else {
-    work(Plain());
+    work(NoEpilogue());
   }
 }
 
-// Finishes one row of the layer's result in place, while it is in the cache. The convolutions leave it to this: their
-// sums need all registers.
-void finish_row(const Layer& layer, const Group& group, int row) {
+// The epilogue of one row of the layer's result, in place, while the row is in the cache: a convolution's sums need all
+// registers.
+void epilogue_row(const Layer& layer, const Group& group, int row) {
   if (layer.slope == 1 && !drops(layer, group)) return;
   const ptrdiff_t size = layer.out.width * layer.out.channels;
   float* out = group.out.data + row * group.out.row;
-  with_finish(layer, group, [&](auto finish) {
+  with_epilogue(layer, group, [&](auto epilogue) {
     for (ptrdiff_t i = 0; i < size; ++i) {
 #pragma GCC unroll 4
       for (int part = 0; part < kParts; ++part) {
-        float* place = out + i * kLanes + part * kWidth;
-        store(place, finish(load(place), row * size + i, part));
+        float* value = out + i * kLanes + part * kWidth;
+        store(value, epilogue(load(value), row * size + i, part));
       }
     }
   });
 }
 
 // Gradient of a layer's result -> gradient before activation and dropout, from the result itself.
-struct FinishGradient {
+struct EpilogueGradient {
   Vec above, below, dropped;
 
-  FinishGradient(const Layer& layer, const Group& group) {
+  EpilogueGradient(const Layer& layer, const Group& group) {
     const bool dropping = drops(layer, group);
     const float scale = dropping ? 65536.0f / (65536.0f - layer.drop) : 1.0f;
     above = broadcast(scale);
@@ -147,10 +147,10 @@ struct FinishGradient {
 
 // The same for a whole layer, in place; and its sums [channels], added to `channel_sums` unless that is null: the gradient
 // of a bias.
-void finish_backward(const Layer& layer, const Group& group, float* channel_sums) {
-  const bool finishes = drops(layer, group) || layer.slope != 1;
-  if (!finishes && !channel_sums) return;
-  const FinishGradient finish(layer, group);
+void epilogue_backward(const Layer& layer, const Group& group, float* channel_sums) {
+  const bool has_epilogue = drops(layer, group) || layer.slope != 1;
+  if (!has_epilogue && !channel_sums) return;
+  const EpilogueGradient epilogue(layer, group);
   for_blocks<6>(layer.out.channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     Vec sums[C] = {};
@@ -158,14 +158,14 @@ void finish_backward(const Layer& layer, const Group& group, float* channel_sums
       const float* out = group.out.data + row * group.out.row + c * kLanes;
       float* grad = group.grad_out.data + row * group.grad_out.row + c * kLanes;
       for (int column = 0; column < layer.out.width; ++column) {
-        if (finishes) {
+        if (has_epilogue) {
 #pragma GCC unroll 8
           for (int i = 0; i < C; ++i) {
 #pragma GCC unroll 4
             for (int part = 0; part < kParts; ++part) {
-              const int place = i * kLanes + part * kWidth;
-              const Vec g = finish(load(out + place), load(grad + place));
-              store(grad + place, g);
+              const int offset = i * kLanes + part * kWidth;
+              const Vec g = epilogue(load(out + offset), load(grad + offset));
+              store(grad + offset, g);
               sums[i] += g;
             }
           }
@@ -180,7 +180,7 @@ void finish_backward(const Layer& layer, const Group& group, float* channel_sums
         grad += layer.out.channels * kLanes;
       }
     }
-    for (int i = 0; channel_sums && i < C; ++i) channel_sums[c + i] += sum_of_lanes(sums[i]);
+    for (int i = 0; channel_sums && i < C; ++i) channel_sums[c + i] += reduce_add(sums[i]);
   });
 }
 
@@ -190,9 +190,9 @@ float* bias_gradients(const Layer& layer, const Group& group) {
 
 // ---------------------------------------------------------------------------------------------------- Sums over lanes
 
-// wide [n][kWidth] -> gradients [n], added to.
-void add_sums_of_lanes(const float* wide, int n, float* gradients) {
-  for (int i = 0; i < n; ++i) gradients[i] += sum_of_lanes(load(wide + i * kWidth));
+// lane_partials [n][kWidth] -> gradients [n], added to.
+void reduce_lane_partials(const float* lane_partials, int n, float* gradients) {
+  for (int i = 0; i < n; ++i) gradients[i] += reduce_add(load(lane_partials + i * kWidth));
 }
 
 // Writes zeros around [rows][floats].
@@ -261,12 +261,12 @@ inline void convolve_block(const Convolution& conv, const float* x, int c, float
     }
 #pragma GCC unroll 24
     for (int p = 0; p < P; ++p) {
-      const int place = p * conv.channels_out + c;
+      const int offset = p * conv.channels_out + c;
 #pragma GCC unroll 8
       for (int i = 0; i < C; ++i) {
 #pragma GCC unroll 2
         for (int q = 0; q < Q; ++q) {
-          store(out + (place + i) * kLanes + (part + q) * kWidth, sums[p][q][i]);
+          store(out + (offset + i) * kLanes + (part + q) * kWidth, sums[p][q][i]);
         }
       }
     }
@@ -299,11 +299,11 @@ void convolve_row(const Convolution& conv, const float* x, int columns, float* o
   }
 }
 
-// A numbers of each of the [rows][columns] positions of x and B of those of grad -> wide [A][B][kWidth], added to; x_step,
-// grad_step and wide_step are the floats between two positions and between two rows of `wide`.
+// A numbers of each of the [rows][columns] positions of x and B of those of grad -> lane_partials [A][B][kWidth], added
+// to; x_step, grad_step and partials_step are the floats between two positions and between two rows of `lane_partials`.
 template <int A, int B>
 inline void outer_products(const float* x, ptrdiff_t x_row, ptrdiff_t x_step, View grad, ptrdiff_t grad_step, int rows,
-                           int columns, float* wide, ptrdiff_t wide_step) {
+                           int columns, float* lane_partials, ptrdiff_t partials_step) {
   // Sums that are few are kept apart for the parts of a row of lanes: each must wait for the one before it.
   constexpr int Q = A * B * kPartsAtOnce <= kAccumulators ? kPartsAtOnce : 1;
   Vec sums[Q][A][B];
@@ -334,7 +334,7 @@ inline void outer_products(const float* x, ptrdiff_t x_row, ptrdiff_t x_step, Vi
   for (int a = 0; a < A; ++a) {
 #pragma GCC unroll 4
     for (int b = 0; b < B; ++b) {
-      float* to = wide + a * wide_step + b * kWidth;
+      float* to = lane_partials + a * partials_step + b * kWidth;
       Vec sum = load(to);
 #pragma GCC unroll 2
       for (int q = 0; q < Q; ++q) sum += sums[q][a][b];
@@ -344,8 +344,10 @@ inline void outer_products(const float* x, ptrdiff_t x_row, ptrdiff_t x_step, Vi
 }
 
 // x [rows + kernel_rows - 1][columns + kernel_columns - 1][channels_in][kLanes], grad [rows][columns][channels_out]
-// [kLanes] -> wide [kernel_rows][span][channels_out][kWidth], added to: the kernel's gradient before the sum over lanes.
-void kernel_backward(const Convolution& conv, const float* x, View grad, int rows, int columns, float* wide) {
+// [kLanes] -> lane_partials [kernel_rows][span][channels_out][kWidth], added to: the kernel's gradient before the sum
+// over lanes.
+void kernel_backward(const Convolution& conv, const float* x, View grad, int rows, int columns,
+                     float* lane_partials) {
   // As many rows at a time as leave both operands in the first-level cache.
   const int bytes_per_row = columns * int(conv.x_step + conv.channels_out * kLanes) * int(sizeof(float));
   const int chunk = bytes_per_row > 8192 ? 1 : 16384 / bytes_per_row + 1;
@@ -357,7 +359,8 @@ void kernel_backward(const Convolution& conv, const float* x, View grad, int row
         for_blocks<3>(conv.span, [&](int k, auto taps) {
           outer_products<decltype(taps)::value, decltype(channels)::value>(
               x + (begin + row) * conv.x_row + k * kLanes, conv.x_row, conv.x_step, g, conv.channels_out * kLanes, count,
-              columns, wide + ((row * conv.span + k) * conv.channels_out + c) * kWidth, conv.channels_out * kWidth);
+              columns, lane_partials + ((row * conv.span + k) * conv.channels_out + c) * kWidth,
+              conv.channels_out * kWidth);
         });
       }
     });
@@ -372,6 +375,11 @@ Convolution forward_convolution(const Layer& layer, const Group& group) {
           layer.kernel_rows,
           layer.kernel_columns * layer.in.channels,
           layer.out.channels};
+}
+
+// The kernel's Winograd weights, followed by those of the flipped one, or null where the layer has none.
+const float* winograd_weights(const Layer& layer, const Group& group) {
+  return layer.winograd_weights == kNone ? nullptr : group.transformed + layer.winograd_weights;
 }
 
 // The first input under the kernel at the first output.
@@ -394,23 +402,23 @@ int convolved_columns(const Layer& layer) {
 // where a product is the convolution of a row by a row of the kernel: four instead of six. A. Lavin and S. Gray,
 // https://arxiv.org/abs/1509.09308, section 4.1. With few channels the sums before and after cost more than that saves.
 
-// A place in four rows of x -> that of the four rows that are multiplied.
-inline void combine_inputs(const float* x, ptrdiff_t x_row, Vec* combined) {
+// x [4 rows], a register of each -> transformed [4], the factors of m0 to m3.
+inline void winograd_inputs(const float* x, ptrdiff_t x_row, Vec* transformed) {
   const Vec a = load(x), b = load(x + x_row), c = load(x + 2 * x_row), d = load(x + 3 * x_row);
-  combined[0] = a - c;
-  combined[1] = b + c;
-  combined[2] = c - b;
-  combined[3] = b - d;
+  transformed[0] = a - c;
+  transformed[1] = b + c;
+  transformed[2] = c - b;
+  transformed[3] = b - d;
 }
 
-// x [4][columns + 2][channels_in], conv.kernel [4][span][channels_out], the kernel's combined rows -> out [2][columns]
+// x [4][columns + 2][channels_in], conv.kernel [4][span][channels_out], the Winograd weights -> out [2][columns]
 // [channels_out].
-void convolve_two_rows(const Convolution& conv, const float* x, int columns, View out, float* scratch) {
+void winograd_f2x3(const Convolution& conv, const float* x, int columns, View out, float* scratch) {
   const int x_floats = (columns + 2) * conv.x_step, floats = columns * conv.channels_out * kLanes;
   float* products = scratch + 4 * x_floats;
   for (int i = 0; i < x_floats; i += kWidth) {
     Vec rows[4];
-    combine_inputs(x + i, conv.x_row, rows);
+    winograd_inputs(x + i, conv.x_row, rows);
     for (int row = 0; row < 4; ++row) store(scratch + row * x_floats + i, rows[row]);
   }
   for (int i = 0; i < 4; ++i) {
@@ -430,9 +438,9 @@ void convolve_two_rows(const Convolution& conv, const float* x, int columns, Vie
 }
 
 // One row of [columns][channels] -> [blocks of channels][columns][channels of the block], so that what is multiplied at a
-// time lies together. combine(place in the row) gives the four rows' numbers there.
-template <class Combine>
-inline void combine_blocks(int columns, int channels, float* to, Combine combine) {
+// time lies together. transform(offset in the row, Vec[4]) gives the four rows' numbers there.
+template <class Transform>
+inline void transform_blocks(int columns, int channels, float* to, Transform transform) {
   const int floats = columns * channels * kLanes;
   for_blocks<3>(channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
@@ -440,7 +448,7 @@ inline void combine_blocks(int columns, int channels, float* to, Combine combine
     for (int column = 0; column < columns; ++column) {
       for (int i = 0; i < C * kLanes; i += kWidth) {
         Vec rows[4];
-        combine((column * channels + c) * kLanes + i, rows);
+        transform((column * channels + c) * kLanes + i, rows);
         for (int row = 0; row < 4; ++row) store(block + row * floats + column * C * kLanes + i, rows[row]);
       }
     }
@@ -448,9 +456,9 @@ inline void combine_blocks(int columns, int channels, float* to, Combine combine
 }
 
 // As kernel_backward does, the transpose of the same. scratch [4][columns + 2][channels_in] and [4][columns][channels_out],
-// wide [4][span][channels_out][kWidth].
-void kernel_backward_of_two_rows(const Convolution& conv, const float* x, View grad, int rows, int columns, float* wide,
-                                 float* scratch) {
+// lane_partials [4][span][channels_out][kWidth].
+void winograd_kernel_backward(const Convolution& conv, const float* x, View grad, int rows, int columns,
+                              float* lane_partials, float* scratch) {
   const int x_floats = (columns + 2) * conv.x_step, floats = columns * conv.channels_out * kLanes;
   const int weights = conv.span * conv.channels_out * kWidth;
   const int channels_in = conv.x_step / kLanes;
@@ -458,12 +466,12 @@ void kernel_backward_of_two_rows(const Convolution& conv, const float* x, View g
   int row = 0;
   for (; row + 2 <= rows; row += 2) {
     const float* from = x + row * conv.x_row;
-    combine_blocks(columns + 2, channels_in, scratch, [&](int place, Vec* rows) {
-      combine_inputs(from + place, conv.x_row, rows);
+    transform_blocks(columns + 2, channels_in, scratch, [&](int offset, Vec* rows) {
+      winograd_inputs(from + offset, conv.x_row, rows);
     });
     const float* g = grad.data + row * grad.row;
-    combine_blocks(columns, conv.channels_out, grads, [&](int place, Vec* rows) {
-      const Vec a = load(g + place), b = load(g + grad.row + place);
+    transform_blocks(columns, conv.channels_out, grads, [&](int offset, Vec* rows) {
+      const Vec a = load(g + offset), b = load(g + grad.row + offset);
       rows[0] = a, rows[1] = a + b, rows[2] = a - b, rows[3] = -b;
     });
     for (int i = 0; i < 4; ++i) {
@@ -474,7 +482,8 @@ void kernel_backward_of_two_rows(const Convolution& conv, const float* x, View g
           const float* inputs = scratch + i * x_floats + in * (columns + 2) * kLanes;
           for (int k = 0; k < 3; ++k) {
             outer_products<A, B>(inputs + k * A * kLanes, 0, A * kLanes, block, B * kLanes, 1, columns,
-                                 wide + i * weights + ((k * channels_in + in) * conv.channels_out + out) * kWidth,
+                                 lane_partials + i * weights +
+                                     ((k * channels_in + in) * conv.channels_out + out) * kWidth,
                                  conv.channels_out * kWidth);
           }
         });
@@ -482,94 +491,95 @@ void kernel_backward_of_two_rows(const Convolution& conv, const float* x, View g
     }
   }
   for (int i = 0; i < weights; i += kWidth) {
-    const Vec b = load(wide + weights + i), c = load(wide + 2 * weights + i);
+    const Vec b = load(lane_partials + weights + i), c = load(lane_partials + 2 * weights + i);
     const Vec outer = (b + c) * 0.5f;
-    store(wide + i, load(wide + i) + outer);
-    store(wide + weights + i, (b - c) * 0.5f);
-    store(wide + 2 * weights + i, outer + load(wide + 3 * weights + i));
+    store(lane_partials + i, load(lane_partials + i) + outer);
+    store(lane_partials + weights + i, (b - c) * 0.5f);
+    store(lane_partials + 2 * weights + i, outer + load(lane_partials + 3 * weights + i));
   }
   if (row < rows) {
-    kernel_backward(conv, x + row * conv.x_row, {grad.data + row * grad.row, grad.row}, 1, columns, wide);
+    kernel_backward(conv, x + row * conv.x_row, {grad.data + row * grad.row, grad.row}, 1, columns, lane_partials);
   }
 }
 
-// Makes two of `rows` rows at once if `combined`, the kernel for that, is not null, and else one; how many it made.
-int convolve_rows(const Convolution& conv, const float* combined, const float* x, int rows, int columns, View out,
-                  float* scratch) {
-  if (!combined || rows < 2) {
+// Makes two of `rows` rows at once if there are Winograd weights, and else one; how many it made.
+int convolve_rows(const Convolution& conv, const float* winograd_weights, const float* x, int rows, int columns,
+                  View out, float* scratch) {
+  if (!winograd_weights || rows < 2) {
     convolve_row(conv, x, columns, out.data);
     return 1;
   }
   Convolution two = conv;
-  two.kernel = combined;
-  convolve_two_rows(two, x, columns, out, scratch);
+  two.kernel = winograd_weights;
+  winograd_f2x3(two, x, columns, out, scratch);
   return 2;
 }
 
 // in [height][width][channels], out [rows][columns][channels_out].
 void convolution_forward(const Layer& layer, const Group& group) {
   const Convolution conv = forward_convolution(layer, group);
-  const float* combined = layer.combined == kNone ? nullptr : group.turned + layer.combined;
+  const float* weights = winograd_weights(layer, group);
   const float* x = padded_input(layer, group);
   for (int row = 0; row < layer.out.height;) {
     const View out = {group.out.data + row * group.out.row, group.out.row};
-    int made = convolve_rows(conv, combined, x + row * conv.x_row, layer.out.height - row, layer.out.width, out,
+    int made = convolve_rows(conv, weights, x + row * conv.x_row, layer.out.height - row, layer.out.width, out,
                              group.scratch);
-    for (; made > 0; --made, ++row) finish_row(layer, group, row);
+    for (; made > 0; --made, ++row) epilogue_row(layer, group, row);
   }
 }
 
-// The gradient of the input is a convolution of the output's gradient, with a border of zeros, by the turned kernel.
+// The gradient of the input is a convolution of the output's gradient, with a border of zeros, by the flipped kernel.
 void convolution_input_backward(const Layer& layer, const Group& group) {
   const int channels = layer.out.channels * kLanes;
   const int top = layer.kernel_rows - 1 - layer.pad_top, bottom = layer.kernel_rows - 1 - layer.pad_bottom;
   const int left = layer.kernel_columns - 1 - layer.pad_left, right = layer.kernel_columns - 1 - layer.pad_right;
   clear_border(group.grad_out, layer.out.height, layer.out.width * channels, top, bottom, left * channels,
                right * channels);
-  const Convolution turned = {group.grad_out.row,
-                              channels,
-                              group.turned + layer.turned,
-                              nullptr,
-                              layer.kernel_rows,
-                              layer.kernel_columns * layer.out.channels,
-                              layer.in.channels};
+  const Convolution flipped = {group.grad_out.row,
+                               channels,
+                               group.transformed + layer.flipped,
+                               nullptr,
+                               layer.kernel_rows,
+                               layer.kernel_columns * layer.out.channels,
+                               layer.in.channels};
   const float* grad = group.grad_out.data - top * group.grad_out.row - left * channels;
-  const int weights = turned.span * turned.channels_out;
-  const float* combined = layer.combined == kNone ? nullptr : group.turned + layer.combined + 4 * weights;
+  const float* forward_weights = winograd_weights(layer, group);
+  const float* weights = forward_weights ? forward_weights + 4 * flipped.span * flipped.channels_out : nullptr;
   for (int row = 0; row < layer.in.height;) {
     const View to = {group.grad_in.data + row * group.grad_in.row, group.grad_in.row};
-    row += convolve_rows(turned, combined, grad + row * turned.x_row, layer.in.height - row, layer.in.width, to,
+    row += convolve_rows(flipped, weights, grad + row * flipped.x_row, layer.in.height - row, layer.in.width, to,
                          group.scratch);
   }
 }
 
 void convolution_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group, bias_gradients(layer, group));
+  epilogue_backward(layer, group, bias_gradients(layer, group));
   const Convolution conv = forward_convolution(layer, group);
   const int weights = conv.kernel_rows * conv.span * conv.channels_out;
   const float* x = padded_input(layer, group);
-  float* wide = group.scratch;
-  if (layer.combined == kNone) {
-    memset(wide, 0, sizeof(float) * weights * kWidth);
-    kernel_backward(conv, x, group.grad_out, layer.out.height, layer.out.width, wide);
+  float* lane_partials = group.scratch;
+  if (layer.winograd_weights == kNone) {
+    memset(lane_partials, 0, sizeof(float) * weights * kWidth);
+    kernel_backward(conv, x, group.grad_out, layer.out.height, layer.out.width, lane_partials);
   } else {
-    const int combined = weights / 3 * 4 * kWidth;
-    memset(wide, 0, sizeof(float) * combined);
-    kernel_backward_of_two_rows(conv, x, group.grad_out, layer.out.height, layer.out.width, wide, wide + combined);
+    const int partials = weights / 3 * 4 * kWidth;
+    memset(lane_partials, 0, sizeof(float) * partials);
+    winograd_kernel_backward(conv, x, group.grad_out, layer.out.height, layer.out.width, lane_partials,
+                             lane_partials + partials);
   }
-  add_sums_of_lanes(wide, weights, group.gradients + layer.kernel);
+  reduce_lane_partials(lane_partials, weights, group.gradients + layer.kernel);
   if (group.grad_in.data) convolution_input_backward(layer, group);
 }
 
 // The network's first convolution with the 2x2 max pool behind it, two rows at a time, so that the large result of the
 // convolution never leaves the first-level cache. An activation that grows with its argument may come after the pool.
-// in [height][width][channels], scratch [2][columns][channels_out], out and choices [rows / 2][columns / 2][channels_out].
+// in [height][width][channels], scratch [2][columns][channels_out], out and argmax [rows / 2][columns / 2][channels_out].
 void pooled_convolution_forward(const Layer& layer, const Group& group) {
   const Convolution conv = forward_convolution(layer, group);
   const int columns = convolved_columns(layer);
   const ptrdiff_t channels = layer.out.channels;
   const View tile = {group.scratch, ptrdiff_t(columns) * channels * kLanes};
-  with_finish(layer, group, [&](auto finish) {
+  with_epilogue(layer, group, [&](auto epilogue) {
     for (int row = 0; row < layer.out.height; ++row) {
       const float* x = padded_input(layer, group) + 2 * row * conv.x_row;
       for (int i = 0; i < 2; ++i) convolve_row(conv, x + i * conv.x_row, columns, tile.data + i * tile.row);
@@ -586,10 +596,10 @@ void pooled_convolution_forward(const Layer& layer, const Group& group) {
             const IntVec right = b > a, lower_right = e > d;
             const Vec upper = select(right, b, a), lower = select(lower_right, e, d);
             const IntVec down = lower > upper;
-            const IntVec choice = select(down, 2 - lower_right, -right);
-            const ptrdiff_t place = (column * channels + c) * kLanes + part * kWidth;
-            store(out + place, finish(select(down, lower, upper), element, part));
-            *reinterpret_cast<IntVec*>(group.choices + element * kLanes + part * kWidth) = choice;
+            const IntVec index = select(down, 2 - lower_right, -right);
+            const ptrdiff_t offset = (column * channels + c) * kLanes + part * kWidth;
+            store(out + offset, epilogue(select(down, lower, upper), element, part));
+            *reinterpret_cast<IntVec*>(group.argmax + element * kLanes + part * kWidth) = index;
           }
         }
       }
@@ -600,11 +610,11 @@ void pooled_convolution_forward(const Layer& layer, const Group& group) {
 // A max pool hands a gradient to one of four positions, so three quarters of a plain kernel gradient would be products
 // with zeros. Instead the input under the chosen position is selected, first the column, then the row: with the sums of
 // two neighbouring rows of the kernel from one selection of columns.
-// One row of pooled gradients and choices [columns][channels][kLanes], R rows and K places of the kernel: x [2][R + 1]
-// [2 * columns + ...][kLanes] -> wide [R][span][channels][kWidth], added to.
+// One row of pooled gradients and argmax [columns][channels][kLanes], R rows and K taps of the kernel: x [2][R + 1]
+// [2 * columns + ...][kLanes] -> lane_partials [R][span][channels][kWidth], added to.
 template <int R, int K>
-inline void pooled_products(const Convolution& conv, const float* x, const float* grad, const int32_t* choices,
-                            int columns, float* wide) {
+inline void pooled_products(const Convolution& conv, const float* x, const float* grad, const int32_t* argmax,
+                            int columns, float* lane_partials) {
   const ptrdiff_t stride = conv.channels_out * kLanes;
   Vec sums[R][K];
 #pragma GCC unroll 3
@@ -615,10 +625,10 @@ inline void pooled_products(const Convolution& conv, const float* x, const float
   for (ptrdiff_t column = 0; column < columns; ++column) {
 #pragma GCC unroll 4
     for (int part = 0; part < kParts; ++part) {
-      const ptrdiff_t place = column * stride + part * kWidth;
-      const Vec g = load(grad + place);
-      const IntVec choice = *reinterpret_cast<const IntVec*>(choices + place);
-      const IntVec right = (choice & 1) == 1, down = choice > 1;
+      const ptrdiff_t offset = column * stride + part * kWidth;
+      const Vec g = load(grad + offset);
+      const IntVec index = *reinterpret_cast<const IntVec*>(argmax + offset);
+      const IntVec right = (index & 1) == 1, down = index > 1;
       const float* from = x + 2 * column * conv.x_step + part * kWidth;
 #pragma GCC unroll 3
       for (int k = 0; k < K; ++k, from += kLanes) {
@@ -637,34 +647,34 @@ inline void pooled_products(const Convolution& conv, const float* x, const float
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 3
     for (int k = 0; k < K; ++k) {
-      float* to = wide + (r * conv.span + k) * conv.channels_out * kWidth;
+      float* to = lane_partials + (r * conv.span + k) * conv.channels_out * kWidth;
       store(to, load(to) + sums[r][k]);
     }
   }
 }
 
 void pooled_convolution_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group, bias_gradients(layer, group));
+  epilogue_backward(layer, group, bias_gradients(layer, group));
   const Convolution conv = forward_convolution(layer, group);
   const int width = layer.out.width, channels = layer.out.channels;
   const int weights = conv.kernel_rows * conv.span * channels;
-  float* wide = group.scratch;
-  memset(wide, 0, sizeof(float) * weights * kWidth);
+  float* lane_partials = group.scratch;
+  memset(lane_partials, 0, sizeof(float) * weights * kWidth);
   for (int row = 0; row < layer.out.height; ++row) {
     const float* x = padded_input(layer, group) + 2 * row * conv.x_row;
     const float* grad = group.grad_out.data + row * group.grad_out.row;
-    const int32_t* choices = group.choices + row * width * channels * kLanes;
+    const int32_t* argmax = group.argmax + row * width * channels * kLanes;
     for (int c = 0; c < channels; ++c) {
       for_blocks<3>(conv.kernel_rows, [&](int r, auto rows) {
-        for_blocks<3>(conv.span, [&](int k, auto places) {
-          pooled_products<decltype(rows)::value, decltype(places)::value>(
-              conv, x + r * conv.x_row + k * kLanes, grad + c * kLanes, choices + c * kLanes, width,
-              wide + ((r * conv.span + k) * channels + c) * kWidth);
+        for_blocks<3>(conv.span, [&](int k, auto taps) {
+          pooled_products<decltype(rows)::value, decltype(taps)::value>(
+              conv, x + r * conv.x_row + k * kLanes, grad + c * kLanes, argmax + c * kLanes, width,
+              lane_partials + ((r * conv.span + k) * channels + c) * kWidth);
         });
       });
     }
   }
-  add_sums_of_lanes(wide, weights, group.gradients + layer.kernel);
+  reduce_lane_partials(lane_partials, weights, group.gradients + layer.kernel);
 }
 
 // --------------------------------------------------------------------------------------------- Depthwise convolution
@@ -741,16 +751,16 @@ void depthwise_row(const float* x, ptrdiff_t x_row, const float* kernel, int ker
                    const float* bias, int columns, int channels, float* out) {
   for (int column = 0; column < columns; ++column) {
     for (int c = 0; c < channels; ++c) {
-      const int place = column * channels + c;
+      const int offset = column * channels + c;
       for (int part = 0; part < kParts; ++part) {
         Vec sum = bias ? broadcast(bias[c]) : zeros();
         for (int row = 0; row < kernel_rows; ++row) {
           for (int k = 0; k < kernel_columns; ++k) {
             sum += broadcast(kernel[(row * kernel_columns + k) * channels + c]) *
-                   load(x + row * x_row + (place + k * channels) * kLanes + part * kWidth);
+                   load(x + row * x_row + (offset + k * channels) * kLanes + part * kWidth);
           }
         }
-        store(out + place * kLanes + part * kWidth, sum);
+        store(out + offset * kLanes + part * kWidth, sum);
       }
     }
   }
@@ -786,7 +796,7 @@ void depthwise_forward(const Layer& layer, const Group& group) {
   depthwise_rows(padded_input(layer, group), group.in.row, layer.pad_top, layer.in.height,
                  group.parameters + layer.kernel, layer.bias == kNone ? nullptr : group.parameters + layer.bias, layer,
                  layer.out.height, layer.out.width, group.out);
-  for (int row = 0; row < layer.out.height; ++row) finish_row(layer, group, row);
+  for (int row = 0; row < layer.out.height; ++row) epilogue_row(layer, group, row);
 }
 
 // P positions of one channel: x [Rows][P + Columns - 1], grad [P] -> sums [Rows][Columns], added to.
@@ -811,20 +821,20 @@ inline void depthwise_products(const float* x, ptrdiff_t x_row, const float* gra
   }
 }
 
-// in [height][width][channels], grad_out [rows][columns][channels] -> wide [taps][channels][kWidth].
+// in [height][width][channels], grad_out [rows][columns][channels] -> lane_partials [taps][channels][kWidth].
 template <int Channels>
-void depthwise_kernel_backward(const Layer& layer, const Group& group, float* wide) {
+void depthwise_kernel_backward(const Layer& layer, const Group& group, float* lane_partials) {
   const int channels = Channels ? Channels : layer.in.channels;
   const ptrdiff_t step = channels * kLanes;
   const float* x = padded_input(layer, group);
-  memset(wide, 0, sizeof(float) * layer.kernel_rows * layer.kernel_columns * channels * kWidth);
+  memset(lane_partials, 0, sizeof(float) * layer.kernel_rows * layer.kernel_columns * channels * kWidth);
   for (int row = 0; row < layer.out.height; ++row, x += group.in.row) {
     const float* grad = group.grad_out.data + row * group.grad_out.row;
     for (int c = 0; c < channels; ++c) {
       if (is_3x3(layer)) {
         Vec sums[9];
 #pragma GCC unroll 9
-        for (int tap = 0; tap < 9; ++tap) sums[tap] = load(wide + (tap * channels + c) * kWidth);
+        for (int tap = 0; tap < 9; ++tap) sums[tap] = load(lane_partials + (tap * channels + c) * kWidth);
         const float* from = x + c * kLanes;
         const float* g = grad + c * kLanes;
         ptrdiff_t column = 0;
@@ -835,12 +845,12 @@ void depthwise_kernel_backward(const Layer& layer, const Group& group, float* wi
           depthwise_products<1, 3, 3>(from + column * step, group.in.row, g + column * step, step, sums);
         }
 #pragma GCC unroll 9
-        for (int tap = 0; tap < 9; ++tap) store(wide + (tap * channels + c) * kWidth, sums[tap]);
+        for (int tap = 0; tap < 9; ++tap) store(lane_partials + (tap * channels + c) * kWidth, sums[tap]);
         continue;
       }
       for (int kernel_row = 0; kernel_row < layer.kernel_rows; ++kernel_row) {
         for (int k = 0; k < layer.kernel_columns; ++k) {
-          float* sum = wide + ((kernel_row * layer.kernel_columns + k) * channels + c) * kWidth;
+          float* sum = lane_partials + ((kernel_row * layer.kernel_columns + k) * channels + c) * kWidth;
           Vec sums[1] = {load(sum)};
           const float* from = x + kernel_row * group.in.row + k * step + c * kLanes;
           for (int column = 0; column < layer.out.width; ++column) {
@@ -854,11 +864,11 @@ void depthwise_kernel_backward(const Layer& layer, const Group& group, float* wi
 }
 
 void depthwise_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group, bias_gradients(layer, group));
+  epilogue_backward(layer, group, bias_gradients(layer, group));
   with_channels(layer.in.channels, [&](auto channels) {
     depthwise_kernel_backward<decltype(channels)::value>(layer, group, group.scratch);
   });
-  add_sums_of_lanes(group.scratch, layer.kernel_rows * layer.kernel_columns * layer.in.channels,
+  reduce_lane_partials(group.scratch, layer.kernel_rows * layer.kernel_columns * layer.in.channels,
                     group.gradients + layer.kernel);
   if (!group.grad_in.data) return;
   const int channels = layer.in.channels * kLanes;
@@ -869,14 +879,14 @@ void depthwise_backward(const Layer& layer, const Group& group) {
   clear_border(group.grad_out, layer.out.height, layer.out.width * channels, skips ? 0 : top, skips ? 0 : bottom,
                left * channels, right * channels);
   depthwise_rows(group.grad_out.data - top * group.grad_out.row - left * channels, group.grad_out.row, top,
-                 layer.out.height, group.turned + layer.turned, nullptr, layer, layer.in.height, layer.in.width,
+                 layer.out.height, group.transformed + layer.flipped, nullptr, layer, layer.in.height, layer.in.width,
                  group.grad_in);
 }
 
 // ----------------------------------------------------------------------------------------------------------- Pooling
 
-// in [height][width][channels] -> out, choices [rows][columns][channels]; a choice is row * window columns + column in the
-// window, the first of the largest.
+// in [height][width][channels] -> out, argmax [rows][columns][channels]; an index is row * window columns + column in
+// the window, the first of the largest.
 void max_pool_forward(const Layer& layer, const Group& group) {
   const int channels = layer.in.channels;
   for (int row = 0; row < layer.out.height; ++row) {
@@ -884,26 +894,26 @@ void max_pool_forward(const Layer& layer, const Group& group) {
       const float* corner = group.in.data + row * layer.kernel_rows * group.in.row +
                             column * layer.kernel_columns * channels * kLanes;
       float* out = group.out.data + row * group.out.row + column * channels * kLanes;
-      int32_t* choices = group.choices + (row * layer.out.width + column) * channels * kLanes;
+      int32_t* argmax = group.argmax + (row * layer.out.width + column) * channels * kLanes;
       for (int i = 0; i < channels * kLanes; i += kWidth) {
         Vec best = load(corner + i);
-        IntVec choice = {};
+        IntVec index = {};
         for (int r = 0; r < layer.kernel_rows; ++r) {
           for (int k = 0; k < layer.kernel_columns; ++k) {
             const Vec value = load(corner + r * group.in.row + k * channels * kLanes + i);
             const IntVec better = value > best;
             best = select(better, value, best);
-            choice = select(better, broadcast(int32_t(r * layer.kernel_columns + k)), choice);
+            index = select(better, broadcast(int32_t(r * layer.kernel_columns + k)), index);
           }
         }
         store(out + i, best);
-        *reinterpret_cast<IntVec*>(choices + i) = choice;
+        *reinterpret_cast<IntVec*>(argmax + i) = index;
       }
     }
   }
 }
 
-// Calls gradient(place in the result's row of floats, result row, tap) for every input under a window, and writes what it
+// Calls gradient(offset in the result's row of floats, result row, tap) for every input under a window, and writes what it
 // gives; the inputs under none get 0.
 template <class Gradient>
 void pool_backward(const Layer& layer, const Group& group, Gradient gradient) {
@@ -926,9 +936,9 @@ void pool_backward(const Layer& layer, const Group& group, Gradient gradient) {
 void max_pool_backward(const Layer& layer, const Group& group) {
   if (!group.grad_in.data) return;
   const int floats = layer.out.width * layer.out.channels * kLanes;
-  pool_backward(layer, group, [&](int place, int row, int tap) {
-    const IntVec choice = *reinterpret_cast<const IntVec*>(group.choices + row * floats + place);
-    return select(choice == tap, load(group.grad_out.data + row * group.grad_out.row + place), zeros());
+  pool_backward(layer, group, [&](int offset, int row, int tap) {
+    const IntVec index = *reinterpret_cast<const IntVec*>(group.argmax + row * floats + offset);
+    return select(index == tap, load(group.grad_out.data + row * group.grad_out.row + offset), zeros());
   });
 }
 
@@ -957,8 +967,8 @@ void average_pool_forward(const Layer& layer, const Group& group) {
 void average_pool_backward(const Layer& layer, const Group& group) {
   if (!group.grad_in.data) return;
   const float share = 1.0f / (layer.kernel_rows * layer.kernel_columns);
-  pool_backward(layer, group, [&](int place, int row, int) {
-    return load(group.grad_out.data + row * group.grad_out.row + place) * share;
+  pool_backward(layer, group, [&](int offset, int row, int) {
+    return load(group.grad_out.data + row * group.grad_out.row + offset) * share;
   });
 }
 
@@ -984,12 +994,12 @@ void batch_moments(const Layer& layer, const Group& group, double* mean, double*
 #pragma GCC unroll 8
       for (int i = 0; i < C; ++i) {
         for (int part = 0; part < kParts; ++part) {
-          sums[i] += load(x + i * kLanes + part * kWidth) * load(group.present + part * kWidth);
+          sums[i] += load(x + i * kLanes + part * kWidth) * load(group.lane_mask + part * kWidth);
         }
       }
     });
     for (int i = 0; i < C; ++i) {
-      means[i] = float(sum_of_lanes(sums[i]) / count);
+      means[i] = float(reduce_add(sums[i]) / count);
       mean[c + i] = means[i];
       sums[i] = zeros();
     }
@@ -997,19 +1007,20 @@ void batch_moments(const Layer& layer, const Group& group, double* mean, double*
 #pragma GCC unroll 8
       for (int i = 0; i < C; ++i) {
         for (int part = 0; part < kParts; ++part) {
-          const Vec difference = (load(x + i * kLanes + part * kWidth) - means[i]) * load(group.present + part * kWidth);
+          const Vec difference =
+              (load(x + i * kLanes + part * kWidth) - means[i]) * load(group.lane_mask + part * kWidth);
           sums[i] += difference * difference;
         }
       }
     });
-    for (int i = 0; i < C; ++i) squares[c + i] = sum_of_lanes(sums[i]);
+    for (int i = 0; i < C; ++i) squares[c + i] = reduce_add(sums[i]);
   });
 }
 
 // in, out [height][width][channels]: kernel * (in - mean) * scale + bias.
 void batch_norm_forward(const Layer& layer, const Group& group) {
   const int channels = layer.in.channels;
-  with_finish(layer, group, [&](auto finish) {
+  with_epilogue(layer, group, [&](auto epilogue) {
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row;
       float* out = group.out.data + row * group.out.row;
@@ -1018,11 +1029,12 @@ void batch_norm_forward(const Layer& layer, const Group& group) {
           const float gain = layer.kernel == kNone ? 1.0f : group.parameters[layer.kernel + c];
           const float bias = layer.bias == kNone ? 0.0f : group.parameters[layer.bias + c];
           const float factor = group.batch.scale[c] * gain;
-          const int place = column * channels + c;
+          const int offset = column * channels + c;
           for (int part = 0; part < kParts; ++part) {
-            const Vec value = load(x + place * kLanes + part * kWidth);
-            store(out + place * kLanes + part * kWidth,
-                  finish((value - group.batch.mean[c]) * factor + bias, row * layer.in.width * channels + place, part));
+            const Vec value = load(x + offset * kLanes + part * kWidth);
+            const int element = row * layer.in.width * channels + offset;
+            store(out + offset * kLanes + part * kWidth,
+                  epilogue((value - group.batch.mean[c]) * factor + bias, element, part));
           }
         }
       }
@@ -1031,7 +1043,7 @@ void batch_norm_forward(const Layer& layer, const Group& group) {
 }
 
 void batch_gradients(const Layer& layer, const Group& group, double* gradient, double* product) {
-  const FinishGradient finish(layer, group);
+  const EpilogueGradient epilogue(layer, group);
   const int channels = layer.in.channels;
   // Sums before those over the lanes, [channels][kWidth] of the gradient and of the product.
   float *sums = group.scratch, *products = sums + channels * kWidth;
@@ -1046,18 +1058,18 @@ void batch_gradients(const Layer& layer, const Group& group, double* gradient, d
         means[i] = broadcast(group.batch.mean[c + i]);
       }
       for (int column = 0; column < layer.in.width; ++column) {
-        const ptrdiff_t place = (column * channels + c) * kLanes;
-        const float* x = group.in.data + row * group.in.row + place;
-        const float* out = group.out.data + row * group.out.row + place;
-        const float* grad = group.grad_out.data + row * group.grad_out.row + place;
-        float* held = group.held.data + row * group.held.row + place;
+        const ptrdiff_t offset = (column * channels + c) * kLanes;
+        const float* x = group.in.data + row * group.in.row + offset;
+        const float* out = group.out.data + row * group.out.row + offset;
+        const float* grad = group.grad_out.data + row * group.grad_out.row + offset;
+        float* grad_preactivation = group.grad_preactivation.data + row * group.grad_preactivation.row + offset;
 #pragma GCC unroll 4
         for (int i = 0; i < C; ++i) {
 #pragma GCC unroll 4
           for (int part = 0; part < kParts; ++part) {
             const int at = i * kLanes + part * kWidth;
-            const Vec g = finish(load(out + at), load(grad + at));
-            store(held + at, g);
+            const Vec g = epilogue(load(out + at), load(grad + at));
+            store(grad_preactivation + at, g);
             sum[i] += g;
             sum_of_products[i] += g * (load(x + at) - means[i]);
           }
@@ -1070,30 +1082,31 @@ void batch_gradients(const Layer& layer, const Group& group, double* gradient, d
     });
   }
   for (int c = 0; c < channels; ++c) {
-    gradient[c] = sum_of_lanes(load(sums + c * kWidth));
-    product[c] = sum_of_lanes(load(products + c * kWidth)) * group.batch.scale[c];
+    gradient[c] = reduce_add(load(sums + c * kWidth));
+    product[c] = reduce_add(load(products + c * kWidth)) * group.batch.scale[c];
   }
 }
 
-// grad_in = kernel * scale * (held - mean of held - normalised input * mean of held * normalised input), the
-// means over the whole batch. S. Ioffe and C. Szegedy, https://arxiv.org/abs/1502.03167, section 3.
+// grad_in = kernel * scale * (g - mean of g - normalised input * mean of g * normalised input), where g is
+// grad_preactivation, the means over the whole batch. S. Ioffe and C. Szegedy, https://arxiv.org/abs/1502.03167,
+// section 3.
 void batch_norm_backward(const Layer& layer, const Group& group) {
   if (!group.grad_in.data) return;
   const int channels = layer.in.channels;
   for (int row = 0; row < layer.in.height; ++row) {
     const float* x = group.in.data + row * group.in.row;
-    const float* grad = group.held.data + row * group.held.row;
+    const float* grad = group.grad_preactivation.data + row * group.grad_preactivation.row;
     float* to = group.grad_in.data + row * group.grad_in.row;
     for (int column = 0; column < layer.in.width; ++column) {
       for (int c = 0; c < channels; ++c) {
         const float gain = layer.kernel == kNone ? 1.0f : group.parameters[layer.kernel + c];
         const float scale = group.batch.scale[c], factor = gain * scale;
-        const int place = (column * channels + c) * kLanes;
+        const int offset = (column * channels + c) * kLanes;
         for (int part = 0; part < kParts; ++part) {
-          const Vec normalised = (load(x + place + part * kWidth) - group.batch.mean[c]) * scale;
-          const Vec centred = load(grad + place + part * kWidth) - group.batch.mean_gradient[c] -
+          const Vec normalised = (load(x + offset + part * kWidth) - group.batch.mean[c]) * scale;
+          const Vec centred = load(grad + offset + part * kWidth) - group.batch.mean_gradient[c] -
                               normalised * group.batch.mean_product[c];
-          store(to + place + part * kWidth, centred * factor * load(group.present + part * kWidth));
+          store(to + offset + part * kWidth, centred * factor * load(group.lane_mask + part * kWidth));
         }
       }
     }
@@ -1102,7 +1115,7 @@ void batch_norm_backward(const Layer& layer, const Group& group) {
 
 // 1 / (sqrt(variance) + epsilon), of variances no smaller than the Keras layer's SMALLEST_VARIANCE.
 inline Vec reciprocal_deviation(Vec variance, float epsilon) {
-  Vec result = larger(variance, broadcast(1e-12f));
+  Vec result = max(variance, broadcast(1e-12f));
   for (int i = 0; i < kWidth; ++i) result[i] = 1.0f / (sqrtf(result[i]) + epsilon);
   return result;
 }
@@ -1134,14 +1147,14 @@ void instance_norm_forward(const Layer& layer, const Group& group) {
     store(group.saved + part * kWidth, mean);
     store(group.saved + kLanes + part * kWidth, reciprocal_deviation(squares * share, layer.epsilon));
   }
-  with_finish(layer, group, [&](auto finish) {
+  with_epilogue(layer, group, [&](auto epilogue) {
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row;
       float* out = group.out.data + row * group.out.row;
       for (int i = 0; i < floats; i += kLanes) {
         for (int part = 0; part < kParts; ++part) {
           const Vec mean = load(group.saved + part * kWidth), scale = load(group.saved + kLanes + part * kWidth);
-          store(out + i + part * kWidth, finish((load(x + i + part * kWidth) - mean) * (scale * gain) + bias,
+          store(out + i + part * kWidth, epilogue((load(x + i + part * kWidth) - mean) * (scale * gain) + bias,
                                                 (row * floats + i) / kLanes, part));
         }
       }
@@ -1150,7 +1163,7 @@ void instance_norm_forward(const Layer& layer, const Group& group) {
 }
 
 void instance_norm_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group, nullptr);
+  epilogue_backward(layer, group, nullptr);
   const int floats = layer.in.width * layer.in.channels * kLanes;
   const float share = 1.0f / (layer.in.height * layer.in.width * layer.in.channels);
   const float gain = group.parameters[layer.kernel];
@@ -1184,21 +1197,21 @@ void instance_norm_backward(const Layer& layer, const Group& group) {
       }
     }
   }
-  group.gradients[layer.bias] += sum_of_lanes(bias_gradient);
-  group.gradients[layer.kernel] += sum_of_lanes(gain_gradient);
+  group.gradients[layer.bias] += reduce_add(bias_gradient);
+  group.gradients[layer.kernel] += reduce_add(gain_gradient);
 }
 
 // ------------------------------------------------------------------------------------------------------- Elementwise
 
 void elementwise_forward(const Layer& layer, const Group& group) {
   const int floats = layer.in.width * layer.in.channels * kLanes;
-  with_finish(layer, group, [&](auto finish) {
+  with_epilogue(layer, group, [&](auto epilogue) {
     for (int row = 0; row < layer.in.height; ++row) {
       const float* x = group.in.data + row * group.in.row;
       float* out = group.out.data + row * group.out.row;
       for (int i = 0; i < floats; i += kLanes) {
         for (int part = 0; part < kParts; ++part) {
-          store(out + i + part * kWidth, finish(load(x + i + part * kWidth), (row * floats + i) / kLanes, part));
+          store(out + i + part * kWidth, epilogue(load(x + i + part * kWidth), (row * floats + i) / kLanes, part));
         }
       }
     }
@@ -1206,7 +1219,7 @@ void elementwise_forward(const Layer& layer, const Group& group) {
 }
 
 void elementwise_backward(const Layer& layer, const Group& group) {
-  finish_backward(layer, group, nullptr);
+  epilogue_backward(layer, group, nullptr);
   if (!group.grad_in.data) return;
   const size_t bytes = sizeof(float) * layer.in.width * layer.in.channels * kLanes;
   for (int row = 0; row < layer.in.height; ++row) {

@@ -45,12 +45,12 @@ struct Layer {
   // [kernel_columns][in.channels][out.channels], a depthwise one [kernel_rows][kernel_columns][channels]; `bias` has
   // one number for each channel. A normalisation's scale is `kernel`, its offset is `bias`.
   ptrdiff_t kernel = kNone, bias = kNone;
-  // The kernel as the gradient of the input needs it, in the array of turned kernels: taps in reverse order, in and out
-  // channels exchanged.
-  ptrdiff_t turned = kNone;
-  // Where two rows are made at once: in the same array, four combined rows of the kernel and then of the turned one, each
-  // [kernel_columns][channels][channels]; see convolve_two_rows.
-  ptrdiff_t combined = kNone;
+  // The kernel as the gradient of the input needs it, in the array of transformed kernels: taps in reverse order, in and
+  // out channels exchanged.
+  ptrdiff_t flipped = kNone;
+  // Where two rows are made at once: in the same array, four rows for the kernel and then for the flipped one, each
+  // [kernel_columns][channels][channels]; see winograd_f2x3.
+  ptrdiff_t winograd_weights = kNone;
   // Position of the moving means, followed by the moving variances, in the flat array of statistics.
   ptrdiff_t statistics = kNone;
   float epsilon = 0, momentum = 0;
@@ -76,14 +76,14 @@ struct BatchStatistics {
 struct Group {
   View in, out;                        // activations
   View grad_out, grad_in;              // gradients of the loss; grad_in.data is null where nobody needs it
-  View held;                           // of a batch normalisation: what batch_gradients leaves for backward
+  View grad_preactivation;             // of a batch normalisation: what batch_gradients leaves for backward
   const float* parameters;             // [parameters]
-  const float* turned;                 // [turned kernels]
+  const float* transformed;            // [transformed kernels]
   float* gradients;                    // [parameters], this group's, added to
   float* scratch;                      // of the thread
-  int32_t* choices;                    // the largest in each window of a max pool, [out shape][kLanes]
+  int32_t* argmax;                     // the largest in each window of a max pool, [out shape][kLanes]
   float* saved;                        // [2][kLanes], mean and reciprocal deviation of an instance normalisation
-  const float* present;                // [kLanes], 1 for a sample and 0 for an empty lane
+  const float* lane_mask;              // [kLanes], 1 for a sample and 0 for an empty lane
   int samples;                         // lanes that hold a sample: the first ones
   int index;                           // the group's place in its batch
   bool training;                       // whether dropout drops
@@ -111,8 +111,8 @@ struct Kernels {
                     float* gradient);
   // Mean of each channel over a group's samples, and the sum of squared differences from it; [channels] each.
   void (*batch_moments)(const Layer& layer, const Group& group, double* mean, double* squares);
-  // Takes the gradient back through activation and dropout, into `held`. Sums of each channel's, and of its product with
-  // the normalised input; [channels] each.
+  // Takes the gradient back through activation and dropout, into `grad_preactivation`. Sums of each channel's, and of its
+  // product with the normalised input; [channels] each.
   void (*batch_gradients)(const Layer& layer, const Group& group, double* gradient, double* product);
 };
 

@@ -51,14 +51,16 @@ DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer) 
 }
 
 // The fewest channels, of input and output, with which a convolution makes two rows at once.
-constexpr int kChannelsForTwoRows = 8;
+constexpr int kMinWinogradChannels = 8;
 
 // Bounds on what is asked for, so that an absurd network or batch is refused instead of taking all memory, and no product
 // of sizes overflows: numbers of an activation, also with its border; parameters, and copies of them for the layers; bytes
 // that one call needs.
-constexpr int64_t kMostNumbers = 1 << 20, kMostBordered = 1 << 22;
-constexpr size_t kMostParameters = size_t(1) << 24, kMostTurned = size_t(1) << 26;
-constexpr size_t kMostBytes = size_t(1) << 33;
+constexpr int64_t kMaxNumbers = 1 << 20, kMaxBordered = 1 << 22;
+constexpr size_t kMaxParameters = size_t(1) << 24, kMaxTransformed = size_t(1) << 26;
+constexpr size_t kMaxBytes = size_t(1) << 33;
+
+constexpr size_t kMaxThreads = 256;
 
 struct Border {
   int top = 0, left = 0, bottom = 0, right = 0;
@@ -90,7 +92,7 @@ View padded_view(float* data, Shape shape, Border border) {
 }
 
 // [kLanes]: 1 for each of the first `samples` lanes, 0 for the others.
-const float* present(int samples) {
+const float* lane_mask(int samples) {
   struct Table {
     alignas(64) float lanes[kLanes + 1][kLanes] = {};
     Table() {
@@ -100,6 +102,11 @@ const float* present(int samples) {
   static const Table table;
   return table.lanes[samples];
 }
+
+size_t groups_of(int64_t samples) { return size_t(samples + kLanes - 1) / kLanes; }
+
+// A thread without a group would only wait at every barrier.
+size_t useful_threads(int allowed, size_t groups) { return std::min({size_t(allowed), groups, kMaxThreads}); }
 
 bool is_identity(const Layer& layer) { return layer.slope == 1 && layer.drop == 0; }
 
@@ -130,12 +137,12 @@ std::vector<Layer> fuse(const std::vector<Layer>& layers) {
 }
 
 void check_shapes(Shape input, const std::vector<Layer>& layers) {
-  const auto numbers = [](int64_t height, int64_t width, int64_t channels, int64_t most) -> int64_t {
-    const bool few = height >= 1 && width >= 1 && channels >= 1 && height <= most && width <= most / height &&
-                     channels <= most / (height * width);
+  const auto numbers = [](int64_t height, int64_t width, int64_t channels, int64_t max) -> int64_t {
+    const bool few = height >= 1 && width >= 1 && channels >= 1 && height <= max && width <= max / height &&
+                     channels <= max / (height * width);
     return few ? height * width * channels : 0;
   };
-  const auto size = [&](Shape shape) { return numbers(shape.height, shape.width, shape.channels, kMostNumbers); };
+  const auto size = [&](Shape shape) { return numbers(shape.height, shape.width, shape.channels, kMaxNumbers); };
   const auto equal = [](Shape a, Shape b) {
     return a.height == b.height && a.width == b.width && a.channels == b.channels;
   };
@@ -182,9 +189,9 @@ void check_shapes(Shape input, const std::vector<Layer>& layers) {
     }
     // The border of the gradient makes its rows as many as those of the input and of the kernel together, less one.
     if (has_kernel_window(layer) &&
-        (numbers(rows, columns, layer.in.channels, kMostBordered) == 0 ||
+        (numbers(rows, columns, layer.in.channels, kMaxBordered) == 0 ||
          numbers(int64_t(layer.in.height) + layer.kernel_rows - 1, int64_t(layer.in.width) + layer.kernel_columns - 1,
-                 layer.out.channels, kMostBordered) == 0)) {
+                 layer.out.channels, kMaxBordered) == 0)) {
       throw std::invalid_argument("expected at most 2**22 numbers in a layer with its border of zeros");
     }
     if (!fits) throw std::invalid_argument("expected a result of the shape that the layer's kind and input give");
@@ -208,12 +215,12 @@ size_t kernel_size(const Layer& layer) {
 
 size_t bias_size(const Layer& layer) { return layer.kind == Kind::kInstanceNorm ? 1 : size_t(layer.out.channels); }
 
-void check_places(const std::vector<Layer>& layers, size_t parameters, size_t statistics) {
-  if (parameters > kMostParameters || statistics > kMostParameters) {
+void check_offsets(const std::vector<Layer>& layers, size_t parameters, size_t statistics) {
+  if (parameters > kMaxParameters || statistics > kMaxParameters) {
     throw std::invalid_argument("expected at most 2**24 parameters");
   }
-  const auto inside = [](ptrdiff_t place, size_t size, size_t end) {
-    return place >= 0 && size <= end && size_t(place) <= end - size;
+  const auto inside = [](ptrdiff_t offset, size_t size, size_t end) {
+    return offset >= 0 && size <= end && size_t(offset) <= end - size;
   };
   for (const Layer& layer : layers) {
     const bool needs_kernel = has_kernel_window(layer) || layer.kind == Kind::kInstanceNorm;
@@ -233,20 +240,20 @@ void check_places(const std::vector<Layer>& layers, size_t parameters, size_t st
   }
 }
 
-// Whether a convolution has enough channels to make two rows at once; see convolve_two_rows.
-bool makes_two_rows(const Layer& layer) {
+// Whether a convolution has enough channels to make two rows at once; see winograd_f2x3.
+bool uses_winograd(const Layer& layer) {
   return layer.kind == Kind::kConvolution && !layer.pooled && layer.kernel_rows == 3 && layer.kernel_columns == 3 &&
-         std::min(layer.in.channels, layer.out.channels) >= kChannelsForTwoRows;
+         std::min(layer.in.channels, layer.out.channels) >= kMinWinogradChannels;
 }
 
-// Rows of a 3x3 kernel [3][floats] -> [4][floats]; see convolve_two_rows.
-void combine_rows(const float* kernel, size_t floats, float* combined) {
+// Rows of a 3x3 kernel [3][floats] -> weights [4][floats]; see winograd_f2x3.
+void winograd_weights(const float* kernel, size_t floats, float* weights) {
   for (size_t i = 0; i < floats; ++i) {
     const float a = kernel[i], b = kernel[floats + i], c = kernel[2 * floats + i];
-    combined[i] = a;
-    combined[floats + i] = (a + b + c) * 0.5f;
-    combined[2 * floats + i] = (a - b + c) * 0.5f;
-    combined[3 * floats + i] = c;
+    weights[i] = a;
+    weights[floats + i] = (a + b + c) * 0.5f;
+    weights[2 * floats + i] = (a - b + c) * 0.5f;
+    weights[3 * floats + i] = c;
   }
 }
 
@@ -255,7 +262,7 @@ void combine_rows(const float* kernel, size_t floats, float* combined) {
 size_t scratch_floats(const Layer& layer) {
   size_t floats = kernel_size(layer) * kLanes;
   if (layer.kind == Kind::kBatchNorm) floats = 2 * size_t(layer.in.channels) * kLanes;
-  if (layer.combined != kNone) {
+  if (layer.winograd_weights != kNone) {
     const Shape input = {4, layer.in.width + layer.pad_left + layer.pad_right, layer.in.channels};
     const Border border = gradient_border(layer);
     const Shape gradient = {4, layer.out.width + border.left + border.right, layer.out.channels};
@@ -287,18 +294,18 @@ const Kernels& choose_kernels() {
 // ------------------------------------------------------------------------------------------------------------ Threads
 
 // Threads that work together for the length of one call.
-class Network::Team {
+class Network::ThreadPool {
  public:
-  explicit Team(int threads) : threads_(threads) {
+  explicit ThreadPool(size_t threads) : threads_(threads) {
     try {
-      for (int thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
+      for (size_t thread = 1; thread < threads; ++thread) helpers_.emplace_back([this, thread] { help(thread); });
     } catch (...) {
       stop();  // A program ends where a thread that still runs is forgotten.
       throw;
     }
   }
 
-  ~Team() { stop(); }
+  ~ThreadPool() { stop(); }
 
   // Calls work(item, thread) for each item; the items of a thread are fixed, thread, thread + threads, and so on.
   void run(size_t items, const std::function<void(size_t, size_t)>& work) {
@@ -327,8 +334,6 @@ class Network::Team {
     helpers_.clear();
     return helper_seconds_;
   }
-
-  size_t threads() const { return threads_; }
 
  private:
   void help(size_t thread) {
@@ -367,19 +372,19 @@ class Network::Team {
 // group after the other in a thread, which makes it again before it goes back through a segment.
 struct Network::Slot {
   std::vector<View> activations;  // the input and every layer's result
-  std::vector<int32_t*> choices;  // that were made for it, by the layer before
+  std::vector<int32_t*> argmax;   // of the layer before
   std::vector<float*> saved;      // by the layer before
   std::vector<View> gradients;    // of the same; only a thread's
-  float* held = nullptr;          // only a group's
+  float* grad_preactivation = nullptr;  // only a group's
   Floats memory{nullptr, free_floats};
 };
 
-// How many floats a slot needs: [layers + 1] for activations and for choices, one after the other, and the rest.
+// How many floats a slot needs: [layers + 1] for activations and for argmax, one after the other, and the rest.
 struct Network::Plan {
-  std::vector<size_t> activations, choices;
-  size_t results;        // the sum of these, and of what is saved
-  size_t most_gradient;  // of one layer
-  size_t rest;           // two gradients, or what is held
+  std::vector<size_t> activations, argmax;
+  size_t results;       // the sum of these, and of what is saved
+  size_t max_gradient;  // of one layer
+  size_t rest;          // two gradients, or one before its activation
 
   size_t floats() const { return results + rest; }
 };
@@ -392,7 +397,7 @@ struct Network::Batch {
   bool training, updating;
   uint64_t seed, epoch, step;
 
-  size_t groups() const { return (size + kLanes - 1) / kLanes; }
+  size_t groups() const { return groups_of(size); }
   int samples(size_t group) const { return std::min(kLanes, size - int(group) * kLanes); }
 };
 
@@ -401,7 +406,7 @@ Network::Network(Shape input, float scale, float offset, std::vector<Layer> laye
     : input_(input), scale_(scale), offset_(offset), optimizer_(optimizer), kernels_(kernels) {
   if (layers.empty()) throw std::invalid_argument("expected at least one layer");
   check_shapes(input, layers);
-  check_places(layers, parameters, statistics);
+  check_offsets(layers, parameters, statistics);
   this->parameters.resize(parameters);
   gradients.resize(parameters);
   moments.resize(2 * parameters);
@@ -410,44 +415,46 @@ Network::Network(Shape input, float scale, float offset, std::vector<Layer> laye
   layers_ = fuse(layers);
   segments_.push_back(0);
   first_trained_ = layers_.size();
-  size_t turned = 0;
+  size_t transformed = 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
     Layer& layer = layers_[i];
     if (layer.kind == Kind::kBatchNorm) segments_.push_back(i);
     if (layer.kernel != kNone || layer.bias != kNone) first_trained_ = std::min(first_trained_, i);
     if (has_kernel_window(layer)) {
-      layer.turned = turned;
-      turned += kernel_size(layer);
+      layer.flipped = transformed;
+      transformed += kernel_size(layer);
     }
-    if (makes_two_rows(layer)) {
-      layer.combined = turned;
-      turned += 2 * kernel_size(layer) / 3 * 4;
+    if (uses_winograd(layer)) {
+      layer.winograd_weights = transformed;
+      transformed += 2 * kernel_size(layer) / 3 * 4;
     }
     batch_.emplace_back(layer.kind == Kind::kBatchNorm ? 4 * layer.in.channels : 0);
   }
-  if (turned > kMostTurned) throw std::invalid_argument("expected at most 2**26 weights in all kernels of the layers");
-  turned_.resize(turned);
+  if (transformed > kMaxTransformed) {
+    throw std::invalid_argument("expected at most 2**26 weights in all kernels of the layers");
+  }
+  transformed_.resize(transformed);
 }
 
 Network::~Network() = default;
 
 void Network::reserve(size_t slots, size_t groups, size_t threads) {
-  size_t most_channels = 1, most_scratch = 1;
+  size_t max_channels = 1, max_scratch = 1;
   for (const Layer& layer : layers_) {
-    most_channels = std::max(most_channels, size_t(layer.in.channels));
-    most_scratch = std::max(most_scratch, scratch_floats(layer));
+    max_channels = std::max(max_channels, size_t(layer.in.channels));
+    max_scratch = std::max(max_scratch, scratch_floats(layer));
   }
   const size_t bytes = sizeof(float) * (slots * plan_slot(true).floats() + threads * plan_slot(false).floats() +
-                                        threads * most_scratch + groups * parameters.size()) +
-                       sizeof(double) * groups * 2 * most_channels;
-  if (bytes > kMostBytes) {
-    throw std::invalid_argument("expected a network and a batch that take at most " + std::to_string(kMostBytes >> 30) +
+                                        threads * max_scratch + groups * parameters.size()) +
+                       sizeof(double) * groups * 2 * max_channels;
+  if (bytes > kMaxBytes) {
+    throw std::invalid_argument("expected a network and a batch that take at most " + std::to_string(kMaxBytes >> 30) +
                                 " GiB, found " + std::to_string((bytes >> 30) + 1) + " GiB; take smaller batches");
   }
   // One after the other, each looked at by itself: memory may give out in between, and the caller may go on after that.
-  while (scratch_.size() < threads) scratch_.push_back(make_floats(most_scratch));
+  while (scratch_.size() < threads) scratch_.push_back(make_floats(max_scratch));
   if (group_gradients_.size() < groups) group_gradients_.resize(groups, std::vector<float>(parameters.size()));
-  if (partials_.size() < groups) partials_.resize(groups, std::vector<double>(2 * most_channels));
+  if (partials_.size() < groups) partials_.resize(groups, std::vector<double>(2 * max_channels));
   if (group_losses_.size() < groups) group_losses_.resize(groups);
   while (kept_.size() < slots) kept_.push_back(make_slot(true));
   while (passing_.size() < threads) passing_.push_back(make_slot(false));
@@ -461,18 +468,20 @@ bool Network::is_kept(size_t index) const {
 Network::Plan Network::plan_slot(bool kept) const {
   const size_t count = layers_.size();
   Plan plan = {std::vector<size_t>(count + 1), std::vector<size_t>(count + 1), 0, 0, 0};
-  size_t most_held = 0;
+  size_t max_preactivation = 0;
   for (size_t i = 0; i <= count; ++i) {
     const Shape shape = i > 0 ? layers_[i - 1].out : input_;
-    if (i > 0) plan.most_gradient = std::max(plan.most_gradient, padded_floats(shape, gradient_border(layers_[i - 1])));
-    if (i < count && layers_[i].kind == Kind::kBatchNorm) most_held = std::max(most_held, padded_floats(shape, {}));
+    if (i > 0) plan.max_gradient = std::max(plan.max_gradient, padded_floats(shape, gradient_border(layers_[i - 1])));
+    if (i < count && layers_[i].kind == Kind::kBatchNorm) {
+      max_preactivation = std::max(max_preactivation, padded_floats(shape, {}));
+    }
     if (is_kept(i) != kept) continue;
     plan.activations[i] = padded_floats(shape, i < count ? input_border(layers_[i]) : Border());
-    const bool chosen = i > 0 && (layers_[i - 1].pooled || layers_[i - 1].kind == Kind::kMaxPool);
-    if (chosen) plan.choices[i] = padded_floats(shape, {});
-    plan.results += plan.activations[i] + plan.choices[i] + 2 * kLanes;
+    const bool max_pool = i > 0 && (layers_[i - 1].pooled || layers_[i - 1].kind == Kind::kMaxPool);
+    if (max_pool) plan.argmax[i] = padded_floats(shape, {});
+    plan.results += plan.activations[i] + plan.argmax[i] + 2 * kLanes;
   }
-  plan.rest = kept ? most_held : 2 * plan.most_gradient;
+  plan.rest = kept ? max_preactivation : 2 * plan.max_gradient;
   return plan;
 }
 
@@ -483,16 +492,16 @@ std::unique_ptr<Network::Slot> Network::make_slot(bool kept) const {
   slot->memory = make_floats(plan.floats());
   float* next = slot->memory.get();
   float* rest = next + plan.results;
-  if (kept) slot->held = rest;
+  if (kept) slot->grad_preactivation = rest;
   for (size_t i = 0; i <= count; ++i) {
     const Shape shape = i > 0 ? layers_[i - 1].out : input_;
     slot->activations.push_back(padded_view(next, shape, i < count ? input_border(layers_[i]) : Border()));
-    slot->choices.push_back(reinterpret_cast<int32_t*>(next + plan.activations[i]));
-    slot->saved.push_back(next + plan.activations[i] + plan.choices[i]);
-    if (is_kept(i) == kept) next += plan.activations[i] + plan.choices[i] + 2 * kLanes;
+    slot->argmax.push_back(reinterpret_cast<int32_t*>(next + plan.activations[i]));
+    slot->saved.push_back(next + plan.activations[i] + plan.argmax[i]);
+    if (is_kept(i) == kept) next += plan.activations[i] + plan.argmax[i] + 2 * kLanes;
     if (kept) continue;
     slot->gradients.push_back(
-        padded_view(rest + i % 2 * plan.most_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
+        padded_view(rest + i % 2 * plan.max_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
   }
   return slot;
 }
@@ -507,20 +516,20 @@ Group Network::group_at(size_t index, const Batch& batch, size_t group, size_t s
   result.grad_out = passing_[thread]->gradients[index + 1];
   result.grad_in = index > first_trained_ ? passing_[thread]->gradients[index] : View{nullptr, 0};
   result.parameters = parameters.data();
-  result.turned = turned_.data();
+  result.transformed = transformed_.data();
   result.gradients = group_gradients_[group < group_gradients_.size() ? group : 0].data();
   result.scratch = scratch_[thread].get();
-  result.choices = after.choices[index + 1];
+  result.argmax = after.argmax[index + 1];
   result.saved = after.saved[index + 1];
   result.samples = batch.samples(group);
-  result.present = present(result.samples);
+  result.lane_mask = lane_mask(result.samples);
   result.index = int(group);
   result.training = batch.training;
   result.key = dropout_key(batch.seed, batch.epoch, batch.step, layer.dropout_index);
   if (layer.kind == Kind::kBatchNorm) {
     const float* data = batch_[index].data();
     const int channels = layer.in.channels;
-    result.held = padded_view(kept_[slot]->held, layer.in, {});
+    result.grad_preactivation = padded_view(kept_[slot]->grad_preactivation, layer.in, {});
     result.batch = {data, data + channels, data + 2 * channels, data + 3 * channels};
   }
   return result;
@@ -528,24 +537,24 @@ Group Network::group_at(size_t index, const Batch& batch, size_t group, size_t s
 
 // ------------------------------------------------------------------------------------------------------------- A batch
 
-void Network::turn_kernels() {
+void Network::transform_kernels() {
   for (const Layer& layer : layers_) {
     if (!has_kernel_window(layer)) continue;
     const float* kernel = parameters.data() + layer.kernel;
-    float* turned = turned_.data() + layer.turned;
+    float* flipped = transformed_.data() + layer.flipped;
     const int taps = layer.kernel_rows * layer.kernel_columns;
     const int ins = layer.in.channels, outs = layer.kind == Kind::kDepthwise ? 1 : layer.out.channels;
     for (int tap = 0; tap < taps; ++tap) {
       for (int in = 0; in < ins; ++in) {
         for (int out = 0; out < outs; ++out) {
-          turned[((taps - 1 - tap) * outs + out) * ins + in] = kernel[(tap * ins + in) * outs + out];
+          flipped[((taps - 1 - tap) * outs + out) * ins + in] = kernel[(tap * ins + in) * outs + out];
         }
       }
     }
-    if (layer.combined == kNone) continue;
+    if (layer.winograd_weights == kNone) continue;
     const size_t floats = kernel_size(layer) / 3;
-    combine_rows(kernel, floats, turned_.data() + layer.combined);
-    combine_rows(turned, floats, turned_.data() + layer.combined + 4 * floats);
+    winograd_weights(kernel, floats, transformed_.data() + layer.winograd_weights);
+    winograd_weights(flipped, floats, transformed_.data() + layer.winograd_weights + 4 * floats);
   }
 }
 
@@ -615,10 +624,10 @@ void Network::use_moving_statistics() {
 // Forward and backward, one segment after the other, all groups through each: what a batch normalisation needs of the
 // whole batch is merged in between. Where there is only one segment a group goes all the way before the next one starts,
 // and its memory is used again.
-Totals Network::run_batch(const Batch& batch, Team& team) {
+Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
   const size_t groups = batch.groups(), segments = segments_.size(), last = segments - 1;
   const auto slot_of = [&](size_t group, size_t thread) { return segments > 1 ? group : thread; };
-  turn_kernels();
+  transform_kernels();
   for (size_t group = 0; group < groups; ++group) {
     std::fill(group_gradients_[group].begin(), group_gradients_[group].end(), 0.0f);
   }
@@ -645,7 +654,7 @@ Totals Network::run_batch(const Batch& batch, Team& team) {
 
   for (size_t segment = 0; segment < segments; ++segment) {
     const size_t end = segment == last ? layers_.size() : segments_[segment + 1];
-    team.run(groups, [&](size_t group, size_t thread) {
+    pool.run(groups, [&](size_t group, size_t thread) {
       const size_t slot = slot_of(group, thread);
       if (segment == 0) read_group(batch, group, slot);
       for (size_t i = segments_[segment]; i < end; ++i) {
@@ -666,7 +675,7 @@ Totals Network::run_batch(const Batch& batch, Team& team) {
   }
   for (size_t segment = last; segment-- > 0;) {
     merge_batch_gradients(segments_[segment + 1], batch);
-    team.run(groups, [&](size_t group, size_t thread) { backward(segment, group, thread); });
+    pool.run(groups, [&](size_t group, size_t thread) { backward(segment, group, thread); });
   }
 
   // Always summed group by group from the first, whichever thread ran which.
@@ -687,51 +696,53 @@ Totals Network::run_batch(const Batch& batch, Team& team) {
 Totals Network::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size,
                       uint64_t seed, uint64_t epoch, uint64_t first_step, float learning_rate, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
-  Team team(threads);
+  const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
+  const size_t workers = useful_threads(threads, max_groups);
+  ThreadPool pool(workers);
   Totals totals;
-  const size_t most_groups = (std::min<int64_t>(batch_size, count) + kLanes - 1) / kLanes;
-  reserve(segments_.size() > 1 ? most_groups : threads, most_groups, threads);
+  reserve(segments_.size() > 1 ? max_groups : workers, max_groups, workers);
   std::vector<uint8_t> batch_labels(batch_size);
   uint64_t step = first_step;
   for (int64_t begin = 0; begin < count; begin += batch_size, ++step) {
     const int size = int(std::min<int64_t>(batch_size, count - begin));
     for (int i = 0; i < size; ++i) batch_labels[i] = labels[order[begin + i]];
     const Totals found =
-        run_batch({images, batch_labels.data(), order + begin, size, true, true, seed, epoch, step}, team);
+        run_batch({images, batch_labels.data(), order + begin, size, true, true, seed, epoch, step}, pool);
     totals.loss += found.loss;
     totals.correct += found.correct;
     ++steps;
     optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps, learning_rate);
   }
-  totals.helper_seconds = team.stop();
+  totals.helper_seconds = pool.stop();
   return totals;
 }
 
-Totals Network::differentiate(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
-                              uint64_t epoch, uint64_t step, int threads) {
+Totals Network::compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int batch_size,
+                                  uint64_t seed, uint64_t epoch, uint64_t step, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
-  Team team(threads);
-  const size_t groups = (batch_size + kLanes - 1) / kLanes;
-  reserve(segments_.size() > 1 ? groups : threads, groups, threads);
+  const size_t groups = groups_of(batch_size), workers = useful_threads(threads, groups);
+  ThreadPool pool(workers);
+  reserve(segments_.size() > 1 ? groups : workers, groups, workers);
   std::vector<uint8_t> batch_labels(batch_size);
   for (int i = 0; i < batch_size; ++i) batch_labels[i] = labels[order[i]];
-  Totals totals = run_batch({images, batch_labels.data(), order, batch_size, true, false, seed, epoch, step}, team);
-  totals.helper_seconds = team.stop();
+  Totals totals = run_batch({images, batch_labels.data(), order, batch_size, true, false, seed, epoch, step}, pool);
+  totals.helper_seconds = pool.stop();
   return totals;
 }
 
 Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* order, int64_t count,
                          float* probabilities, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
-  Team team(threads);
+  const size_t workers = useful_threads(threads, groups_of(count));
+  ThreadPool pool(workers);
   Batch batch = {images, nullptr, order, int(count), false, false, 0, 0, 0};
-  reserve(threads, 1, threads);
+  reserve(workers, 1, workers);
   if (group_losses_.size() < batch.groups()) group_losses_.resize(batch.groups());
   std::vector<uint8_t> batch_labels(count);
   for (int64_t i = 0; i < count; ++i) batch_labels[i] = labels[order[i]];
-  turn_kernels();
+  transform_kernels();
   use_moving_statistics();
-  team.run(batch.groups(), [&](size_t group, size_t thread) {
+  pool.run(batch.groups(), [&](size_t group, size_t thread) {
     read_group(batch, group, thread);
     for (size_t i = 0; i < layers_.size(); ++i) {
       kernels_.forward(layers_[i], group_at(i, batch, group, thread, thread));
@@ -754,7 +765,7 @@ Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* or
     totals.loss += group_losses_[group].loss;
     totals.correct += group_losses_[group].correct;
   }
-  totals.helper_seconds = team.stop();
+  totals.helper_seconds = pool.stop();
   return totals;
 }
 

@@ -36,14 +36,16 @@ class Network {
   std::vector<float> parameters, gradients, moments, statistics;
   int64_t steps = 0;
 
+  // Everywhere here `threads` says how many may share the work; no more are started than a batch has groups.
+
   // An epoch, or the part of one that starts with its batch number `first_step`: the images order[0 .. count-1] in batches
   // of `batch_size`, the last perhaps smaller.
   Totals train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size, uint64_t seed,
                uint64_t epoch, uint64_t first_step, float learning_rate, int threads);
   // Leaves in `gradients` those of the mean loss of one batch, as at the epoch's step `step`; updates no parameter and no
   // moving statistic.
-  Totals differentiate(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
-                       uint64_t epoch, uint64_t step, int threads);
+  Totals compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
+                           uint64_t epoch, uint64_t step, int threads);
   // Loss and accuracy of images order[0 .. count-1] without dropout, with the moving statistics. `probabilities` [count]
   // [classes] are written unless null.
   Totals evaluate(Images images, const uint8_t* labels, const int64_t* order, int64_t count, float* probabilities,
@@ -54,19 +56,19 @@ class Network {
   const char* instruction_set() const { return kernels_.name; }
 
  private:
-  class Team;
+  class ThreadPool;
   struct Slot;
   struct Plan;
   struct Batch;
 
-  void turn_kernels();
+  void transform_kernels();
   void reserve(size_t slots, size_t groups, size_t threads);
   bool is_kept(size_t index) const;
   Plan plan_slot(bool kept) const;
   std::unique_ptr<Slot> make_slot(bool kept) const;
   Group group_at(size_t layer, const Batch& batch, size_t group, size_t slot, size_t thread);
   void read_group(const Batch& batch, size_t group, size_t slot);
-  Totals run_batch(const Batch& batch, Team& team);
+  Totals run_batch(const Batch& batch, ThreadPool& pool);
   void merge_moments(size_t layer, const Batch& batch);
   void merge_batch_gradients(size_t layer, const Batch& batch);
   void use_moving_statistics();
@@ -80,9 +82,9 @@ class Network {
   const Kernels& kernels_;
   std::vector<size_t> segments_;  // first layer of each stretch that one group can run alone
   size_t first_trained_;          // first layer with a parameter
-  std::vector<float> turned_;
+  std::vector<float> transformed_;
   std::vector<std::vector<float>> batch_;      // for each layer, [4][channels] of BatchStatistics
-  std::vector<std::vector<double>> partials_;  // for each group, [2][most channels]
+  std::vector<std::vector<double>> partials_;  // for each group, [2][max channels]
   std::vector<std::unique_ptr<Slot>> kept_;     // of the groups that are under way
   std::vector<std::unique_ptr<Slot>> passing_;  // of the threads
   std::vector<std::unique_ptr<float[], void (*)(float*)>> scratch_;

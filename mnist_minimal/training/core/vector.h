@@ -45,11 +45,11 @@ inline Vec zeros() { return Vec{}; }
 // where[i] ? a[i] : b[i]; a comparison of vectors gives -1 for true and 0 for false.
 inline Vec select(IntVec where, Vec a, Vec b) { return where ? a : b; }
 inline IntVec select(IntVec where, IntVec a, IntVec b) { return where ? a : b; }
-inline Vec larger(Vec a, Vec b) { return select(a > b, a, b); }
+inline Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 inline IntVec bits(Vec value) { return (IntVec)value; }
 
 // Sum of a register's lanes, always in the same order.
-inline float sum_of_lanes(Vec value) {
+inline float reduce_add(Vec value) {
   float lanes[kWidth];
   for (int i = 0; i < kWidth; ++i) lanes[i] = value[i];
   for (int half = kWidth / 2; half > 0; half /= 2) {
