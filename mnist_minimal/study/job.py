@@ -93,9 +93,12 @@ def make_job(
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
+    from mnist_minimal.training.keras_fit import set_memory_growth
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
 
+    # Before anything is put on a GPU, of whose memory other processes of the job need a part.
+    set_memory_growth()
     with seeded(0):
         built = builder(model)()
     params, done = trainable_parameters(built), ledger.done(before)

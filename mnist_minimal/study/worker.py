@@ -54,6 +54,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     if job.trainer == "keras":
         # Keras keeps what earlier models compiled; without this a long job grows.
         keras.utils.clear_session()
+    fit = fit_function(job.trainer, job.places)
     with seeded(seed):
         model = builder(job.model)()
     checkpoint = Checkpoint(
@@ -62,7 +63,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
         shapes=[weights.shape for weights in model.get_weights()],
         history=HistoryFile(job.study.history(seed)),
     )
-    fitted = fit_function(job.trainer, job.places)(
+    fitted = fit(
         model,
         job.recipe,
         splits,

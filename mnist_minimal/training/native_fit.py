@@ -49,7 +49,7 @@ def fit(
         splits: The images; those of `x_val` are monitored.
         seed: The trial's seed, 0 <= seed < 2**64.
         max_epochs: A cap on the recipe's number of epochs, at least 1.
-            callbacks: More Keras callbacks, called after the recipe's own; a trial that is resumed has new ones.
+        callbacks: More Keras callbacks, called after the recipe's own; a trial that is resumed has new ones.
         checkpoint: Where the state is kept after every epoch; training is resumed after the epochs it holds.
         threads: Threads that may share the work of each batch, at least 1. There is work for one for every 16 images of
             the batch, and no more are started.
