@@ -15,8 +15,6 @@ from mnist_minimal.recipes import RECIPES
 
 # Epochs that the picture shows, and the last that it may begin with.
 EPOCHS_SHOWN = 8
-
-
 MAX_EPOCH = 10**9
 
 

@@ -83,7 +83,6 @@ PARAMETERS = {
     "sep697": 697,
 }
 
-
 # The first of a model is the one to compare with.
 PUBLISHED = (
     Publication("conv18242", 0.9946, of="run", measure="best", epoch=17),
@@ -103,7 +102,6 @@ PUBLISHED = (
     Publication("sep997", 0.9906, of="best", measure="saved", n=223),
     Publication("sep697", 0.9903, of="best", measure="best", n=700, about=True),
 )
-
 
 OBJECTIVES = {
     # The limit and the layers are those of the source's own test, the accuracy is its README's; the version of the test
@@ -126,7 +124,6 @@ OBJECTIVES = {
     "sep997": Objectives(0.99, "best", within_epochs=200),
     "sep697": Objectives(0.99, "best", within_epochs=2000),
 }
-
 
 # What a source prints after the convolutions and the pool where `models.counting` comes to something else.
 RECEPTIVE_FIELDS = {"gap13914": (3, 5, 7, 7, 14, 16, 18)}

@@ -11,8 +11,6 @@ import numpy as np
 from scipy import optimize, stats
 
 TARGET = 0.99
-
-
 RESAMPLES = 9_999
 
 

@@ -22,10 +22,8 @@ from mnist_minimal.errors import UserError
 # An archive's list of its files: room for some thousand names, where we need a few.
 MAX_LIST_BYTES = 500_000
 
-
 # NumPy's header of an array of numbers has 128 bytes, or a few more.
 MAX_HEADER_BYTES = 1_000
-
 
 # What zipfile, zlib and NumPy raise on files that are cut off or were tampered with.
 CORRUPT_FILE_ERRORS = (

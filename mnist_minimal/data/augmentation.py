@@ -21,10 +21,8 @@ CHANGES = np.dtype(
     ]
 )
 
-
 # Words of the random generator that are set aside for each image; some are spare.
 WORDS = 16
-
 
 # Images that are resampled at once: what they need lies in a processor's cache of the second level.
 BLOCK = 64

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 ENVIRONMENT_VARIABLE = "MNIST_MINIMAL_DATA"
-
-
 DATASETS = ("auto", "mnist", "digits")
 
 

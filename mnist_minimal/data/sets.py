@@ -33,18 +33,13 @@ IDX_FILES = {
     "y_test": ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
 }
 
-
 # The four arrays together may have as many bytes, nine times MNIST's 54,950,000. To read them takes at most twice as
 # much memory, whatever there is in a file.
 MAX_BYTES = 500_000_000
-
-
 DOWNLOAD_TIMEOUT_SECONDS = 20
-
 
 # Sizes of the training sets that everybody has.
 TRAINING_IMAGES = {"mnist": 60_000, "digits": 1_500}
-
 
 # Names that a file of other images may not take: they have a meaning of their own in `--dataset` or in a study's name.
 RESERVED_NAMES = {*DATASETS, "holdout"}

@@ -15,7 +15,6 @@ from mnist_minimal.errors import UserError
 # Layers that leave a trained model's output as it is.
 WITHOUT_EFFECT = {"InputLayer", "Dropout"}
 
-
 # Layers that are activations, each with its settings that matter and their defaults.
 ACTIVATION_LAYERS: dict[str, dict[str, Any]] = {
     "Activation": {"activation": "linear"},
@@ -24,7 +23,6 @@ ACTIVATION_LAYERS: dict[str, dict[str, Any]] = {
     "Softmax": {"axis": -1},
 }
 
-
 # The same activations by the names that Keras has for them, as the layer and its settings.
 NAMED_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("ReLU", {}),
@@ -32,12 +30,10 @@ NAMED_ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("Softmax", {}),
 }
 
-
 # What a configuration says about a layer that its output in a trained model does not depend on.
 SETTINGS_WITHOUT_EFFECT = re.compile(
     "name|trainable|dtype|momentum|synchronized|quantization_config|.*_(initializer|regularizer|constraint)"
 )
-
 
 # What a configuration says of a layer that is not what it is.
 PRIVATE_SETTINGS = {"name", "build_config", "registered_name", "module", "shared_object_id"}

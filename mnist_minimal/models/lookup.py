@@ -22,11 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 Builder = Callable[[], "keras.Model"]
-
-
 OWN = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
-
-
 OWN_FORM = "one of your own as module:function, such as mypackage.nets:tiny"
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Rounding differs between machines and may turn an image or two; more than this share of them is another model.
 TOLERATED_SHARE = 0.001
 
-
 # Of a network that is often wrong, a page of all its errors would be long and heavy.
 MAX_SHOWN = 200
 

@@ -19,7 +19,6 @@ from mnist_minimal.trial import Trial
 
 PERCENT = f"{100 * TARGET:g} %"
 
-
 # Whose the images are, by the name of the data set.
 AUTHORS = {
     "mnist": "MNIST by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, made from handwriting that NIST had "
@@ -27,7 +26,6 @@ AUTHORS = {
     "digits": "scikit-learn's copy of the Optical Recognition of Handwritten Digits by E. Alpaydin and C. Kaynak, made "
     "larger",
 }
-
 
 # A longer list of failures would hide the rest of the page.
 MAX_FAILURES = 20

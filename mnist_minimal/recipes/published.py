@@ -15,7 +15,6 @@ from mnist_minimal.recipes.parts import (
 
 _SMALL_SOURCE = "README 'MNIST Small Model' of a course's assignment; the repository is not known any more"
 
-
 _SMALL_ASSUMED = (
     "The momentum is 0.9, as is the custom.",
     "The batch has 128 images, and no weight decays.",
@@ -23,12 +22,8 @@ _SMALL_ASSUMED = (
     "The initial weights are PyTorch's.",
 )
 
-
 _SMALL_AUGMENTATION = Augmentation(rotation=6, translation=0.1, interpolation="nearest")
-
-
 _SMALL_AUGMENTATION_ASSUMED = ("The images are resampled by torchvision's defaults: the nearest pixel, black outside.",)
-
 
 RECIPES = {
     "conv18242": Recipe(

@@ -20,44 +20,23 @@ from mnist_minimal.models.architecture import shown
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-
 # All that is read of one file; every part counts as this much more than it has. That bounds what a file can take whose
 # parts lie inside each other: some seconds, and 200 MB of memory.
 MAX_READ_BYTES = 16_000_000
-
-
 PART_BYTES = 24
-
-
 MAX_MEMBERS = 10_000
-
-
 MAX_NAME_BYTES = 250
-
-
 NOWHERE = b"\xff" * 8
-
 
 # Header messages, section IV.A.2.
 DATASPACE, LINK_INFO, DATATYPE, EXTERNAL_FILES, LINK, LAYOUT = 0x01, 0x02, 0x03, 0x07, 0x06, 0x08
-
-
 FILTERS, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x0B, 0x0C, 0x10, 0x11, 0x15
-
-
 USED = {DATASPACE, LINK_INFO, DATATYPE, EXTERNAL_FILES, LINK, LAYOUT, FILTERS, ATTRIBUTE, SYMBOL_TABLE, ATTRIBUTE_INFO}
-
 
 # Values of the fields of messages.
 SHARED = 2
-
-
 HARD_LINK, SOFT_LINK = 0, 2
-
-
 COMPACT, CONTIGUOUS = 0, 1
-
-
 STRING, VARIABLE_LENGTH = 3, 9
 
 

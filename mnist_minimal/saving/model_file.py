@@ -20,16 +20,9 @@ from mnist_minimal.saving.hdf5 import SIGNATURE, Array, File, Object
 
 # The largest model here has under 20,000 parameters: 1 MB in a file with all that an optimizer keeps beside them.
 MAX_FILE_BYTES = 4_000_000
-
-
 MAX_CONFIG_BYTES = 1_000_000
-
-
 MAX_NAMES = 256
-
-
 MAX_DEPTH = 10
-
 
 # The shapes of a layer's arrays by the layer's name.
 Shapes = dict[str, list[tuple[int, ...]]]

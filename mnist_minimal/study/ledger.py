@@ -31,20 +31,13 @@ from mnist_minimal.trial import FAILED, FINISHED, STOPPED, Trial
 
 MEASURES = ("saved", "best", "test")
 
-
 # Ten million trials; a larger file is none of ours, and is refused unread.
 MAX_BYTES = 2_000_000_000
 
-
 # No count here comes near it, and all arithmetic with it is exact.
 MAX_INTEGER = 10**12
-
-
 COLUMNS = tuple(field.name for field in fields(Trial))
-
-
 HEADER = ",".join(COLUMNS)
-
 
 # What an integer may be, both ends included.
 _INTEGERS = {
@@ -57,10 +50,8 @@ _INTEGERS = {
     "max_epochs": (1, MAX_INTEGER),
 }
 
-
 # The largest that another number may be; none is negative.
 _FLOATS = {"saved_accuracy": 1.0, "best_accuracy": 1.0, "train_seconds": math.inf, "cpu_seconds": math.inf}
-
 
 _MAY_BE_EMPTY = {
     "epochs",
@@ -72,11 +63,8 @@ _MAY_BE_EMPTY = {
     "cpu_seconds",
 }
 
-
 # Python's own int() and float() take `1_000`, digits of other scripts, and "nan".
 _INTEGER = re.compile(r"[0-9]{1,13}")
-
-
 DECIMAL = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 

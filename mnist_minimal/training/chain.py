@@ -17,10 +17,8 @@ from mnist_minimal.training.optimizers import AdamW
 
 Shape = tuple[int, int, int]
 
-
 # The default slope of keras.activations.leaky_relu, which holds no attribute for it.
 LEAKY_RELU_SLOPE = 0.2
-
 
 # What the core has as bounds: numbers in an image or in a layer's result, and parameters; see network.cpp.
 MAX_NUMBERS, MAX_PARAMETERS = 2**20, 2**24

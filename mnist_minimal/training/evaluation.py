@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 CLASSES = 10
-
-
 BATCH_SIZE = 1000
 
 
