@@ -28,12 +28,13 @@ def read(path: Path, max_bytes: int) -> bytes:
         raise UserError(f"{path}: expected a file, found a folder, a pipe or a device; check the name")
     try:
         with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+            too_large = os.fstat(file.fileno()).st_size > max_bytes
+            content = b"" if too_large else file.read(max_bytes + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); get access or name another") from error
-    if len(content) > max_bytes:
+    if too_large or len(content) > max_bytes:
         raise UserError(f"{path}: expected a file of at most {max_bytes:,} bytes, found a larger one; check the name")
     return content
 

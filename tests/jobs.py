@@ -90,8 +90,8 @@ def _command(folder: Path, output: Path, arguments: Sequence[str], disturb: Call
 
 
 def without_times(trial: Trial) -> Trial:
-    """A row without what differs each time."""
-    return replace(trial, train_seconds=0.0, cpu_seconds=0.0, finished_at="")
+    """A row without what differs each time, and without the version, which follows a checkout that is worked on."""
+    return replace(trial, train_seconds=0.0, cpu_seconds=0.0, finished_at="", version="")
 
 
 def differences(job: Job, undisturbed: Job, before: Sequence[Trial] = ()) -> list[str]:

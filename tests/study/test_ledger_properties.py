@@ -355,7 +355,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self.path = new_path()
-        self.ledger = Ledger(Study.at(self.path))
+        self.table = Ledger(Study.at(self.path))
         self.rows = []
         self.moved = b""
 
@@ -368,7 +368,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(trial=trials(seeds))
     def append(self, trial):
         before = self.content()
-        assert self.append_row(trial) == (not self.ended(trial.seed))
+        assert self.table.append(trial) == (not self.ended(trial.seed))
         if self.ended(trial.seed):
             assert self.content() == before
         else:
@@ -382,13 +382,13 @@ class LedgerMachine(RuleBasedStateMachine):
         cut = row[: int(share * (len(row) - 1))]
         # A crash leaves what was there, and then a part; the next append ends a line that lacks its end, or moves it.
         append_to = replace(FAILED, seed=99)
-        self.append_row(append_to)
+        self.table.append(append_to)
         self.rows.append(append_to)
         with self.path.open("ab") as file:
             file.write(cut)
         before, aside = self.content(), torn(self.path)
         assert ledger.read(self.path) == self.rows
-        self.append_row(append_to)
+        self.table.append(append_to)
         self.rows.append(append_to)
         assert self.content().startswith(before[: len(before) - len(cut)])
         assert torn(self.path) == aside + (cut + b"\n" if cut else b"")
@@ -423,7 +423,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def every_row_is_there_exactly_once(self):
         found = ledger.read(self.path)
-        assert found == self.ledger.trials() == self.rows
+        assert found == self.table.trials() == self.rows
         ends = [trial.seed for trial in ledger.done(found)]
         assert len(ends) == len(set(ends))
         assert ledger.accuracies(found, "best") == [row.best_accuracy for row in self.rows if row.status == "finished"]

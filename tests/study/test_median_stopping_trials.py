@@ -71,7 +71,7 @@ def test_real_trials_stop_as_their_histories_without_the_rule_say(tmp_path, rule
         rows = {trial.seed: trial for trial in ledger.read(out / f"{name}.csv")}
         assert {seed for seed in rows if rows[seed].status == "stopped"} == expected
         assert f"{runs - len(expected)} finished trials, {len(expected)} stopped early by the rule, 0 failed" in output
-        assert f"The {len(expected)} stopped early are censored" in output
+        assert f"Trials stopped early by the median stopping rule: {len(expected)}." in output
         for seed in range(runs):
             whole = (tmp_path / f"all/{name}/{seed}.csv").read_bytes().splitlines()
             kept = (out / f"{name}/{seed}.csv").read_bytes().splitlines()

@@ -71,7 +71,7 @@ def test_the_main_job_says_what_came_out(finished_job):
     assert "sep997 on digits, protocol source: 2 finished trials, 0 failed" in output
     assert "The epochs were capped at 1; the recipe has up to 200." in output
     assert f"saved accuracy     2  {mean:.6f}" in output
-    assert "0 of 2 (95 %: 0% to 66%)" in output
+    assert "0 of 2 (0% to 66%)" in output
     assert "\x1b" not in output
     assert f"seed 1: saved {rows[1].saved_accuracy:.4f}" in output
 
