@@ -188,7 +188,7 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize("count", [5, 32])
+@pytest.mark.parametrize("count", [5, pytest.param(32, marks=pytest.mark.slow)])
 def test_every_kind_of_layer(name: str, count: int) -> None:
     keras.utils.set_random_seed(1)
     model = CHAINS[name]()
