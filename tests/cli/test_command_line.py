@@ -197,7 +197,7 @@ def test_streams_that_take_nothing_end_in_a_status(tmp_path, streams, status, er
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stderr) == (status, errors)
@@ -215,7 +215,7 @@ def test_no_file_is_opened_under_the_number_of_a_closed_stream(tmp_path):
             tmp_path / "number",
         ],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        timeout=60,
+        timeout=600,
         check=True,
     )
     assert int((tmp_path / "number").read_text()) > 2

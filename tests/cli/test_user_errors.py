@@ -282,12 +282,18 @@ AS_OTHERS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowne
             r"sep997-distribution\.png: can't be written \(Permission denied\); make room or access",
         ),
         ("report", ["--results", "."], r"closed\.csv: Permission denied; get access to it or choose another place"),
-        (
+        pytest.param(
             "compare",
             ["sep997.csv", "closed.csv"],
             r"closed\.csv: can't be read \(Permission denied\); get access or name",
+            marks=pytest.mark.slow,
         ),
-        ("compare", ["sep997.csv", "closed/x"], r"closed/x: Permission denied; get access|closed/x: .* found neither"),
+        pytest.param(
+            "compare",
+            ["sep997.csv", "closed/x"],
+            r"closed/x: Permission denied; get access|closed/x: .* found neither",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_without_access_the_error_is_one_line(study, command, arguments, complaint):  # noqa: F811

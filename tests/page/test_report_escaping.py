@@ -31,6 +31,9 @@ characters = st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"
 fields = st.lists(st.sampled_from(PIECES) | st.text(characters, max_size=3), max_size=6).map("".join)
 names = fields.map(lambda text: text.replace("/", "|")[:40].strip(". "))
 
+# However long a busy machine takes for an example.
+UNTIMED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
 TEXTS = ("model", "dataset", "protocol", "trainer", "finished_at", "version", "weights", "backend", "reason")
 
 
@@ -92,7 +95,7 @@ def harmless(folder):
 
 @pytest.mark.parametrize("count", [1, pytest.param(12, marks=pytest.mark.slow)])
 def test_no_text_becomes_an_element_an_attribute_or_a_script(folder, harmless, count):
-    @settings(deadline=None, max_examples=count, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(UNTIMED, max_examples=count, derandomize=True)
     @given(st.fixed_dictionaries(dict.fromkeys(TEXTS, fields)), names, fields, fields)
     @example(dict.fromkeys(TEXTS, "".join(PIECES)), "<img src=x onerror=alert(1)>", "<script>", "</script>")
     @example(dict.fromkeys(TEXTS, "<!--<script>"), "<title><script>", "<!--", "${script}")
@@ -105,6 +108,7 @@ def test_no_text_becomes_an_element_an_attribute_or_a_script(folder, harmless, c
     stays_text()
 
 
+@settings(UNTIMED)
 @given(fields)
 @example("".join(PIECES))
 @example("</script><!--<script>")
@@ -121,6 +125,7 @@ def test_any_name_stays_a_string_of_the_embedded_json(name):
     assert board.parts == harmless.parts
 
 
+@settings(UNTIMED)
 @given(fields, fields)
 def test_any_text_is_a_title_and_a_description_of_a_figure(title, description):
     from matplotlib.figure import Figure

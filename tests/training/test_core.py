@@ -1,8 +1,6 @@
 """The C++ core against Keras: from the same weights and the same batches, the same numbers."""
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -190,7 +188,7 @@ CHAINS = {
 
 
 @pytest.mark.parametrize("name", CHAINS)
-@pytest.mark.parametrize("count", [5, 32])
+@pytest.mark.parametrize("count", [5, pytest.param(32, marks=pytest.mark.slow)])
 def test_every_kind_of_layer(name: str, count: int) -> None:
     keras.utils.set_random_seed(1)
     model = CHAINS[name]()
@@ -439,43 +437,27 @@ def test_evaluation_against_keras() -> None:
     assert correct == round(expected[1] * 333)
 
 
-SCRIPT = """
-import sys
-import threading
-from pathlib import Path
-import numpy as np
-from experiments.oracles import chain, images, keras_gradients, labels, without_dropout
-from tests.training.test_core import assert_gradients, dropout_model
-from mnist_minimal.training.core import instruction_set
-model = dropout_model()
-ours = chain(without_dropout(model))
-x, y = (images(21, (9, 8, 3)) / 255).astype(np.float32), labels(21)
-ours.network.compute_gradients(x, y, np.arange(21))
-assert_gradients(ours.gradients(), keras_gradients(ours.model, x, y)[1])
-masks = chain(model)
-masks.network.compute_gradients(x, y, np.arange(21))
-print(instruction_set(), np.float32(masks.network.gradients).astype(np.float64).sum())
-"""
-
-
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(name: str) -> None:
+def test_every_instruction_set(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each agrees with Keras, and all drop the same units."""
-    outputs = []
-    for wanted in (name, "baseline"):
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "MNIST_MINIMAL_SIMD": wanted},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if "processor has" in done.stderr:
-            pytest.skip(f"this processor has no {wanted}")
-        assert done.returncode == 0, done.stderr
-        outputs.append(done.stdout.split()[-2:])
-    assert outputs[0][0] == name
-    assert float(outputs[0][1]) == pytest.approx(float(outputs[1][1]), abs=1e-4)
+    monkeypatch.setenv("MNIST_MINIMAL_SIMD", name)
+    try:
+        assert core.instruction_set() == name
+    except UserError:
+        pytest.skip(f"this processor has no {name}")
+    model = dropout_model()
+    ours = chain(without_dropout(model))
+    x, y = (images(21, (9, 8, 3)) / 255).astype(np.float32), labels(21)
+    ours.network.compute_gradients(x, y, np.arange(21))
+    assert_gradients(ours.gradients(), keras_gradients(ours.model, x, y)[1])
+
+    sums = []
+    for chosen in (name, "baseline"):
+        monkeypatch.setenv("MNIST_MINIMAL_SIMD", chosen)
+        dropped = chain(model)
+        dropped.network.compute_gradients(x, y, np.arange(21))
+        sums.append(dropped.network.gradients.astype(np.float64).sum())
+    assert sums[0] == pytest.approx(sums[1], abs=1e-4)
 
 
 # What is refused

@@ -230,6 +230,7 @@ def test_history_best_epoch_and_restored_weights_belong_together():
     assert right / len(splits.y_val) == fitted.best_accuracy
 
 
+@pytest.mark.slow
 def test_accuracies_are_exact_ratios_of_counts():
     fitted = fit(new_model(), RECIPES["sep997"], small_splits(test=7), SEED, max_epochs=1)
     assert fitted.saved_accuracy in {count / 7 for count in range(8)}
