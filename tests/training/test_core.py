@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from experiments.oracles import chain, images, keras_gradients, labels, patterns, randomise
+from experiments.oracles import chain, images, keras_gradients, labels, patterns, randomise, without_dropout
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.models.normalization import InstanceNormalization
