@@ -130,7 +130,7 @@ def study(model, tmp_path):
     return write
 
 
-def test_without_mnist_no_model_is_judged_on_the_digits_unasked(study, run_python):
+def test_without_mnist_no_model_is_judged_on_the_digits_unasked(study, run_python, run_main):
     path = study("sep697")
     refused = run_python("-m", "mnist_minimal.evaluate", path, **OFFLINE)
     assert refused.returncode == 2
@@ -138,27 +138,17 @@ def test_without_mnist_no_model_is_judged_on_the_digits_unasked(study, run_pytho
     line = refused.stderr.splitlines()[-1]  # TensorFlow greets before it.
     assert line.startswith("error: MNIST was found nowhere: Keras has no usable copy")
     assert "To use MNIST, give --data PATH (or set MNIST_MINIMAL_DATA)" in line
-    asked = run_python("-m", "mnist_minimal.evaluate", path, "--dataset", "digits", **OFFLINE)
+    asked = run_main(main, path, "--dataset", "digits")
     assert asked.returncode == 0, asked.stderr
     assert "on the test set of digits\n" in asked.stdout
 
 
-@pytest.mark.parametrize(
-    ("folder", "file"),
-    [
-        pytest.param(".", "sep697-digits/3.h5", id="from the folder of results"),
-        pytest.param("sep697-digits", "3.h5", id="from the study's folder", marks=pytest.mark.slow),
-        pytest.param("sep697-digits", "../sep697-digits/3.h5", id="by another way", marks=pytest.mark.slow),
-    ],
-)
-def test_a_model_of_a_study_on_the_digits_is_judged_on_them(study, run_python, tmp_path, folder, file):
-    study("sep697-digits", dataset="digits", test_correct=290, test_size=297)
-    program = (
-        f"import os; os.chdir({str(tmp_path / folder)!r}); from mnist_minimal.evaluate import main; main([{file!r}])"
-    )
-    found = run_python("-c", program, **OFFLINE)
-    assert found.returncode == 0, found.stderr
-    assert f"{file}: sep697, 697 parameters, on the test set of digits\n" in found.stdout
+def test_a_model_of_a_study_on_the_digits_is_judged_on_them(study, capsys, monkeypatch, tmp_path):
+    path = study("sep697-digits", dataset="digits", test_correct=290, test_size=297)
+    for folder, file in ((tmp_path, path), (path.parent, "3.h5"), (path.parent.parent, "sep697-digits/3.h5")):
+        monkeypatch.chdir(folder)
+        assert main([str(file)]) == 0
+        assert f"{file}: sep697, 697 parameters, on the test set of digits\n" in capsys.readouterr().out
 
 
 def test_each_file_is_judged_on_what_it_was_trained_on(study, capsys, monkeypatch, mnist_path):

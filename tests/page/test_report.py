@@ -362,6 +362,7 @@ def test_without_the_images_the_page_has_the_board_but_no_digits(csv):
     assert "takes for others" not in page
 
 
+@pytest.mark.slow
 def test_without_mnist_the_digits_do_not_stand_in_for_it(csv, run_python):
     from mnist_minimal.models import MODELS
     from mnist_minimal.saving.saved_model import save

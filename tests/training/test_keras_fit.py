@@ -96,6 +96,7 @@ class StopAfterOne(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_all_that_a_users_model_draws_is_the_same_after_a_resume(tmp_path):
     training = (RECIPES["sep997"], small_splits(), SEED)
     undisturbed = noisy_model(seed=SEED)
