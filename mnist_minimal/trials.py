@@ -7,7 +7,6 @@ import argparse
 import itertools
 import threading
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +14,17 @@ from mnist_minimal.cli.options import accuracy, add_arguments, from_arguments, m
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
 from mnist_minimal.data.choice import Choice
-from mnist_minimal.engines.processes import ProcessTrain
-from mnist_minimal.engines.threads import ThreadEngine
 from mnist_minimal.models import lookup
 from mnist_minimal.recipes import RECIPES, Recipe
 from mnist_minimal.study import identity, ledger
-from mnist_minimal.study.job import Job, data_facts, make_job
+from mnist_minimal.study.job import data_facts, make_job
 from mnist_minimal.study.ledger import Ledger
 from mnist_minimal.study.ownership import owned
-from mnist_minimal.study.policies import FailuresInARow, Interruption, MedianStopping, Until
+from mnist_minimal.study.policies import FailuresInARow, Interruption, Until
 from mnist_minimal.study.progress import display
-from mnist_minimal.study.runner import missing, run_trials
+from mnist_minimal.study.runner import engine_of, missing, rules_of, run_trials
 from mnist_minimal.study.study import Study
-from mnist_minimal.study.worker import failed_trial, make_train
-from mnist_minimal.trial import FAILED, Trial
+from mnist_minimal.trial import FAILED
 
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
@@ -143,11 +139,11 @@ def run_job(
         shown,
         Interruption(interrupted),
         *until,
-        *median_stopping(job, dataset, before),
+        *rules_of(job, dataset, before),
         FailuresInARow(trial.seed for trial in before if trial.status == FAILED),
     ]
     try:
-        run_trials(make_engine(job, dataset), table, itertools.chain([first], left), policies)
+        run_trials(engine_of(job, dataset), table, itertools.chain([first], left), policies)
     finally:
         shown.close()
     after = table.trials()
@@ -157,25 +153,6 @@ def run_job(
 def seeds_of(options: argparse.Namespace) -> range:
     """The seeds of a job; one without end goes on to the last that there is."""
     return range(options.seed, 2**32 if options.runs is None else options.seed + options.runs)
-
-
-def median_stopping(job: Job, dataset: "Dataset", before: Sequence[Trial]) -> list[MedianStopping]:
-    """The median stopping rule of a job, where its recipe has one."""
-    from mnist_minimal.data import sets
-
-    if job.recipe.median_stopping is None:
-        return []
-    monitored = sets.split(dataset, job.protocol, job.recipe.validation_share).y_val
-    return [MedianStopping(job.recipe.median_stopping, job.study, before, len(monitored))]
-
-
-def make_engine(job: Job, dataset: "Dataset") -> ThreadEngine:
-    """The engine of a job: threads over the core; over Keras, whose state is one for the whole process, processes."""
-    failed = partial(failed_trial, job)
-    if job.trainer == "keras" and job.places > 1:
-        train = ProcessTrain(partial(make_train, job), job.places)
-        return ThreadEngine(train, failed, job.places, stop_training=train.stop)
-    return ThreadEngine(make_train(job, dataset), failed, job.places)
 
 
 def print_summary(options: argparse.Namespace, table: Ledger, dataset: "Dataset") -> None:

@@ -2,11 +2,20 @@
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from mnist_minimal.engines.policy import Policy
+from mnist_minimal.engines.processes import ProcessTrain
+from mnist_minimal.engines.threads import ThreadEngine
+from mnist_minimal.study.job import Job
 from mnist_minimal.study.ledger import Ledger
-from mnist_minimal.trial import Outcome
+from mnist_minimal.study.policies import MedianStopping
+from mnist_minimal.study.worker import failed_trial, make_train
+from mnist_minimal.trial import Outcome, Trial
+
+if TYPE_CHECKING:
+    from mnist_minimal.data.sets import Dataset
 
 
 class Engine(Protocol):
@@ -47,3 +56,22 @@ def missing(ledger: Ledger, seeds: Iterable[int]) -> Iterator[int]:
         else:
             # A kill may have come between its row and this.
             ledger.study.checkpoint(seed).unlink(missing_ok=True)
+
+
+def rules_of(job: Job, dataset: "Dataset", before: Sequence[Trial]) -> list[MedianStopping]:
+    """The median stopping rule of a job, where its recipe has one."""
+    from mnist_minimal.data import sets
+
+    if job.recipe.median_stopping is None:
+        return []
+    monitored = sets.split(dataset, job.protocol, job.recipe.validation_share).y_val
+    return [MedianStopping(job.recipe.median_stopping, job.study, before, len(monitored))]
+
+
+def engine_of(job: Job, dataset: "Dataset") -> ThreadEngine:
+    """The engine of a job: threads over the core; over Keras, whose state is one for the whole process, processes."""
+    failed = partial(failed_trial, job)
+    if job.trainer == "keras" and job.places > 1:
+        train = ProcessTrain(partial(make_train, job), job.places)
+        return ThreadEngine(train, failed, job.places, stop_training=train.stop)
+    return ThreadEngine(make_train(job, dataset), failed, job.places)
