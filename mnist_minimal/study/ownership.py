@@ -35,7 +35,7 @@ def owned(study: Study) -> Iterator[None]:
         raise UserError(f"{where}: can't be written or read ({why}); choose another folder with --out") from error
     try:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        with atomic_write(reject_symlink(study.owner)) as temporary:
+        with atomic_write(study.owner) as temporary:
             temporary.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}))
         yield
     finally:
