@@ -12,7 +12,7 @@ import pytest
 
 from mnist_minimal import files
 from mnist_minimal.errors import UserError
-from mnist_minimal.study import ledger
+from mnist_minimal.study import ledger, table
 from mnist_minimal.study.ledger import COLUMNS, HEADER, Ledger
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import Trial
@@ -214,17 +214,17 @@ def test_bytes_that_are_no_text_are_refused(path):
 
 
 def test_what_another_program_writes_meanwhile_is_read_and_kept(path):
-    table = Ledger(Study.at(path))
+    kept = Ledger(Study.at(path))
     for seed in range(3):
-        table.append(replace(TRIAL, seed=seed))
+        kept.append(replace(TRIAL, seed=seed))
     with path.open("ab") as file:
-        file.write(ledger._line(replace(TRIAL, seed=7), "\n").encode())
-    assert not table.append(replace(TRIAL, seed=7))
-    assert table.append(replace(TRIAL, seed=8))
-    assert [trial.seed for trial in table.trials()] == seeds(path) == [0, 1, 2, 7, 8]
+        file.write(table.format_row(replace(TRIAL, seed=7)).encode())
+    assert not kept.append(replace(TRIAL, seed=7))
+    assert kept.append(replace(TRIAL, seed=8))
+    assert [trial.seed for trial in kept.trials()] == seeds(path) == [0, 1, 2, 7, 8]
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
-    assert [trial.seed for trial in table.trials()] == [0]
-    assert table.append(replace(TRIAL, seed=1))
+    assert [trial.seed for trial in kept.trials()] == [0]
+    assert kept.append(replace(TRIAL, seed=1))
     assert seeds(path) == [0, 1]
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.study import ledger
+from mnist_minimal.study import ledger, table
 from mnist_minimal.study.ledger import COLUMNS, HEADER, Ledger
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import Trial
@@ -150,14 +150,14 @@ def test_a_file_cut_anywhere_loses_the_torn_row_alone(rows, last, place):
 row_bytes = st.binary(max_size=60) | st.sampled_from([HEADER.encode(), b"\xef\xbb\xbf", b"\r\n", b"\n", b"\r", b'"'])
 
 
-@given(st.lists(row_bytes | trials().map(lambda trial: ledger._line(trial, "\n").encode()), max_size=6).map(b"".join))
+@given(st.lists(row_bytes | trials().map(lambda trial: table.format_row(trial).encode()), max_size=6).map(b"".join))
 @example(HEADER.encode()[:50])
 @example(HEADER.encode())
 @example(b"\xef\xbb\xbf")
 @example(b"some notes of mine, without a line end")
 @example(b"\xff\xfem\x00o\x00d\x00e\x00l\x00")
-@example(HEADER.encode() + b"\r" + ledger._line(TRIAL, "\r").encode())
-@example(HEADER.encode() + b"\n" + ledger._line(TRIAL, "\n").encode().rstrip() + b"\n\n\x00\x00\x00")
+@example(HEADER.encode() + b"\r" + table.format_row(TRIAL, line_end="\r").encode())
+@example(HEADER.encode() + b"\n" + table.format_row(TRIAL).encode().rstrip() + b"\n\n\x00\x00\x00")
 @files
 def test_no_byte_of_any_file_is_lost(content):
     path = new_path()
@@ -266,7 +266,7 @@ def test_figures_that_no_trial_has_are_refused(tmp_path, column, text, complaint
 @pytest.mark.parametrize("first", [TRIAL, replace(TRIAL, status="stopped")])
 def test_a_seed_that_ended_twice_is_refused_with_both_lines(tmp_path, first):
     path = written([first, replace(FAILED, seed=1), replace(TRIAL, seed=1)])
-    row = ledger._line(replace(TRIAL, saved_accuracy=0.9, finished_at="another day"), "\n")
+    row = table.format_row(replace(TRIAL, saved_accuracy=0.9, finished_at="another day"))
     path.write_text(f"{path.read_text()}\n{row}")
     before = path.read_bytes()
     expected = "line 6: expected every seed to come to its end once, found seed 0, which did on line 2 already"
@@ -322,13 +322,13 @@ def test_a_row_takes_little_memory(tmp_path):
     texts = dict.fromkeys(
         ("model", "dataset", "protocol", "trainer", "finished_at", "version", "weights", "reason"), "ab"
     )
-    row = ledger._line(replace(FAILED, params=1, max_epochs=1, test_size=1, **texts), "\n")
+    row = table.format_row(replace(FAILED, params=1, max_epochs=1, test_size=1, **texts))
     count = 50_000
     (tmp_path / "sep997.csv").write_text(f"{HEADER}\n{count * row}")
     program = """
 import resource, sys
 from pathlib import Path
-from mnist_minimal.study import ledger
+from mnist_minimal.study import ledger, table
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = len(ledger.read(Path(sys.argv[1])))
 print(found, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
@@ -368,7 +368,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(trial=trials(seeds))
     def append(self, trial):
         before = self.content()
-        assert self.append_row(trial) == (not self.ended(trial.seed))
+        assert self.ledger.append(trial) == (not self.ended(trial.seed))
         if self.ended(trial.seed):
             assert self.content() == before
         else:
@@ -378,17 +378,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def crash_while_appending(self, trial, share):
         if self.ended(trial.seed) or not self.rows:
             return
-        row = ledger._line(trial, "\n").encode()
+        row = table.format_row(trial).encode()
         cut = row[: int(share * (len(row) - 1))]
         # A crash leaves what was there, and then a part; the next append ends a line that lacks its end, or moves it.
         append_to = replace(FAILED, seed=99)
-        self.append_row(append_to)
+        self.ledger.append(append_to)
         self.rows.append(append_to)
         with self.path.open("ab") as file:
             file.write(cut)
         before, aside = self.content(), torn(self.path)
         assert ledger.read(self.path) == self.rows
-        self.append_row(append_to)
+        self.ledger.append(append_to)
         self.rows.append(append_to)
         assert self.content().startswith(before[: len(before) - len(cut)])
         assert torn(self.path) == aside + (cut + b"\n" if cut else b"")
