@@ -205,9 +205,13 @@ def format_row(trial: Trial, layout: Layout = Layout(), line_end: str = "\n", de
     for position, value in zip(layout.positions, astuple(trial), strict=True):
         fields[position] = _written(value, decimal_comma)
     row = io.StringIO(newline="")
-    # Where another field than the status is the last one, a row that was cut short is known by a quote that is open.
-    quoting = csv.QUOTE_MINIMAL if layout.status_last else csv.QUOTE_ALL
-    csv.writer(row, delimiter=layout.delimiter, quoting=quoting, lineterminator=line_end).writerow(fields)
+    csv.writer(
+        row,
+        delimiter=layout.delimiter,
+        # Where another field than the status is the last one, a row that was cut short is known by an open quote.
+        quoting=csv.QUOTE_MINIMAL if layout.status_last else csv.QUOTE_ALL,
+        lineterminator=line_end,
+    ).writerow(fields)
     return row.getvalue()
 
 
