@@ -33,9 +33,9 @@ SCALES: "dict[str, Callable[[np.ndarray], np.ndarray]]" = {
 }
 
 
-# A model was made for another scale than the images have if that gives a loss of less than this share of theirs, and
-# less by this many nats, at no lower accuracy, and an accuracy that no model has by chance.
-SHARE, NATS, LEAST_ACCURACY = 0.75, 0.01, 0.5
+# A model was made for another scale than the images have if that gives less than this share of their loss and of their
+# errors, and less by this many nats and by this share of all images; and an accuracy that no model has by chance.
+SHARE, NATS, IMAGES, LEAST_ACCURACY = 0.75, 0.01, 0.01, 0.5
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,11 @@ def _check_scale(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray
     unit = (images[:BATCH_SIZE].astype(np.float32) - low) / (high - low)
     for name, scaled in SCALES.items():
         other = _evaluation(_as_probabilities(probabilities(model, scaled(unit))), labels)
-        better = other.loss < SHARE * given.loss and other.loss <= given.loss - NATS
-        if better and other.accuracy >= max(given.accuracy, LEAST_ACCURACY):
+        if (
+            other.accuracy >= LEAST_ACCURACY
+            and other.loss < min(SHARE * given.loss, given.loss - NATS)
+            and 1 - other.accuracy < min(SHARE * (1 - given.accuracy), 1 - given.accuracy - IMAGES)
+        ):
             raise UserError(
                 f"found images from {low:g} to {high:g}, of which the model gets {given.correct:,} of {given.size:,} "
                 f"right, and {other.correct:,} as {name}; give it those"

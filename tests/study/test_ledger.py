@@ -134,7 +134,7 @@ def test_an_error_of_several_lines_stays_one_row(path):
 
 
 @pytest.mark.parametrize("kept", range(1, 12))
-def test_a_row_cut_short_is_read_over_and_moved_aside_by_the_next_append(path, kept):
+def test_a_row_cut_short_is_read_over_and_moved_aside_by_the_next_append(path, kept, capsys):
     append(path, 0, 1)
     whole = path.read_bytes()
     row = whole.splitlines(keepends=True)[-1]
@@ -144,6 +144,7 @@ def test_a_row_cut_short_is_read_over_and_moved_aside_by_the_next_append(path, k
     append(path, 2, 1)
     assert seeds(path) == [0, 2, 1]
     assert path.with_name("sep997.csv.torn").read_bytes() == cut + b"\n"
+    assert capsys.readouterr().err == f"{path}: its last line was no whole row and is in sep997.csv.torn now\n"
 
 
 def test_a_row_that_lacks_only_its_end_is_kept(path):
