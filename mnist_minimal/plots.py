@@ -9,6 +9,7 @@ from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import file_name
+from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study
 
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     studies = options.csv
     if not studies and not options.diagram:
-        studies = sorted(Path("results").glob("*.csv"))
+        studies = ledger.find(Path("results"))
         if not studies:
             raise UserError(
                 "expected CSVs of trials in results/, found none; name one, or run mnist_minimal.trials first"

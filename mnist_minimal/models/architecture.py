@@ -107,6 +107,8 @@ def chain(config: dict[str, Any]) -> list[Layer]:
             way.append(name)
         if len(way) != applications + 1 or set(way) != set(by_name) or by_name[name].kind != "InputLayer":
             raise UserError("expected one chain of layers from the input to the output, found layers beside it")
+    except UserError:
+        raise
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise UserError("expected a chain of layers, found layers that are connected otherwise") from error
     return [by_name[name] for name in reversed(way)]

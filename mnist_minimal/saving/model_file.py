@@ -74,6 +74,8 @@ def refusing_damage() -> Iterator[None]:
     """Turns what zipfile, json and others raise on a file that is cut off or was tampered with into a UserError."""
     try:
         yield
+    except UserError:
+        raise
     except archive.CORRUPT_FILE_ERRORS as error:
         raise UserError(f"expected an undamaged .h5 or .keras file, found: {one_line(error)}") from error
 

@@ -97,7 +97,7 @@ NOT_A_CSV = {
     "/dev/zero": "/dev/zero: expected the CSV of a study, found a name without .csv; name the file OUT/STUDY.csv",
     "file/x.csv": r"file/x.csv: can't be read \(Not a directory\); get access or name another",
     "file": "file: expected the CSV of a study, found a name without .csv",
-    "accuracies.csv": "accuracies.csv: expected the columns model,.* found 0.98; rename the file or use another --out",
+    "accuracies.csv": "accuracies.csv: found '0.98' as its first line; expected the header of a table of trials",
 }
 MODELS = "expected one of the models .*, or one of your own as module:function"
 CASES = [
