@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
+    from mnist_minimal.data.sets import Dataset
+
     __version__: str
 
 
@@ -26,3 +28,24 @@ def load(path: "str | Path", builders: "Mapping[str, Callable[[], keras.Model]] 
     from mnist_minimal.saving.saved_model import load
 
     return load(path, MODELS if builders is None else builders)
+
+
+def load_data(source: "str | Path" = "auto", name: str | None = None) -> "Dataset":
+    """The images and labels of a data set; see `data.sets.load`.
+
+    Args:
+        source: "mnist", "digits", "auto", or what the images are in: an .npz in the layout of `keras.datasets.mnist`,
+            or a folder with one or with the four idx files in it.
+        name: A name for images that are not MNIST, of lower-case letters, digits and "_".
+
+    Returns:
+        A data set with `.x_train`, `.x_test`, uint8 (n, 28, 28, 1) in [0, 255], and `.y_train`, `.y_test`, int64 (n,)
+        in 0 .. 9.
+
+    Raises:
+        UserError: if there is no such data set, or it can't be read.
+    """
+    from mnist_minimal.data.choice import DATASETS, Choice
+    from mnist_minimal.data.sets import load
+
+    return load(Choice(str(source)) if source in DATASETS else Choice(path=str(source), name=name))
