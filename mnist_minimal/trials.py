@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal.cli.options import accuracy, add_arguments, from_arguments, model_name, positive, seed
+from mnist_minimal.cli.options import accuracy, add_arguments, expanded_path, from_arguments, model_name, positive, seed
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
 from mnist_minimal.data.choice import Choice
@@ -27,7 +27,7 @@ from mnist_minimal.study.policies import FailuresInARow, Interruption, MedianSto
 from mnist_minimal.study.progress import display
 from mnist_minimal.study.runner import missing, run_trials
 from mnist_minimal.study.study import Study
-from mnist_minimal.study.worker import failed_trial, make_train
+from mnist_minimal.study.worker import failed_trial, make_train, make_train_in_own_process
 from mnist_minimal.trial import FAILED, Trial
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trials side by side (default: 1)")
     parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="the folder of results (default: %(default)s)"
+        "--out",
+        type=expanded_path,
+        default=Path("results"),
+        metavar="DIR",
+        help="the folder of results (default: %(default)s)",
     )
     add_arguments(parser)
     options = parser.parse_args(arguments)
@@ -173,7 +177,7 @@ def make_engine(job: Job, dataset: "Dataset") -> ThreadEngine:
     """The engine of a job: threads over the core; over Keras, whose state is one for the whole process, processes."""
     failed = partial(failed_trial, job)
     if job.trainer == "keras" and job.places > 1:
-        train = ProcessTrain(partial(make_train, job), job.places)
+        train = ProcessTrain(partial(make_train_in_own_process, job), job.places)
         return ThreadEngine(train, failed, job.places, stop_training=train.stop)
     return ThreadEngine(make_train(job, dataset), failed, job.places)
 

@@ -125,7 +125,7 @@ def _scattered(folder: Path, idx_files: list[Path]) -> dict[str, Path]:
         if len({path.parent for path in paths}) > 1:
             places = plain(", ".join(str(path.parent) for path in paths), 300)
             raise UserError(
-                f"{folder}: found several {idx.NAMES[key]}, in {places}, expected one; name the folder of the four files"
+                f"{folder}: found several {idx.NAMES[key]} in {places}, expected one; name the folder of the four files"
             )
     return {key: min(paths, key=lambda path: len(path.name)) for key, paths in by_array.items()}
 

@@ -241,7 +241,7 @@ def accuracies(trials: Iterable[Trial], measure: str) -> list[float]:
 
 def _write_at_end(path: Path, content: bytes) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             before = os.fstat(descriptor).st_size
             if os.write(descriptor, content) != len(content):
