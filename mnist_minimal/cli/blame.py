@@ -5,24 +5,16 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 
 # What changes how libraries behave begins so.
 VARIABLES = (
-    "KERAS_",
-    "TF_",
-    "XLA_",
-    "JAX_",
-    "TORCH_",
-    "PYTORCH_",
-    "CUDA_",
-    "MPL",
-    "MATPLOTLIB",
-    "PYTHON",
-    "LD_PRELOAD",
+    *("KERAS_", "XLA_", "JAX_", "TORCH_", "PYTORCH_", "CUDA_", "MPL", "MATPLOTLIB", "PYTHON", "LD_PRELOAD"),
+    # Terraform's begin with TF_ too.
+    *("TF_ENABLE_", "TF_XLA_", "TF_USE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_DETERMINISTIC_", "TF2_"),
 )
 
 # Set by the commands themselves, or of no consequence.
@@ -31,8 +23,14 @@ UNSUSPECTED = ("TF_CPP_MIN_LOG_LEVEL", "MPLBACKEND", "PYTHONUNBUFFERED", "PYTHON
 
 def hiding_file(error: Exception) -> str:
     """A file of the user's that an error comes from since it has the name of a module of others, in words; or ""."""
-    places = {frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)}
-    for name, path in _hiding_files():
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    places = {frame.f_code.co_filename for frame in frames}
+    # What fails while it is imported is no module that stays.
+    failed = [(frame.f_globals.get("__name__", ""), frame.f_code.co_filename) for frame in frames]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.add(error.filename)
+        failed.append((Path(error.filename).stem, error.filename))
+    for name, path in [*_hiding(failed), *_hiding(_modules())]:
         if path in places or path in str(error) or f"module {name!r}" in str(error):
             return f"{path} takes the place of the module {name}; rename it, or run the command in another folder"
     return ""
@@ -58,7 +56,7 @@ def settings() -> list[str]:
 
 def defect(error: Exception) -> str:
     """What to do about an error that nothing is known of: only where all is as by default it is ours for certain."""
-    differs = [*_own_code(error), *_backend(), *settings(), *(path for _, path in _hiding_files())]
+    differs = [*_own_code(error), *_backend(), *settings(), *(path for _, path in _hiding(_modules()))]
     if not differs:
         return "this is a defect of mnist_minimal: run the command again with --debug and report what it prints"
     return (
@@ -80,11 +78,15 @@ def _backend() -> list[str]:
     return [f"the Keras backend {backend}"] if backend != "tensorflow" else []
 
 
-def _hiding_files() -> Iterator[tuple[str, str]]:
+def _modules() -> Iterable[tuple[str, str]]:
+    """The modules that are imported, and their files."""
+    return [(name, path) for name, module in list(sys.modules.items()) if (path := getattr(module, "__file__", None))]
+
+
+def _hiding(modules: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Modules that are files of the user's under the name of one of Python or of an installed package."""
-    for name, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None)
-        if not path or "." in name or name == "__main__" or not _is_users(Path(path)):
+    for name, path in modules:
+        if "." in name or name == "__main__" or not _is_users(Path(path)):
             continue
         if name in sys.stdlib_module_names or importlib.machinery.PathFinder.find_spec(name, _installed()):
             yield name, path

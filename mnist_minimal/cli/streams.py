@@ -17,16 +17,21 @@ class _Output(io.FileIO):
     failure: OSError | None = None
 
     def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # type: ignore[override]
+        left = memoryview(data).cast("B")
+        size = len(left)
         try:
-            # Another program that shares the terminal or the pipe may have set it not to wait.
-            while (written := super().write(data)) is None:
-                select.select([], [self], [])
+            while left:
+                written = super().write(left)
+                # Another program that shares the terminal or the pipe may have set it not to wait.
+                if written is None:
+                    select.select([], [self], [])
+                else:
+                    left = left[written:]
         except BrokenPipeError:
             raise
         except OSError as error:
             self.failure = self.failure or error
-            return len(data)
-        return written
+        return size
 
 
 def prepare() -> None:
