@@ -18,7 +18,10 @@ VARIABLES = (
 )
 
 # Set by the commands themselves, or of no consequence.
-UNSUSPECTED = ("TF_CPP_MIN_LOG_LEVEL", "MPLBACKEND", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONIOENCODING")
+UNSUSPECTED = (
+    *("TF_CPP_MIN_LOG_LEVEL", "MPLBACKEND"),
+    *("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONIOENCODING"),
+)
 
 
 def hiding_file(error: Exception) -> str:

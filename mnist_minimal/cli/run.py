@@ -120,6 +120,13 @@ def interruptible() -> Iterator[threading.Event]:
 
 def _pin_environment() -> None:
     """Sets what a command's process inherits and no figure or file may depend on; the user's choices stay his."""
+    # Who ignores it is never told how a program that he started has ended, as git when it is asked for the version.
+    if (
+        threading.current_thread() is threading.main_thread()
+        and hasattr(signal, "SIGCHLD")
+        and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+    ):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # TensorFlow greets with lines about what its build could have used; its errors come as exceptions anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A notebook hands down its own, which may not be installed here; the commands draw into files alone.
