@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -121,14 +121,12 @@ def run(folder: Path, environment: Environment) -> subprocess.CompletedProcess[s
 
 
 def results(folder: Path) -> dict[str, object]:
-    """What a job left, but for times and for what only looks otherwise in the file."""
+    """What a job left, but for times, versions (of a checkout that may be worked in) and how HDF5 lays out a file."""
     study = folder / "out/sep697-digits"
-    found: dict[str, object] = {
-        "rows": sorted(
-            (without_times(row) for row in ledger.read(study.with_suffix(".csv"))), key=lambda row: row.seed
-        ),
-        "json": json.loads(study.with_suffix(".json").read_text()),
-    }
+    rows = [replace(without_times(row), version="") for row in ledger.read(study.with_suffix(".csv"))]
+    facts = json.loads(study.with_suffix(".json").read_text())
+    facts.pop("versions")
+    found: dict[str, object] = {"rows": sorted(rows, key=lambda row: row.seed), "json": facts}
     for path in sorted(study.iterdir()):
         if path.suffix == ".csv":
             with path.open(newline="") as file:
