@@ -1,5 +1,7 @@
 """How few parameters does a network need to get 99 % on MNIST, and how often does training get it there?"""
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,22 @@ if TYPE_CHECKING:
     from mnist_minimal.training.evaluation import Evaluation
 
     __version__: str
+
+
+def _put_working_folder_last() -> None:
+    """Lets a `random.py` beside the user's data take the place of nothing in `python -m mnist_minimal.COMMAND`.
+
+    Python puts the working folder before its own modules then, and what a command needs is imported with it. A checkout
+    that is worked in stays the first, since it has this package.
+    """
+    command = any(word.removeprefix("-m").partition(".")[0] == __name__ for word in sys.orig_argv)
+    folder = os.getcwd()
+    # While `python -m` looks for the module that it is to run, it stands there in place of its file.
+    if command and sys.argv[:1] == ["-m"] and sys.path[:1] == [folder] and not os.path.isdir(__name__):
+        sys.path.append(sys.path.pop(0))
+
+
+_put_working_folder_last()
 
 
 def __getattr__(name: str) -> str:

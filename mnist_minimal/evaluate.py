@@ -1,6 +1,7 @@
 """Accuracy, loss and confusion matrix of saved models on the test set."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,9 @@ from mnist_minimal.training.evaluation import evaluate
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = command_parser(__doc__, "evaluate")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a saved model: .h5, .keras or .weights.h5")
+    parser.add_argument(
+        "files", nargs="+", type=os.path.expanduser, metavar="FILE", help="a saved model: .h5, .keras or .weights.h5"
+    )
     parser.add_argument(
         "--model",
         type=model_name,
@@ -40,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     builders = {options.model: builder(options.model)} if options.model else MODELS
     choices = [from_arguments(options).or_recorded(recorded_dataset(Path(file))) for file in options.files]
     datasets = {choice: sets.load(choice) for choice in dict.fromkeys(choices)}
+    for notice in dict.fromkeys(dataset.notice for dataset in datasets.values() if dataset.notice):
+        print(notice, file=sys.stderr)
     status = 0
     for file, choice in zip(options.files, choices, strict=True):
         try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_minimal.analysis.figures import draw_study, model_diagram
-from mnist_minimal.cli.options import model_name
+from mnist_minimal.cli.options import expanded_path, model_name
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
@@ -17,9 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     parser = command_parser(__doc__, "plots")
     parser.add_argument(
-        "csv", nargs="*", type=Path, metavar="STUDY.csv", help="CSVs of studies (default: all of results/)"
+        "csv", nargs="*", type=expanded_path, metavar="STUDY.csv", help="CSVs of studies (default: all of results/)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: beside each CSV)")
+    parser.add_argument(
+        "--out", type=expanded_path, metavar="DIR", help="folder for the pictures (default: beside each CSV)"
+    )
     parser.add_argument(
         "--diagram",
         action="append",

@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 
 with atheris.instrument_imports(include=["mnist_minimal"]):
+    from mnist_minimal.data import idx as idx_files
     from mnist_minimal.data import sets
     from mnist_minimal.data.choice import Choice
     from mnist_minimal.errors import UserError
@@ -208,7 +209,7 @@ def idx_changed(content: bytes, generator: random.Random) -> bytes:
 def read_idx(content: bytes) -> None:
     """A folder of idx files, one of which is foreign: the first byte says which one, and whether it is compressed."""
     kind, content = content[0] if content else 0, content[1:]
-    names = [name for name, _ in sets.IDX_FILES.values()]
+    names = list(idx_files.NAMES.values())
     for position, (name, array) in enumerate(zip(names, images(1).values(), strict=True)):
         for path in (FOLDER / name, FOLDER / f"{name}.gz"):
             path.unlink(missing_ok=True)

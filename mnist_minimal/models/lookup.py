@@ -85,10 +85,9 @@ def builder(name: str) -> Builder:
 
 def _module(name: str) -> ModuleType:
     """The module of a user's own model."""
-    module = name.partition(":")[0]
-    if not {"", os.getcwd()} & set(sys.path):
-        # `python -m` finds the modules of the current folder, an installed script would not.
-        sys.path.insert(0, os.getcwd())
+    module, folder = name.partition(":")[0], os.getcwd()
+    # As in a script of the user's own: the modules of the working folder come first.
+    sys.path.insert(0, folder)
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:
@@ -98,6 +97,11 @@ def _module(name: str) -> ModuleType:
                 "in, or put that folder into PYTHONPATH"
             ) from error
         raise UserError(f"{name}: the module can't be imported ({_told(error)}); fix it") from error
+    finally:
+        # For what it imports later, they come last: they must take the place of nothing else.
+        sys.path.remove(folder)
+        if not {"", folder} & set(sys.path):
+            sys.path.append(folder)
 
 
 def _built(name: str, function: Callable[[], Any]) -> "keras.Model":

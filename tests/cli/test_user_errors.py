@@ -141,7 +141,7 @@ CASES = [
     ("augment", ["pyramid3762", "--epoch", str(2**64)], "expected .* an epoch from 1 to 1000000000, found 0 and 18"),
     ("augment", ["pyramid3762", "--epoch", "x"], "argument --epoch: invalid int value: 'x'"),
     ("augment", ["pyramid3762", "--out", "x.jpg"], "x.jpg: expected a file that ends in .png"),
-    ("augment", ["pyramid3762", "--dataset", "mnist", "--data", "none"], "none: expected an .npz file .* check --data"),
+    ("augment", ["pyramid3762", "--dataset", "mnist", "--data", "none"], "none: found nothing there, .* check --data"),
     (
         "augment",
         ["user_models:a_number"],
@@ -179,10 +179,18 @@ CASES = [
     (
         "evaluate",
         ["x.h5", "--data", "none.npz"],
-        "none.npz: expected an .npz file or a folder of idx files.* check --data",
+        "none.npz: found nothing there, expected an .npz .* check --data",
     ),
-    ("evaluate", ["x.h5", "--data", "folder.csv"], "folder.csv: expected the four idx files of MNIST"),
-    ("evaluate", ["x.h5", "--data", "file"], "file: expected an .npz in the layout of keras.datasets.mnist"),
+    (
+        "evaluate",
+        ["x.h5", "--data", "folder.csv"],
+        "folder.csv: found no train-images-idx3-ubyte or .*, but nothing; expected the four",
+    ),
+    (
+        "evaluate",
+        ["x.h5", "--data", "file"],
+        "file: found a text, expected an .npz in the layout of keras.datasets.mnist",
+    ),
     ("evaluate", ["x.h5", "--dataset", "digits", "--data", "x"], "leave out --data x"),
     ("evaluate", ["none.h5", "--dataset", "digits"], "none.h5: expected a model's file, found none of this name"),
     ("evaluate", ["file", "--dataset", "digits"], "file: expected a .h5 or .keras file, found neither"),
@@ -199,7 +207,7 @@ CASES = [
         "expected seeds up to 4294967295, found 2 runs from 4294967295; lower either",
     ),
     ("trials", ["--model", "sep997", "--until", "99"], "expected an accuracy above 0 and at most 1, such as 0.99"),
-    ("trials", ["--model", "sep997", "--data", "none"], "none: expected an .npz file or a folder of idx files"),
+    ("trials", ["--model", "sep997", "--data", "none"], "none: found nothing there, expected an .npz"),
     ("trials", ["--model", "user_models:fails"], "expected a mnist_minimal.recipes.Recipe as RECIPES"),
     ("trials", ["--model", "sep997", "--dataset", "digits", "--out", "file"], "file.*choose another folder with --out"),
 ]
