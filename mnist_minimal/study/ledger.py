@@ -12,7 +12,6 @@ refused, since no statistic could say which of the two counts.
 import errno
 import io
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterable
@@ -270,15 +269,8 @@ def _content(path: Path) -> _Content:
     except FileNotFoundError:
         data = b""
     whole = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-    # A cut may have gone through a character, so what is torn can't be taken for text.
-    try:
-        text = data[:whole].decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = len(re.findall(b"\r\n|\r|\n", data[: error.start])) + 1
-        raise UserError(
-            f"{path}, line {line}: expected a CSV of trials in UTF-8, found bytes that are none ({error.reason}); save "
-            "it as UTF-8"
-        ) from error
+    # A cut may have gone through a character, and columns of the user's own may have another encoding.
+    text = data[:whole].decode("utf-8", "surrogateescape")
     tail = data[whole:].decode("utf-8", "surrogateescape")
     try:
         layout = _layout(text, tail)
@@ -287,6 +279,10 @@ def _content(path: Path) -> _Content:
             text, whole = text + tail, len(data)
         trials, commas = _trials(text, layout)
     except HeaderError as error:
+        if not _is_utf8(text + tail):
+            raise UserError(
+                f"{path}, line 1: expected a CSV of trials in UTF-8, found bytes that are none; save it as UTF-8"
+            ) from error
         raise UserError(f"{path}: {error}") from error
     except RowError as error:
         raise UserError(
@@ -314,8 +310,16 @@ def _is_whole(text: str, tail: str, layout: Layout) -> bool:
         return table.is_header(tail.removeprefix(_BYTE_ORDER_MARK)) and not HEADER.startswith(_header(tail))
     try:
         table.read_row(tail, layout)
-        tail.encode()
-    except (RowError, UnicodeEncodeError):
+    except RowError:
+        return False
+    return True
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text that was decoded with "surrogateescape" has no bytes of another encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
         return False
     return True
 

@@ -160,7 +160,7 @@ def read_rows(lines: TextIO, layout: Layout, first_line: int) -> Iterator[tuple[
     """The trials of a table behind its header; rows of empty fields say nothing.
 
     Args:
-        lines: Whole lines, read with their ends.
+        lines: Whole lines, read with their ends; bytes that are no UTF-8 are in them as lone surrogates.
         layout: How they are written.
         first_line: The number of the first of them.
 
@@ -242,6 +242,8 @@ def _trial(row: list[str], layout: Layout) -> tuple[Trial, bool]:
     if len(row) != len(layout.names) and (len(row) < layout.least_fields or any(row[len(layout.names) :])):
         raise ValueError(f"{len(row)} fields instead of {len(layout.names)}")
     texts = [row[position] for position in layout.positions]
+    if not "".join(texts).isascii():
+        _check_encoding(texts)
     values = [read(text) for read, text in zip(_READERS, texts, strict=True)]
     trial = Trial(*values)  # type: ignore[arg-type]
     if trial.status != FAILED:
@@ -253,6 +255,12 @@ def _trial(row: list[str], layout: Layout) -> tuple[Trial, bool]:
     if (trial.test_correct or 0) > trial.test_size:
         raise ValueError(f"{trial.test_correct} of {trial.test_size} test images right")
     return trial, any("," in texts[index] for index in _OF_FLOATS)
+
+
+def _check_encoding(texts: Sequence[str]) -> None:
+    for name, text in zip(COLUMNS, texts, strict=True):
+        if re.search("[\ud800-\udfff]", text):
+            raise ValueError(f"bytes that are no UTF-8 in the column {name}")
 
 
 def _reader(name: str) -> Callable[[str], str | int | float | None]:

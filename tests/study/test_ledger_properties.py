@@ -280,7 +280,9 @@ def test_a_long_reason_is_shortened_and_read_again(tmp_path):
 def test_a_line_of_other_bytes_is_named(tmp_path):
     path = written([TRIAL, replace(TRIAL, seed=1, weights="sep997/1.h5")])
     path.write_bytes(path.read_bytes().replace(b"sep997/1", b"sep\xff/1"))
-    with pytest.raises(UserError, match=r"line 3: expected a CSV of trials in UTF-8, found bytes that are none"):
+    with pytest.raises(
+        UserError, match="line 3: expected a trial, found bytes that are no UTF-8 in the column weights"
+    ):
         ledger.read(path)
 
 

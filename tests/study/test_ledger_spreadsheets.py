@@ -78,6 +78,18 @@ def test_what_pandas_writes_is_read_and_added_to_in_its_own_way(path, how, notes
     assert again["test_correct"].tolist()[-1] == 9881
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman", "utf-8"])
+def test_notes_in_another_encoding_are_kept(path, encoding):
+    pandas_table = pandas.read_csv(path).assign(Größe=["schön", None, "groß", "ß"])
+    pandas_table.to_csv(path, index=False, encoding=encoding)
+    before = path.read_bytes()
+    assert ledger.read(path) == ROWS
+    assert append_row(path, NEXT)
+    assert path.read_bytes().startswith(before)
+    assert ledger.read(path) == [*ROWS, NEXT]
+    assert pandas.read_csv(path, encoding=encoding)["Größe"].tolist()[::2][:2] == ["schön", "groß"]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_rows_of_empty_fields_say_nothing(path, delimiter):
     text = path.read_text()
