@@ -23,9 +23,9 @@ def _put_working_folder_last() -> None:
     that is worked in stays the first, since it has this package.
     """
     command = any(word.removeprefix("-m").partition(".")[0] == __name__ for word in sys.orig_argv)
-    folder = os.getcwd()
-    # While `python -m` looks for the module that it is to run, it stands there in place of its file.
-    if command and sys.argv[:1] == ["-m"] and sys.path[:1] == [folder] and not os.path.isdir(__name__):
+    # While `python -m` looks for the module that it is to run, it has this in place of the file's name.
+    searching = sys.argv[:1] == ["-m"] and not getattr(sys.flags, "safe_path", sys.flags.isolated)
+    if command and searching and not os.path.isdir(__name__):
         sys.path.append(sys.path.pop(0))
 
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1]
 VARIABLES = (
     *("KERAS_", "XLA_", "JAX_", "TORCH_", "PYTORCH_", "CUDA_", "MPL", "MATPLOTLIB", "PYTHON", "LD_PRELOAD"),
     # Terraform's begin with TF_ too.
-    *("TF_ENABLE_", "TF_XLA_", "TF_USE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_DETERMINISTIC_", "TF2_"),
+    *("TF_ENABLE_", "TF_XLA_", "TF_USE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_DETERMINISTIC_"),
 )
 
 # Set by the commands themselves, or of no consequence.

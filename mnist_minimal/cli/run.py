@@ -53,8 +53,7 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
                 status = main(arguments)
             finally:
                 # At the interpreter's end a failing flush could no longer be reported in one line.
-                if sys.stdout is not None:
-                    sys.stdout.flush()
+                sys.stdout.flush()
         except UserError as error:
             return _end(2, f"error: {error}")
         except BrokenPipeError:
@@ -129,6 +128,10 @@ def _pin_environment() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # TensorFlow greets with lines about what its build could have used; its errors come as exceptions anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A warning that is made an error ends a trial, though the code that it is about is not the user's.
+    if any("error" in option for option in sys.warnoptions):
+        sys.warnoptions.clear()
+        os.environ.pop("PYTHONWARNINGS", None)
     # A notebook hands down its own, which may not be installed here; the commands draw into files alone.
     os.environ["MPLBACKEND"] = "agg"
     for name in FOLDERS:

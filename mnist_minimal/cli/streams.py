@@ -41,6 +41,7 @@ def prepare() -> None:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
         os.close(descriptor)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout, sys.stderr = _lenient(sys.stdout), _lenient(sys.stderr)
 
 
@@ -64,9 +65,11 @@ def _file(stream: TextIO) -> object:
     return getattr(buffer, "raw", buffer)
 
 
-def _lenient(stream: TextIO) -> TextIO:
+def _lenient(stream: TextIO | None) -> TextIO:
     """A stream to the same file that a full disk does not end; what is no stream of the system stays as it is."""
-    # There is none where it is closed.
+    # Python has none where the descriptor is closed, and is asked whether it is a terminal.
+    if stream is None:
+        return open(os.devnull, "w")
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     # Names and reasons may have characters that the terminal's encoding lacks.

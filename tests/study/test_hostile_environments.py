@@ -92,6 +92,8 @@ ENVIRONMENTS = {
     "hiding files, processes": Environment(files=HIDDEN, trainer=(*KERAS, "--jobs", "2")),
     "Python": Environment(PYTHON),
     "warnings": Environment({"PYTHONWARNINGS": "default"}),
+    "warnings as errors": Environment({"PYTHONWARNINGS": "error"}),
+    "warnings as errors, processes": Environment({"PYTHONWARNINGS": "error"}, trainer=(*KERAS, "--jobs", "2")),
     "locale": Environment(LOCALE),
     "terminal": Environment(TERMINAL),
     "TensorFlow": Environment(TENSORFLOW),
