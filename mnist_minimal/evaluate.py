@@ -32,10 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 where a file holds no model."""
     options = parse(arguments)
     from mnist_minimal.data import sets
-    from mnist_minimal.models import MODELS
     from mnist_minimal.saving.saved_model import load
 
-    builders = {options.model: builder(options.model)} if options.model else MODELS
+    builders = {options.model: builder(options.model)} if options.model else None
     dataset = sets.load(from_arguments(options))
     if dataset.notice:
         print(dataset.notice, file=sys.stderr)

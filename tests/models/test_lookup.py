@@ -84,8 +84,7 @@ assert all((a == b).all() for a, b in zip(loaded.get_weights(), model.get_weight
     refused = run_python("-m", "mnist_minimal.evaluate", *DIGITS, "sep997.h5")
     assert refused.returncode == 1
     assert "error: sep997.h5: expected one of the models my_nets:tiny; it is not my_nets:tiny: " in refused.stderr
-    with pytest.raises(UserError, match="expected one of the models conv18242"):
-        mnist_minimal.load(tmp_path / "tiny.h5")
+    assert mnist_minimal.load(tmp_path / "tiny.h5").count_params() == PARAMETERS
 
 
 def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run_python):
