@@ -79,8 +79,6 @@ def computation(net: Net) -> list[Step]:
         settings = {key: _plain(value) for key, value in spec.settings.items()}
         if spec.kind == "operation":
             settings["constants"] = [item for item in flat if not isinstance(item, _Place)]
-        if spec.kind == "Lambda":
-            settings = {"function": _function_name(spec.settings.get("function"))}
         inputs = tuple(place.number for place in places)
         for op in architecture.inference_ops([Layer(spec.name, _plain_kind(spec.kind), settings)]):
             steps.append(Step(op, inputs))
@@ -105,19 +103,16 @@ def _plain_kind(kind: str) -> str:
     return kind if last in ALLOWED or last in translation.CLASSES else last
 
 
-def _function_name(function: Any) -> str | None:
-    """The name of a Lambda's function, if it has one; its code differs from Python to Python."""
-    if isinstance(function, dict) and function.get("class_name") == "function":
-        function = function.get("config")
-    return function if isinstance(function, str) else None
-
-
 def _plain(value: Any) -> Any:
     """A setting as JSON's types, a layer in it as Keras writes one."""
     if not isinstance(value, LayerSpec):
         return value
-    settings = {key: _plain(inner) for key, inner in value.settings.items()}
-    return {"class_name": value.kind, "config": {**settings, "name": value.name}}
+    settings = {
+        key: _plain(inner)
+        for key, inner in value.settings.items()
+        if not architecture.SETTINGS_WITHOUT_EFFECT.fullmatch(key)
+    }
+    return {"class_name": value.kind, "config": {**settings, "name": "inner"}}
 
 
 def by_computation(net: Net, builders: Builders, may_add: bool) -> tuple[str, dict[str, int]]:

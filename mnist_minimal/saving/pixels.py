@@ -17,7 +17,8 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.saving.identify import all_layers, by_computation
 from mnist_minimal.saving.saved_model import LOGITS, SIGMOIDS, LoadedModel
-from mnist_minimal.saving.translation import translate
+from mnist_minimal.saving.translation import LayerSpec, translate
+from mnist_minimal.saving.wiring import OPERATIONS, trace
 from mnist_minimal.training.evaluation import CLASSES, evaluate
 
 # What people do to raw pixels of shape (28, 28, 1), as layers of Keras, by the names of the option --pixels.
@@ -182,8 +183,7 @@ def adapt(loaded: LoadedModel, pixels: str, turned: bool = False) -> keras.Model
     scaled = raw
     for layer in CONVENTIONS[pixels]():
         scaled = layer(scaled)
-    # `call` applies the layers one by one; the model itself would become a model in the model.
-    adapted = keras.Model(raw, _probabilities(model.call(_shaped(scaled, model)), loaded.outputs), name=model.name)
+    adapted = keras.Model(raw, _probabilities(_applied(model, _shaped(scaled, model)), loaded.outputs), name=model.name)
     return _published(adapted)
 
 
@@ -217,6 +217,21 @@ def _probabilities(result: Any, outputs: str) -> Any:
         total = keras.ops.sum(result, axis=-1, keepdims=True)
         return keras.ops.divide(result, keras.ops.maximum(total, keras.config.epsilon()))
     return result
+
+
+def _applied(model: keras.Model, tensor: Any) -> Any:
+    """What a model makes of a tensor, layer by layer, so that what is made of it is no model in a model."""
+
+    def by(owner: keras.Model) -> Callable[[LayerSpec, list[Any]], Any]:
+        def apply(spec: LayerSpec, arguments: list[Any]) -> Any:
+            if spec.kind == "operation":
+                return OPERATIONS[spec.settings["operation"]](*arguments)
+            layer = owner.get_layer(spec.name)
+            return layer(*arguments) if spec.net is None else trace(spec.net, arguments[0], by(layer))
+
+        return apply
+
+    return trace(translate(json.loads(model.to_json()), 3), tensor, by(model))
 
 
 def _published(model: keras.Model) -> keras.Model:

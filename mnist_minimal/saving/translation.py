@@ -85,6 +85,9 @@ OPERATIONS = {
     "Relu": "relu",
 }
 
+# Names that an operation and a layer of Keras 3 have; the layer takes a list.
+SAME_NAMES = ("Add", "Subtract", "Multiply", "Softmax")
+
 MERGE_MODES = {"sum": "Add", "mul": "Multiply", "ave": "Average", "max": "Maximum", "concat": "Concatenate"}
 
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
@@ -305,7 +308,8 @@ def _call(node: Any, known: set[str]) -> list[Any]:
     """The arguments of one application of a layer, as either version of Keras writes them."""
     if isinstance(node, dict):
         arguments = [_argument(argument) for argument in node["args"]]
-        options = {key: _argument(value) for key, value in node.get("kwargs", {}).items()}
+        # Keras 3 records whether it built the layer for training, and goes by how the whole model is called.
+        options = {key: _argument(value) for key, value in node.get("kwargs", {}).items() if key != "training"}
     else:
         tensors = [node] if isinstance(node[0], str) else node
         outputs = [_output(tensor) for tensor in tensors]
@@ -348,7 +352,7 @@ def _layer(name: str, entry: dict[str, Any], calls: list[list[Any]], major: int)
         return LayerSpec(name, "network", {}, calls, written, _net(entry, major))
     if written == "InputLayer":
         return LayerSpec(name, "InputLayer", {}, calls, written)
-    if written == "TFOpLambda" or (str(entry.get("module", "")).startswith("keras.src.ops") and written in OPERATIONS):
+    if written == "TFOpLambda" or _is_operation(written, entry, calls):
         function = config["function"] if written == "TFOpLambda" else written
         if function not in OPERATIONS:
             raise UserError(f"layer {shown(name)}: expected a layer of Keras, found the operation {shown(function)}")
@@ -359,6 +363,15 @@ def _layer(name: str, entry: dict[str, Any], calls: list[list[Any]], major: int)
         return LayerSpec(name, "Identity", {}, calls, written)
     kind, settings = _arguments(name, written, config, major)
     return LayerSpec(name, kind, settings, calls, written)
+
+
+def _is_operation(written: str, entry: dict[str, Any], calls: list[list[Any]]) -> bool:
+    """Whether an entry of Keras 3 is an operation and no layer; `.h5` files do not say, and some have the same name."""
+    if written not in OPERATIONS:
+        return False
+    if "module" in entry:
+        return str(entry["module"]).startswith("keras.src.ops")
+    return written not in SAME_NAMES or any(len(call) > 1 for call in calls)
 
 
 def _operation(name: str, operation: str, config: dict[str, Any], calls: list[list[Any]], written: str) -> LayerSpec:
@@ -380,6 +393,8 @@ def _arguments(name: str, written: str, config: dict[str, Any], major: int) -> t
     kind = CLASSES.get(written, written)
     if kind == "Merge":
         return _merge(name, config)
+    if kind == "Lambda":
+        return kind, {"function": _function_name(config.get("function"))}
     settings = {}
     for old, value in config.items():
         key = ARGUMENTS.get(old, old)
@@ -442,10 +457,17 @@ def _activation(name: str, activation: Any, major: int) -> Any:
             return _activation(name, activation["config"], major)
         return _inner(name, activation, major)
     if isinstance(activation, str):
-        activation = activation.removesuffix("_v2")
+        activation = activation.removesuffix("_v2").removeprefix("mnist_minimal>")
         if activation == "hard_sigmoid" and major < 3:
             return "keras2_hard_sigmoid"
     return activation
+
+
+def _function_name(function: Any) -> str | None:
+    """The name of a Lambda's function, if it has one; its code differs from Python to Python."""
+    if isinstance(function, dict) and function.get("class_name") == "function":
+        function = function.get("config")
+    return function if isinstance(function, str) else None
 
 
 def _merge(name: str, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
