@@ -109,9 +109,10 @@ def _of_layer(part: Part, arrays: list[Array], origin: Origin) -> Pairs:
     variables, kind = part.layer.weights, part.spec.kind
     if origin.major < 2 and (kind, len(arrays)) in GATES:
         first = GATES[kind, len(arrays)]
-        arrays = [
-            Array("", np.concatenate([arrays[gate + offset].values for gate in first], axis=-1)) for offset in range(3)
-        ]
+        triples = [[arrays[gate + offset].values for gate in first] for offset in range(3)]
+        if any(len({values.shape for values in triple}) > 1 for triple in triples):
+            raise UserError(f"layer {shown(part.spec.name)}: expected gates of one shape, found several")
+        arrays = [Array("", np.concatenate(triple, axis=-1)) for triple in triples]
     if len(arrays) != len(variables):
         raise UserError(
             f"layer {shown(part.spec.name)}: expected {len(variables)} arrays, of the shapes "
@@ -143,7 +144,7 @@ def _modern(part: Part, variable: keras.Variable, values: np.ndarray, origin: Or
     if re.search(r"Conv[123]D", kind) and values.ndim > 2:
         if origin.major < 2 and values.ndim == 4 and _is_theano_order(settings, values.shape, shape):
             values = values.transpose(2, 3, 1, 0)
-        if kind == "Conv1D" and values.ndim == 4:
+        if kind == "Conv1D" and values.ndim == 4 and values.shape[1] == 1:
             values = values.squeeze(1)
         if origin.theano:
             values = np.flip(values, axis=tuple(range(values.ndim - 2)))

@@ -144,6 +144,31 @@ def decide(loaded: LoadedModel, images: np.ndarray, labels: np.ndarray) -> Decis
     return Decision(taken, next_best, len(labels), adapt(loaded, taken.pixels, taken.turned))
 
 
+def classifier(
+    loaded: LoadedModel, images: np.ndarray, labels: np.ndarray, convention: str | None = None
+) -> tuple[keras.Model, Decision | None]:
+    """The model from raw pixels to class probabilities, whatever its author's convention.
+
+    Args:
+        loaded: The model.
+        images: As of `decide`; looked at only where the convention is neither given nor known.
+        labels: Likewise.
+        convention: One of CONVENTIONS, or None to find it.
+
+    Returns:
+        The model, and how the convention was decided, which the user must be told, or None.
+
+    Raises:
+        UserError: as `decide` and `adapt`.
+    """
+    if convention is not None:
+        return adapt(loaded, convention), None
+    if loaded.raw_pixels:
+        return adapt(loaded, "255"), None
+    decision = decide(loaded, images, labels)
+    return decision.model, decision
+
+
 def choose(measured: list[Measured]) -> Measured:
     """The convention to take, of the figures of all."""
     usual = min((one for one in measured if one.pixels == USUAL), key=lambda one: one.loss)

@@ -145,6 +145,11 @@ def load_described(
             of weights only and nothing tells whose; or if it holds none of `builders`.
     """
     path = Path(path).expanduser()
+    if (path / "saved_model.pb").exists():
+        raise UserError(
+            f"{path}: found a SavedModel of TensorFlow, whose graph is code; expected a .h5 or .keras file: load it "
+            "with the TensorFlow that saved it (up to 2.15), and save it as .h5"
+        )
     try:
         data = files.read(path, MAX_FILE_BYTES)
     except FileNotFoundError as error:
@@ -258,7 +263,13 @@ def kind_of_outputs(model: keras.Model) -> str:
     """
     noise = np.random.default_rng(0).random((16, *model.input_shape[1:]), np.float32)
     brightness = np.geomspace(1 / 255, 255, 16, dtype=np.float32).reshape(16, *[1] * (noise.ndim - 1))
-    outputs = keras.ops.convert_to_numpy(model(noise * brightness, training=False))
+    try:
+        outputs = keras.ops.convert_to_numpy(model(noise * brightness, training=False))
+    except Exception as error:
+        # As Embedding does; what a backend raises is not Keras' own.
+        raise UserError(
+            f"expected a model that takes images, found one that fails on them ({one_line(error)})"
+        ) from error
     if outputs.min() < 0 or outputs.max() > 1 + 1e-3:
         return LOGITS
     return PROBABILITIES if np.allclose(outputs.sum(axis=-1), 1, atol=1e-2) else SIGMOIDS

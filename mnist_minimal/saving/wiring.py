@@ -108,9 +108,9 @@ def wire(net: Net, elements: int, custom_objects: Mapping[str, Any] | None = Non
     source = keras.Input(shape, dtype="float32", name=workshop.name("pixels"))
     parts = workshop.parts(net)
     result = trace(net, source, _by_name(parts, workshop))
-    if not re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*", net.name):
-        return keras.Model(source, result), parts
-    return keras.Model(source, result, name=net.name), parts
+    name = net.name if re.fullmatch(r"[A-Za-z0-9.][A-Za-z0-9_.>-]*", net.name) else None
+    with _telling("expected layers that lead from the input to the output"):
+        return keras.Model(source, result, name=name), parts
 
 
 def trace(net: Net, source: Any, apply: Callable[[LayerSpec, list[Any]], Any]) -> Any:

@@ -17,7 +17,7 @@ from scipy.special import softmax
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.saving import pixels
-from mnist_minimal.saving.saved_model import load, load_described
+from mnist_minimal.saving.saved_model import load, load_described, save
 from tests.conftest import REPOSITORY
 from tests.model_files import randomized
 from tests.saving.test_saving import images  # noqa: F401  A fixture.
@@ -495,3 +495,54 @@ def test_a_layer_without_its_arrays_is_refused(tmp_path):
     del groups["dense_1"]
     with pytest.raises(UserError, match="expected the arrays of 2 layers, found those of 1"):
         load(write(tmp_path / "none.h5", groups, "model_weights", **attributes))
+
+
+def test_a_saved_model_folder_is_named(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(UserError, match="found a SavedModel of TensorFlow"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_what_was_made_of_an_old_file_is_saved_and_read_again(ending, tmp_path, images):  # noqa: F811
+    old = load(FIXTURES / "keras2_chain.h5")
+    save(old, tmp_path / f"m.{ending}")
+    np.testing.assert_allclose(load(tmp_path / f"m.{ending}")(images / 255), old(images / 255), rtol=1e-6)
+
+
+# Gates in another order, and an activation of another slope
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.clip(0.2 * x + 0.5, 0, 1)
+
+
+def test_the_gates_of_keras_1_in_their_order(tmp_path, images):  # noqa: F811
+    random = np.random.default_rng(4)
+    w, u, b = ({gate: random.normal(size=size) / 5 for gate in "icfo"} for size in ((28, 3), (3, 3), (3,)))
+    dense, offset = random.normal(size=(3, 10)), random.normal(size=10)
+    entries = [
+        {
+            "class_name": "LSTM",
+            "config": {
+                **{"name": "lstm_1", "batch_input_shape": [None, 28, 28], "output_dim": 3, "input_dim": 28},
+                **{"activation": "tanh", "inner_activation": "hard_sigmoid", "init": "glorot_uniform"},
+                **{"inner_init": "orthogonal", "forget_bias_init": "one", "return_sequences": False, "stateful": False},
+                **{"go_backwards": False, "dropout_W": 0.0, "consume_less": "cpu", "unroll": False, "input_length": 28},
+            },
+        },
+        {"class_name": "Dense", "config": {"name": "dense_1", "output_dim": 10, "activation": "linear"}},
+    ]
+    arrays = {
+        f"lstm_1_{kind}_{gate}": values[gate] for gate in "icfo" for kind, values in zip("WUb", (w, u, b), strict=True)
+    }
+    model = {"class_name": "Sequential", "config": entries}
+    groups = {"lstm_1": arrays, "dense_1": {"dense_1_W": dense, "dense_1_b": offset}}
+    path = write(tmp_path / "m.h5", groups, "model_weights", keras_version="1.1.1", model_config=json.dumps(model))
+    batch = images[..., 0] / 255
+    hidden, cell = np.zeros((len(batch), 3)), np.zeros((len(batch), 3))
+    for row in batch.transpose(1, 0, 2):
+        i, c, f, o = (row @ w[gate] + hidden @ u[gate] + b[gate] for gate in "icfo")
+        cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(c)
+        hidden = sigmoid(o) * np.tanh(cell)
+    np.testing.assert_allclose(load(path)(batch), hidden @ dense + offset, rtol=1e-4, atol=1e-5)

@@ -157,3 +157,14 @@ def test_a_published_model_stays_itself():
 def test_the_rule(figures, taken):
     measured = [Measured(name, *figures.get(name, (0.1, 9.0))) for name in pixels.CONVENTIONS]
     assert choose(measured).pixels == taken
+
+
+def test_the_classifier_is_the_model_where_its_convention_is_known_or_given(digits):
+    model = randomized("sep697")
+    known = LoadedModel(model, "H6", "3.0.0", "sep697", True, PROBABILITIES)
+    assert pixels.classifier(known, *digits) == (model, None)
+    other = loaded(dense((28, 28, 1), WEIGHTS, np.zeros(10), None), LOGITS)
+    given, decision = pixels.classifier(other, *digits, "-1..1")
+    images = digits[0][:3].astype(np.float32)
+    np.testing.assert_allclose(given(images), adapt(other, "-1..1")(images))
+    assert decision is None
