@@ -26,7 +26,7 @@ from mnist_minimal.saving.identify import Builders, all_layers, by_arrays, by_co
 from mnist_minimal.saving.layouts import Stored, stored
 from mnist_minimal.saving.reader import MAX_FILE_BYTES, READER
 from mnist_minimal.saving.translation import Net, translate
-from mnist_minimal.saving.wiring import wire
+from mnist_minimal.saving.wiring import foreign_layers, wire
 
 # More than a model's file has beside its numbers: its description and the headers of its arrays.
 ROOM = 1_000_000
@@ -107,6 +107,17 @@ def save(model: keras.Model, path: str | Path) -> None:
             bare.save(temporary)
     except RuntimeError as error:
         raise UserError(f"{path}: expected a place to write a model to, found: {one_line(error)[:200]}") from error
+
+
+def needs_code(model: keras.Model) -> list[str]:
+    """The layers of a model whose code a file of it does not hold; to be told before it is trained.
+
+    Returns:
+        Their names, each a Lambda or of a class that is not Keras' own, with the class: "twice (Lambda)".
+        Where there are any, `load` reads the file with the builder or with `custom_objects` only.
+    """
+    net = translate(json.loads(model.to_json()), 3)
+    return [f"{spec.name} ({spec.written})" for spec in foreign_layers(net)]
 
 
 def load(

@@ -44,6 +44,9 @@ ACTIVATIONS = {name for name in dir(keras.activations) if not name.startswith("_
     "deserialize",
 }
 
+# Kinds of layers that are made of nothing.
+SPECIAL = ("InputLayer", "Identity", "operation")
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "divide": keras.ops.divide,
     "multiply": keras.ops.multiply,
@@ -194,7 +197,7 @@ class _Workshop:
         for spec in net.layers:
             if spec.net is not None:
                 parts.append(Part(spec, None, self.parts(spec.net)))
-            elif spec.kind in ("InputLayer", "Identity", "operation"):
+            elif spec.kind in SPECIAL:
                 parts.append(Part(spec))
             else:
                 parts.append(Part(spec, self.made(spec)))
@@ -308,6 +311,17 @@ class _Workshop:
 def _whole(value: Any) -> int:
     """A whole number above 0, or 1."""
     return value if isinstance(value, int) and value > 0 else 1
+
+
+def foreign_layers(net: Net) -> list[LayerSpec]:
+    """The layers whose code no file has: a network with one is read through its builder, or with custom_objects."""
+    found = []
+    for spec in net.layers:
+        if spec.net is not None:
+            found += foreign_layers(spec.net)
+        elif spec.kind not in ALLOWED and spec.kind not in SPECIAL:
+            found.append(spec)
+    return found
 
 
 def foreign(spec: LayerSpec) -> str:

@@ -17,7 +17,7 @@ from scipy.special import softmax
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.saving import pixels
-from mnist_minimal.saving.saved_model import load, load_described, save
+from mnist_minimal.saving.saved_model import load, load_described, needs_code, save
 from tests.conftest import REPOSITORY
 from tests.model_files import randomized
 from tests.saving.test_saving import images  # noqa: F401  A fixture.
@@ -434,6 +434,7 @@ def test_foreign_code_is_the_users_or_none(ending, kind, objects, named, tmp_pat
     model.set_weights([np.random.default_rng(2).normal(size=weights.shape) for weights in model.get_weights()])
     path = tmp_path / f"m.{ending}"
     model.save(path)
+    assert len(needs_code(model)) == 1
     with pytest.raises(UserError, match=f"found one of the class '{named}', whose code is not run from a file"):
         load(path)
     for loaded in (load(path, custom_objects=objects), load(path, {"mine": lambda: foreign(kind)})):
@@ -495,6 +496,31 @@ def test_a_layer_without_its_arrays_is_refused(tmp_path):
     del groups["dense_1"]
     with pytest.raises(UserError, match="expected the arrays of 2 layers, found those of 1"):
         load(write(tmp_path / "none.h5", groups, "model_weights", **attributes))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_published_models_need_no_code(name):
+    assert needs_code(MODELS[name]()) == []
+
+
+@pytest.fixture
+def hostile_keras_json():
+    """What a user's keras.json may say."""
+    before = keras.config.image_data_format(), keras.config.floatx()
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float16")
+    yield
+    keras.config.set_image_data_format(before[0])
+    keras.config.set_floatx(before[1])
+
+
+@pytest.mark.parametrize("name", ["chain", "graph", "recurrent"])
+@pytest.mark.usefixtures("hostile_keras_json")
+def test_the_users_keras_json_changes_nothing(name, images):  # noqa: F811
+    model = load(FIXTURES / f"keras2_{name}.h5")
+    given = images.reshape(-1, *model.input_shape[1:]) / (1 if name == "graph" else 255)
+    expected = np.loadtxt(FIXTURES / f"keras2_{name}.csv", delimiter=",")
+    np.testing.assert_allclose(model(given), expected, atol=1e-6)
 
 
 def test_a_saved_model_folder_is_named(tmp_path):
