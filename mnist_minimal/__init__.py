@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
@@ -41,13 +41,16 @@ def __getattr__(name: str) -> str:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load(path: "str | Path", builders: "Mapping[str, Callable[[], keras.Model]] | None" = None) -> "keras.Model":
-    """The model in a `.h5` or `.keras` file, one of MODELS or of `builders`; see `saving.saved_model.load`."""
+def load(
+    path: "str | Path",
+    builders: "Mapping[str, Callable[[], keras.Model]] | None" = None,
+    custom_objects: "Mapping[str, Any] | None" = None,
+) -> "keras.Model":
+    """The model in a file that any version of Keras saved; see `saving.saved_model.load_described`."""
     # Imported here, so that `import mnist_minimal` and every command's --help do without TensorFlow.
-    from mnist_minimal.models import MODELS
     from mnist_minimal.saving.saved_model import load
 
-    return load(path, MODELS if builders is None else builders)
+    return load(path, builders, custom_objects)
 
 
 def load_data(path: "str | Path" = "mnist", name: str | None = None) -> "Dataset":

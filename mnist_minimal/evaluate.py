@@ -37,26 +37,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 where a file holds no model."""
     options = parse(arguments)
     from mnist_minimal.data import sets
-    from mnist_minimal.models import MODELS
-    from mnist_minimal.saving.saved_model import load
+    from mnist_minimal.saving.pixels import CONVENTIONS, classifier
+    from mnist_minimal.saving.saved_model import load_described
 
-    builders = {options.model: builder(options.model)} if options.model else MODELS
+    if options.pixels not in (None, *CONVENTIONS):
+        raise UserError(f"--pixels: found {options.pixels!r}; expected one of {', '.join(CONVENTIONS)}")
+    builders = {options.model: builder(options.model)} if options.model else None
     choices = [from_arguments(options).or_recorded(recorded_dataset(Path(file))) for file in options.files]
     datasets = {choice: sets.load(choice) for choice in dict.fromkeys(choices)}
     for notice in dict.fromkeys(dataset.notice for dataset in datasets.values() if dataset.notice):
         print(notice, file=sys.stderr)
     status = 0
     for file, choice in zip(options.files, choices, strict=True):
+        dataset = datasets[choice]
         try:
-            model = load(file, builders)
+            loaded = load_described(file, builders)
+            model, decision = classifier(loaded, dataset.x_train, dataset.y_train, options.pixels)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 1
             continue
-        dataset = datasets[choice]
         found = evaluate(model, dataset.x_test, dataset.y_test)
         parameters = trainable_parameters(model)
         print(f"{file}: {model.name}, {parameters:,} parameters, on the test set of {dataset.name}")
+        if decision:
+            print(f"pixels: {decision}")
         print(f"accuracy {found.accuracy} ({found.correct} of {found.size})")
         print(f"loss {found.loss:.6f}")
         print(confusion_table(found.confusion), end="\n\n")
