@@ -29,6 +29,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="MODEL",
         help=f"what the files hold (default: any of the published models): one of them, or {OWN_FORM}",
     )
+    parser.add_argument(
+        "--pixels",
+        metavar="HOW",
+        help="what the model's author did to pixels of 0 to 255: 255 (nothing), 1 (divided by 255), -1..1, -.5...5, "
+        "mean/sd, 255-x, 1-x, normalize, normalize-rows, binary or transposed (default: what fits the training images; "
+        "write --pixels=-1..1)",
+    )
     add_arguments(parser, auto="what the study of the file was trained on, else MNIST")
     return parser.parse_args(arguments)
 
