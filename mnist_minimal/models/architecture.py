@@ -208,6 +208,9 @@ def _tensor(history: Any) -> tuple[str, int]:
 
 def _named_activation(activation: Any) -> dict[str, Any]:
     """The settings of an activation inside a layer: a name, or the configuration of a layer that is an activation."""
+    if isinstance(activation, dict) and isinstance(activation.get("config"), str):
+        # A function that is not Keras' own has its name there.
+        return {"function": activation["config"]}
     if isinstance(activation, dict):
         try:
             layer = _layer(activation)

@@ -20,7 +20,6 @@ NAMES = {
     "b": "bias",
     "running_mean": "moving_mean",
     "running_std": "moving_variance",
-    "depthwise_kernel": "depthwise_kernel",
 }
 
 # What the arrays of a recurrent layer of Keras 0 and 1 are in the order of Keras 3, for its kernels, of which the

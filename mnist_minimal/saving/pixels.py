@@ -225,6 +225,8 @@ def _shaped(image: Any, model: keras.Model) -> Any:
         raise UserError(f"found a model with the output {output}; expected probabilities of {CLASSES} classes")
     if shape == (28, 28, 1):
         return image
+    if shape == (28 * 28,):
+        return layers.Flatten()(image)
     if np.prod(shape) == 28 * 28:
         return layers.Reshape(shape)(image)
     if len(shape) == 3 and shape[:2] == (28, 28):

@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from mnist_minimal import content
 from mnist_minimal.errors import UserError
 from mnist_minimal.saving.saved_model import load
 from tests.model_files import edit_config, layer_config, refused, replace_members
+from tests.test_content import FILES
 
 # A corpus of files that would have something run, read or written, or memory taken, as .h5 and as .keras
 
@@ -421,3 +423,10 @@ def test_two_descriptions_in_a_keras_file_are_refused(zipped):
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("config.json", "{}")
     assert refused(zipped) == "expected one config.json in the archive, found 2"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind not in (content.HDF5, content.ZIP)])
+def test_what_is_no_model_is_named_by_its_content(kind, tmp_path):
+    (tmp_path / "model.h5").write_bytes(FILES[kind])
+    expected = f"found {content.found(FILES[kind])}; expected a model saved by Keras (.h5 or .keras)"
+    assert refused(tmp_path / "model.h5") == expected

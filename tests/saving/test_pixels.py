@@ -8,9 +8,11 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits
 
 from mnist_minimal.errors import UserError
+from mnist_minimal.page.network import describe
 from mnist_minimal.saving import pixels
 from mnist_minimal.saving.pixels import Measured, adapt, choose, decide
-from mnist_minimal.saving.saved_model import LOGITS, PROBABILITIES, SIGMOIDS, LoadedModel
+from mnist_minimal.saving.saved_model import LOGITS, PROBABILITIES, SIGMOIDS, LoadedModel, load_described
+from tests.conftest import REPOSITORY
 from tests.model_files import randomized
 
 FORMULAS = {
@@ -168,3 +170,9 @@ def test_the_classifier_is_the_model_where_its_convention_is_known_or_given(digi
     images = digits[0][:3].astype(np.float32)
     np.testing.assert_allclose(given(images), adapt(other, "-1..1")(images))
     assert decision is None
+
+
+def test_the_page_refuses_a_function_that_is_not_keras_own_by_its_name():
+    old = load_described(REPOSITORY / "tests" / "fixtures" / "keras2_chain.h5")
+    with pytest.raises(UserError, match="the page can compute, found 'mnist_minimal>keras2_hard_sigmoid'"):
+        describe(adapt(old, "1"))

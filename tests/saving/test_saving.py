@@ -14,6 +14,7 @@ from keras import layers
 import mnist_minimal
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
+from mnist_minimal.saving import saved_model
 from mnist_minimal.saving.saved_model import load, save
 from mnist_minimal.training.evaluation import evaluate, probabilities
 from tests.conftest import REPOSITORY
@@ -107,6 +108,22 @@ def test_other_endings_are_refused(name, tmp_path):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="No such file or directory"):
         save(randomized("sep697"), tmp_path / "folder" / "model.h5")
+
+
+def test_what_is_too_large_to_be_loaded_is_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(saved_model, "MAX_FILE_BYTES", saved_model.ROOM)
+    with pytest.raises(UserError, match="found a model of 697 parameters; expected one whose file has at most"):
+        save(randomized("sep697"), tmp_path / "model.h5")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_a_network_of_a_million_parameters(ending, tmp_path):
+    inside = [layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(1400, "relu"), layers.Dense(10, "softmax")]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *inside])
+    save(model, tmp_path / f"model.{ending}")
+    for found, expected in zip(load(tmp_path / f"model.{ending}").get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 # Models of other layers
