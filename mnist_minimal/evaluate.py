@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if options.pixels not in (None, *CONVENTIONS):
         raise UserError(f"--pixels: found {options.pixels!r}; expected one of {', '.join(CONVENTIONS)}")
-    builders = {options.model: builder(options.model)} if options.model else None
+    builders = {options.model: builder(options.model, to_train=False)} if options.model else None
     choices = [from_arguments(options).or_recorded(recorded_dataset(Path(file))) for file in options.files]
     datasets = {choice: sets.load(choice) for choice in dict.fromkeys(choices)}
     for notice in dict.fromkeys(dataset.notice for dataset in datasets.values() if dataset.notice):

@@ -86,7 +86,7 @@ def make_job(
         before: The trials that are in the study's CSV.
 
     Returns:
-        The job, and what to tell the user of the choice of trainer, a sentence or "".
+        The job, and what the user must know of the choice of trainer and of the saved models, sentences or "".
 
     Raises:
         UserError: if the study was begun with another recipe, data set, network or trainer, named by what differs; if
@@ -95,7 +95,7 @@ def make_job(
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
-    from mnist_minimal.saving.saved_model import ROOM
+    from mnist_minimal.saving.saved_model import ROOM, check_size, needs_code
     from mnist_minimal.training.keras_fit import set_memory_growth
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
@@ -104,6 +104,7 @@ def make_job(
     set_memory_growth()
     with seeded(0):
         built = builder(model)()
+    check_size(built, study.weights(0))
     params, done = trainable_parameters(built), ledger.done(before)
     for trial in done:
         if trial.params != params:
@@ -138,4 +139,9 @@ def make_job(
         len(dataset.x_test),
         facts,
     )
+    if code := needs_code(built):
+        notice += (
+            f"{' ' if notice else ''}The saved models will need this code to be read, by --model {model} or in Python by "
+            f"`custom_objects`: {', '.join(code)}."
+        )
     return job, notice

@@ -47,7 +47,7 @@ def owned(study: Study) -> Iterator[None]:
         except OSError as error:
             raise _not_usable(study, error) from error
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        with atomic_write(reject_symlink(study.owner)) as temporary:
+        with atomic_write(study.owner) as temporary:
             temporary.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}))
         yield
     finally:
