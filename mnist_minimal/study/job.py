@@ -141,7 +141,7 @@ def make_job(
     )
     if code := needs_code(built):
         notice += (
-            f"{' ' if notice else ''}The saved models will need this code to be read, by --model {model} or in Python by "
-            f"`custom_objects`: {', '.join(code)}."
+            f"{' ' if notice else ''}To read the saved models will take code, by --model {model} or in Python by "
+            f"`custom_objects`, for: {', '.join(code)}."
         )
     return job, notice
