@@ -5,6 +5,7 @@ The processes are forked off a server that has imported Keras already: a job of 
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -84,6 +85,9 @@ def _command(folder: Path, output: Path, arguments: Sequence[str], disturb: Call
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    # Whatever the tests inherited, as from nohup, which ignores SIGHUP.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     if disturb:
         disturb()
     sys.exit(run(trials.main, arguments))
