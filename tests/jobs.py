@@ -21,6 +21,12 @@ SERVER.set_forkserver_preload(["mnist_minimal.training.trainers", "mnist_minimal
 
 SECONDS_UNTIL_HUNG = 300
 
+STANDARD_HANDLERS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -86,8 +92,8 @@ def _command(folder: Path, output: Path, arguments: Sequence[str], disturb: Call
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     # Whatever the tests inherited, as from nohup, which ignores SIGHUP.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    for number, handler in STANDARD_HANDLERS.items():
+        signal.signal(number, handler)
     if disturb:
         disturb()
     sys.exit(run(trials.main, arguments))
