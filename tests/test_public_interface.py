@@ -61,7 +61,7 @@ def test_load_data_by_name_and_by_path(tmp_path, digits, monkeypatch):
         assert found.name == "few"
         for key, array in arrays.items():
             np.testing.assert_array_equal(getattr(found, key).squeeze(), array)
-    with pytest.raises(ValueError, match=r"few\.npz: expected MNIST, found other data in x_train"):
+    with pytest.raises(ValueError, match=r"few\.npz: found other data than MNIST.s in x_train"):
         mm.load_data("few.npz")
     with pytest.raises(UserError, match=r"none\.npz: expected .* found nothing there"):
         mm.load_data("none.npz")

@@ -89,7 +89,7 @@ NO_FILE = "expected a file, found a folder, a pipe or a device; check the name"
 NOT_A_CSV = {
     "none.csv": "none.csv: expected .* found no such file; run mnist_minimal.trials first, or name another",
     "empty.csv": "empty.csv: expected a CSV with at least one finished trial, found none in it; run",
-    "binary.csv": "binary.csv, line 1: expected a CSV of trials in UTF-8, found bytes that are none .*; save it",
+    "binary.csv": "binary.csv, line 1: expected a CSV of trials in UTF-8, found bytes that are none; save it",
     "folder.csv": f"folder.csv: {NO_FILE}",
     "pipe.csv": f"pipe.csv: {NO_FILE}",
     "dangling.csv": "dangling.csv: .* found no such file; run",
@@ -158,7 +158,7 @@ CASES = [
     ("summary", [], "one of the arguments MODEL_OR_FILE --model is required"),
     ("summary", ["--model", ""], f"{MODELS}.* found ''"),
     ("summary", ["--model", "../../x"], f"{MODELS}.* found '../../x'"),
-    ("summary", ["file"], "file: expected a .h5 or .keras file, found neither HDF5 nor a zip archive; the models with"),
+    ("summary", ["file"], "file: found a text; expected a model saved by Keras .*; the models with"),
     ("summary", ["none.h5"], "none.h5: expected a model's file, found none of this name; the models with names are"),
     ("summary", ["user_models:a_number"], "found int; let the function return the model"),
     (
@@ -193,7 +193,7 @@ CASES = [
     ),
     ("evaluate", ["x.h5", "--dataset", "digits", "--data", "x"], "leave out --data x"),
     ("evaluate", ["none.h5", "--dataset", "digits"], "none.h5: expected a model's file, found none of this name"),
-    ("evaluate", ["file", "--dataset", "digits"], "file: expected a .h5 or .keras file, found neither"),
+    ("evaluate", ["file", "--dataset", "digits"], "file: found a text; expected a model saved by Keras"),
     ("evaluate", ["folder.csv", "--dataset", "digits"], f"folder.csv: {NO_FILE}"),
     ("evaluate", ["pipe.csv", "--dataset", "digits"], f"pipe.csv: {NO_FILE}"),
     ("trials", [], "the following arguments are required: --model"),

@@ -475,7 +475,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def every_row_is_there_exactly_once(self):
         found = ledger.read(self.path)
-        assert found == self.table.trials() == self.rows
+        assert found == self.ledger.trials() == self.rows
         ends = [trial.seed for trial in ledger.done(found)]
         assert len(ends) == len(set(ends))
         assert ledger.accuracies(found, "best") == [row.best_accuracy for row in self.rows if row.status == "finished"]
