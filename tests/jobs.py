@@ -5,7 +5,6 @@ The processes are forked off a server that has imported Keras already: a job of 
 
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,12 +19,6 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["mnist_minimal.training.trainers", "mnist_minimal.evaluate", "sklearn.datasets"])
 
 SECONDS_UNTIL_HUNG = 300
-
-STANDARD_HANDLERS = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: signal.SIG_DFL,
-    signal.SIGHUP: signal.SIG_DFL,
-}
 
 
 @dataclass(frozen=True)
@@ -91,9 +84,6 @@ def _command(folder: Path, output: Path, arguments: Sequence[str], disturb: Call
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    # Whatever the tests inherited, as from nohup, which ignores SIGHUP.
-    for number, handler in STANDARD_HANDLERS.items():
-        signal.signal(number, handler)
     if disturb:
         disturb()
     sys.exit(run(trials.main, arguments))

@@ -238,8 +238,6 @@ def test_a_job_asked_to_stop_ends_cleanly_says_how_to_go_on_and_does(tmp_path, r
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # Under nohup the tests ignore SIGHUP, and so would the job.
-        preexec_fn=lambda: signal.signal(asked_with, signal.SIG_DFL),
         text=True,
     )
     for line in process.stdout:
