@@ -66,6 +66,7 @@ def test_the_child_is_limited(fresh):
     assert int(lines["Max cpu time"]) <= child.CPU_SECONDS + 5
 
 
+@pytest.mark.slow
 def test_what_needs_more_memory_than_the_limit_is_refused(fresh):
     file = io.BytesIO()
     with h5py.File(file, "w") as hdf5:
