@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mnist_minimal import files
 from mnist_minimal.analysis.figures import augmentation_grid
-from mnist_minimal.cli.options import add_arguments, from_arguments, model_name
+from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments, model_name
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=model_name, metavar="MODEL", help=f"a model whose recipe augments, or {OWN_FORM}")
     parser.add_argument("--seed", type=int, default=0, help="seed of the trial (default: %(default)s)")
     parser.add_argument("--epoch", type=int, default=1, help="first epoch shown, counted from 1 (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="the picture (default: MODEL-augmented.png)")
+    parser.add_argument(
+        "--out", type=expanded_path, metavar="FILE.png", help="the picture (default: MODEL-augmented.png)"
+    )
     add_arguments(parser)
     options = parser.parse_args(arguments)
     augmentation = recipe(options.model).augmentation

@@ -5,6 +5,7 @@ column saved_accuracy, best_accuracy or test_accuracy, is compared as a study of
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mnist_minimal.analysis.comparison import compare_pairs, notes
 from mnist_minimal.analysis.figures import draw_samples
 from mnist_minimal.analysis.samples import differences, read_samples
 from mnist_minimal.analysis.tables import sample_table
+from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
@@ -22,9 +24,19 @@ from mnist_minimal.study.ledger import MEASURES
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = command_parser(__doc__, "compare")
-    parser.add_argument("studies", nargs="+", metavar="STUDY", help="a study's name, its CSV, or a file of accuracies")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of studies (default: %(default)s)"
+        "studies",
+        nargs="+",
+        type=os.path.expanduser,
+        metavar="STUDY",
+        help="a study's name, its CSV, or a file of accuracies",
+    )
+    parser.add_argument(
+        "--results",
+        type=expanded_path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of studies (default: %(default)s)",
     )
     parser.add_argument(
         "--measure",
@@ -38,7 +50,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="compare even where data sets, protocols, or one model's caps on the epochs or recipes differ",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="also draw the distributions")
+    parser.add_argument("--out", type=expanded_path, metavar="FILE.png", help="also draw the distributions")
     return parser.parse_args(arguments)
 
 

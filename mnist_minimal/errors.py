@@ -6,7 +6,7 @@ import re
 MAX_CHARACTERS = 1000
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Something the user gave or has is not as it must be.
 
     The message is one plain line that says what was expected, what was found and what to do next; the commands print it

@@ -1,6 +1,7 @@
 """Accuracy, loss and confusion matrix of saved models on the test set."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,21 @@ from mnist_minimal.training.evaluation import evaluate
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = command_parser(__doc__, "evaluate")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a saved model: .h5, .keras or .weights.h5")
+    parser.add_argument(
+        "files", nargs="+", type=os.path.expanduser, metavar="FILE", help="a saved model: .h5, .keras or .weights.h5"
+    )
     parser.add_argument(
         "--model",
         type=model_name,
         metavar="MODEL",
         help=f"what the files hold (default: any of the published models): one of them, or {OWN_FORM}",
+    )
+    parser.add_argument(
+        "--pixels",
+        metavar="HOW",
+        help="what the model's author did to pixels of 0 to 255: 255 (nothing), 1 (divided by 255), -1..1, -.5...5, "
+        "mean/sd, 255-x, 1-x, normalize, normalize-rows, binary or transposed (default: what fits the training images; "
+        "write --pixels=-1..1)",
     )
     add_arguments(parser, auto="what the study of the file was trained on, else MNIST")
     return parser.parse_args(arguments)
@@ -34,24 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 where a file holds no model."""
     options = parse(arguments)
     from mnist_minimal.data import sets
-    from mnist_minimal.models import MODELS
-    from mnist_minimal.saving.saved_model import load
+    from mnist_minimal.saving.pixels import CONVENTIONS, classifier
+    from mnist_minimal.saving.saved_model import load_described
 
-    builders = {options.model: builder(options.model)} if options.model else MODELS
+    if options.pixels not in (None, *CONVENTIONS):
+        raise UserError(f"--pixels: found {options.pixels!r}; expected one of {', '.join(CONVENTIONS)}")
+    builders = {options.model: builder(options.model, to_train=False)} if options.model else None
     choices = [from_arguments(options).or_recorded(recorded_dataset(Path(file))) for file in options.files]
     datasets = {choice: sets.load(choice) for choice in dict.fromkeys(choices)}
+    for notice in dict.fromkeys(dataset.notice for dataset in datasets.values() if dataset.notice):
+        print(notice, file=sys.stderr)
     status = 0
     for file, choice in zip(options.files, choices, strict=True):
+        dataset = datasets[choice]
         try:
-            model = load(file, builders)
+            loaded = load_described(file, builders)
+            model, decision = classifier(loaded, dataset.x_train, dataset.y_train, options.pixels)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 1
             continue
-        dataset = datasets[choice]
         found = evaluate(model, dataset.x_test, dataset.y_test)
         parameters = trainable_parameters(model)
         print(f"{file}: {model.name}, {parameters:,} parameters, on the test set of {dataset.name}")
+        if decision:
+            print(f"pixels: {decision}")
         print(f"accuracy {found.accuracy} ({found.correct} of {found.size})")
         print(f"loss {found.loss:.6f}")
         print(confusion_table(found.confusion), end="\n\n")

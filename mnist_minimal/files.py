@@ -59,8 +59,9 @@ def read_json(path: Path) -> Any:
         FileNotFoundError: if there is none.
         UserError: if it is no JSON, or is nested too deeply for Python; or as of `read_text`.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: expected JSON, found what can't be read as that ({one_line(error)}); restore or remove the file"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mnist_minimal.analysis.objectives import check, comparison
 from mnist_minimal.analysis.published import OBJECTIVES
+from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
@@ -16,7 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"any of {', '.join(OBJECTIVES)}")
     parser.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of the results (default: results)"
+        "--results",
+        type=expanded_path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of the results (default: results)",
     )
     options = parser.parse_args(arguments)
     unknown = [model for model in options.models if model not in OBJECTIVES]

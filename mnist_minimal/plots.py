@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_minimal.analysis.figures import draw_study, model_diagram
-from mnist_minimal.cli.options import model_name
+from mnist_minimal.cli.options import expanded_path, model_name
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import file_name
+from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study
 
 
@@ -16,9 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     parser = command_parser(__doc__, "plots")
     parser.add_argument(
-        "csv", nargs="*", type=Path, metavar="STUDY.csv", help="CSVs of studies (default: all of results/)"
+        "csv", nargs="*", type=expanded_path, metavar="STUDY.csv", help="CSVs of studies (default: all of results/)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures (default: beside each CSV)")
+    parser.add_argument(
+        "--out", type=expanded_path, metavar="DIR", help="folder for the pictures (default: beside each CSV)"
+    )
     parser.add_argument(
         "--diagram",
         action="append",
@@ -30,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     studies = options.csv
     if not studies and not options.diagram:
-        studies = sorted(Path("results").glob("*.csv"))
+        studies = ledger.find(Path("results"))
         if not studies:
             raise UserError(
                 "expected CSVs of trials in results/, found none; name one, or run mnist_minimal.trials first"

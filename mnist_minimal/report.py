@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_minimal.cli.options import add_arguments, from_arguments
+from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.page.report import write_report
@@ -14,9 +14,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     parser = command_parser(__doc__, "report")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="folder of the studies (default: results)"
+        "--results",
+        type=expanded_path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of the studies (default: results)",
     )
-    parser.add_argument("--out", type=Path, metavar="PAGE", help="the page (default: report.html in that folder)")
+    parser.add_argument(
+        "--out", type=expanded_path, metavar="PAGE", help="the page (default: report.html in that folder)"
+    )
     add_arguments(parser, auto="what the study shown was tested on")
     options = parser.parse_args(arguments)
     from mnist_minimal.analysis.published import PUBLISHED

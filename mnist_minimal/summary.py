@@ -1,6 +1,7 @@
 """A model's layers: output shapes, parameters, multiply-accumulates, receptive fields."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from mnist_minimal.analysis.published import RECEPTIVE_FIELDS
@@ -16,7 +17,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = command_parser(__doc__, "summary")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("what", nargs="?", metavar="MODEL_OR_FILE", help="a model's name, as sep997, or a saved model")
+    what.add_argument(
+        "what",
+        nargs="?",
+        type=os.path.expanduser,
+        metavar="MODEL_OR_FILE",
+        help="a model's name, as sep997, or a saved model",
+    )
     what.add_argument("--model", metavar="MODEL", help=f"a model's name, or {OWN_FORM}")
     return parser.parse_args(arguments)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal.cli.options import accuracy, add_arguments, from_arguments, model_name, positive, seed
+from mnist_minimal.cli.options import accuracy, add_arguments, expanded_path, from_arguments, model_name, positive, seed
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
 from mnist_minimal.data.choice import Choice
@@ -71,7 +71,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trials side by side (default: 1)")
     parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR", help="the folder of results (default: %(default)s)"
+        "--out",
+        type=expanded_path,
+        default=Path("results"),
+        metavar="DIR",
+        help="the folder of results (default: %(default)s)",
     )
     add_arguments(parser)
     options = parser.parse_args(arguments)

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +14,15 @@ import pytest
 from mnist_minimal.data.choice import ENVIRONMENT_VARIABLE
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Under nohup, or in the background of a script, the tests and their jobs would inherit signals that are ignored.
+for _number, _handler in {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}.items():
+    if signal.getsignal(_number) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(_number, _handler)
 
 MNIST_PATH = os.environ.get(ENVIRONMENT_VARIABLE)
 REPOSITORY = Path(__file__).parent.parent

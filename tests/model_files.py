@@ -23,10 +23,10 @@ def randomized(name: str) -> keras.Model:
     return model
 
 
-def refused(path: Path) -> str:
-    """The one line with which `load` refuses a file, without the file's name."""
+def refused(path: Path, *builders: str) -> str:
+    """The one line with which `load` refuses a file, as any model or as one of some, without the file's name."""
     with pytest.raises(UserError) as error:
-        load(path)
+        load(path, {name: MODELS[name] for name in builders} or None)
     message = str(error.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -48,7 +48,7 @@ def layer_config(model: dict, name: str) -> dict:
 
 
 def replace_members(path: Path, **contents: bytes) -> None:
-    """Writes a .keras file anew with other contents for some of its files."""
+    """Writes a .keras file again with other contents for some of its files."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members |= {"config.json" if name == "config" else "model.weights.h5": data for name, data in contents.items()}

@@ -103,7 +103,7 @@ def test_each_file_in_turn_and_a_bad_one_in_one_line(model, tmp_path, monkeypatc
     assert main(["first.h5", "bad.h5", "none.h5", "second.keras", "--dataset", "digits"]) == 1
     printed = capsys.readouterr()
     assert printed.err.splitlines() == [
-        "error: bad.h5: expected a .h5 or .keras file, found neither HDF5 nor a zip archive",
+        "error: bad.h5: found a text; expected a model saved by Keras (.h5 or .keras)",
         "error: none.h5: expected a model's file, found none of this name",
     ]
     first, second = re.split("(?=second)", printed.out)

@@ -7,6 +7,7 @@ of which nothing else is known.
 import csv
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 
 from mnist_minimal import files
 from mnist_minimal.analysis.monitored import images, validation_share
-from mnist_minimal.errors import UserError
-from mnist_minimal.study import identity, ledger
+from mnist_minimal.errors import UserError, plain
+from mnist_minimal.study import identity, ledger, table
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import FAILED, STOPPED, Trial
 
@@ -55,7 +56,7 @@ def find(name: str, results: Path) -> Path:
     for path in (Path(name), results / f"{name}.csv"):
         if path.is_file():
             return path
-    known = ", ".join(sorted(path.stem for path in results.glob("*.csv"))) or "none"
+    known = ", ".join(path.stem for path in ledger.find(results)) or "none"
     raise UserError(f"{name}: expected a file or the name of a study in {results} (there: {known}), found neither")
 
 
@@ -79,7 +80,7 @@ def read_sample(path: Path, measure: str, name: str | None = None) -> Sample:
             "save it as UTF-8"
         ) from error
     lines = text.splitlines()
-    if lines and (ledger.is_header(lines[0]) or "status" in lines[0].split(",")):
+    if lines and (table.is_header(lines[0]) or any("status" in table.split(lines[0], one) for one in table.DELIMITERS)):
         sample = _study(path, measure, name)
     else:
         sample = Sample(name, _plain_accuracies(path, lines, f"{measure}_accuracy"))
@@ -145,29 +146,56 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
 
 
 def _plain_accuracies(path: Path, lines: Sequence[str], column: str) -> list[float]:
-    try:
-        rows = [(number, row) for number, row in enumerate(csv.reader(lines), start=1) if row]
-    except csv.Error as error:
-        raise UserError(f"{path}: expected a CSV, found text that is none ({error}); fix the file") from error
+    empty = f' "{table.DELIMITERS}'
+    rows = [(number, [line.strip(empty)]) for number, line in enumerate(lines, start=1) if line.strip(empty)]
     index = 0
-    if rows and not _is_number(rows[0][1][0]):
-        if column not in rows[0][1]:
-            raise UserError(
-                f"{path}: expected the CSV of a study, one accuracy a line, or a column {column}, found the columns "
-                f"{', '.join(rows[0][1])[:300]}"
-            )
-        index = rows.pop(0)[1].index(column)
+    if rows and table.decimal(rows[0][1][0]) is None:
+        names, rows = _columns(path, lines[rows[0][0] - 1 :], column, rows)
+        index = names.index(column)
     accuracies = []
     for number, row in rows:
-        text = row[index] if index < len(row) else ""
-        if not _is_number(text) or not 0 <= float(text) <= 1:
-            raise UserError(f"{path}, line {number}: expected an accuracy in [0, 1], found {text!r}; fix the line")
-        accuracies.append(float(text))
+        text = row[index].strip() if index < len(row) else ""
+        accuracy = table.decimal(text)
+        if accuracy is None or accuracy > 1:
+            raise UserError(
+                f"{path}, line {number}: expected an accuracy in [0, 1], found {plain(text, 60)!r}; fix the line"
+            )
+        accuracies.append(accuracy)
     return accuracies
 
 
-def _is_number(text: str) -> bool:
-    return ledger.DECIMAL.fullmatch(text.strip()) is not None
+def _columns(
+    path: Path, lines: Sequence[str], column: str, rows: list[tuple[int, list[str]]]
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of a table's columns, and its rows behind them by the numbers of their lines.
+
+    Args:
+        path: The file, for errors.
+        lines: The table's lines, the header first.
+        column: The column that it must have.
+        rows: The lines that are not empty by their numbers, as tables of one column.
+    """
+    delimiter = next((one for one in table.DELIMITERS if column in table.split(lines[0], one)), "")
+    if not delimiter:
+        raise UserError(
+            f"{path}: expected the CSV of a study, one accuracy a line, or a column {column}, found the columns "
+            f"{plain(', '.join(re.split(f'[{table.DELIMITERS}]', lines[0])), 100)}"
+        )
+    names, first = table.split(lines[0], delimiter), rows[0][0]
+    if len(names) == 1:
+        return names, rows[1:]  # Each line is a number, which may have a comma in it.
+    reader = csv.reader(lines[1:], delimiter=delimiter)
+    found = []
+    try:
+        for row in reader:
+            number = first + reader.line_num
+            if any(row[len(names) :]):
+                raise UserError(f"{path}, line {number}: expected {len(names)} fields, found {len(row)}; fix the line")
+            if any(row):
+                found.append((number, row))
+    except csv.Error as error:
+        raise UserError(f"{path}: expected a CSV, found text that is none ({error}); fix the file") from error
+    return names, found
 
 
 def differences(samples: Sequence[Sample]) -> list[str]:

@@ -129,12 +129,12 @@ def read_study(study: Study) -> StudySummary:
 def find_studies(folder: Path) -> list[StudySummary]:
     """The studies with a finished trial whose CSVs lie in a folder, by number of parameters, then by name.
 
-    CSVs with other columns are not of trials and are passed over.
+    CSVs with other columns are not of trials and are passed over, as are those whose names begin with a dot.
 
     Raises:
         UserError: if there is no such study, or a CSV of trials is damaged.
     """
-    tables = [csv for csv in sorted(folder.glob("*.csv")) if ledger.is_ledger(csv)]
+    tables = [csv for csv in ledger.find(folder) if ledger.is_ledger(csv)]
     found = [_summary(Study.at(csv), trials) for csv in tables if ledger.finished(trials := ledger.read(csv))]
     if not found:
         raise UserError(

@@ -1,6 +1,8 @@
 """The options for data and model that several commands have."""
 
 import argparse
+import os
+from pathlib import Path
 
 from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
 from mnist_minimal.models.lookup import OWN, OWN_FORM
@@ -21,7 +23,8 @@ def add_arguments(
     group.add_argument(
         "--data",
         metavar="PATH",
-        help=f"an .npz in Keras' layout or a folder of the four idx files (default: ${ENVIRONMENT_VARIABLE})",
+        help="an .npz in Keras' layout, or a folder with one or with the four idx files in it "
+        f"(default: ${ENVIRONMENT_VARIABLE})",
     )
     group.add_argument(
         "--dataset-name",
@@ -33,6 +36,11 @@ def add_arguments(
 def from_arguments(arguments: argparse.Namespace) -> Choice:
     """The choice that the parsed options of `add_arguments` make."""
     return Choice(arguments.dataset, arguments.data, arguments.dataset_name)
+
+
+def expanded_path(text: str) -> Path:
+    """A file or folder as an argument of a command; a `~` that no shell expands, as in `--out=~/x`, is the home."""
+    return Path(os.path.expanduser(text))
 
 
 def model_name(text: str) -> str:

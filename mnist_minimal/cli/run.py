@@ -1,4 +1,4 @@
-"""How a command ends: whatever happens in it becomes one line and an exit status."""
+"""How a command begins and ends: what its process inherits is pinned, and what ends it becomes a line and a status."""
 
 import contextlib
 import errno
@@ -11,8 +11,10 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
+from mnist_minimal.cli import blame, streams
 from mnist_minimal.cli.parser import debug
 from mnist_minimal.errors import UserError, plain
+from mnist_minimal.models.defaults import pin_keras_defaults
 
 # What to do about an error of the system that no code closer to it has put into words.
 REMEDIES = {
@@ -25,6 +27,9 @@ REMEDIES = {
     errno.EIO: "check the disk",
 }
 
+# Variables with a folder that libraries make, under the very name ~ if it begins so.
+FOLDERS = ("KERAS_HOME", "MPLCONFIGDIR")
+
 
 def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> int:
     """Runs a command's `main` and turns whatever ends it into one line and an exit status.
@@ -32,14 +37,12 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
     With `--debug` the traceback comes before the line.
 
     Returns:
-        The command's own status; 2 after what the user can fix; 1 where memory or a package of others failed, or this
-        one has a defect; 130 after Ctrl-C, 141 where the reader of the output went away.
+        The command's own status; 2 after what the user can fix, or where not all of its output could be written; 1
+        where memory or a package of others failed, or this one has a defect; 130 after Ctrl-C, 141 where the reader of
+        the output went away.
     """
-    # TensorFlow greets with lines about what its build could have used; its errors come as exceptions anyway.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Where the user's home can't be written to, Matplotlib says so twice and does without its cache.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    _prepare_streams()
+    _pin_environment()
+    streams.prepare()
     debug.set(False)
     with warnings.catch_warnings():
         # What a user must know is said by the commands; the warnings of libraries speak to programmers.
@@ -47,36 +50,39 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
             warnings.simplefilter("ignore")
         try:
             try:
-                return main(arguments)
+                status = main(arguments)
             finally:
                 # At the interpreter's end a failing flush could no longer be reported in one line.
-                if sys.stdout is not None:
-                    sys.stdout.flush()
+                sys.stdout.flush()
         except UserError as error:
             return _end(2, f"error: {error}")
         except BrokenPipeError:
-            _drop_output()
+            streams.drop_output()
             return _end(141)
         except MemoryError:
             return _end(1, "error: there is not enough memory; end other programs, or do less at once (--jobs)")
         except KeyboardInterrupt:
             return _end(130, "stopped")
         except Exception as error:
-            package = _package_being_imported(error)
+            hidden = blame.hiding_file(error)
+            if hidden:
+                return _end(1, f"error: {_named(error)}; {hidden}")
+            package = blame.package_being_imported(error)
             if package:
-                return _end(
-                    1,
-                    f"error: the package {package} can't be imported ({_named(error)}); install it again, and look at "
-                    "what configures it, as the variable KERAS_BACKEND does Keras",
+                set_here = ", ".join(blame.settings())
+                advice = (
+                    f"look at what is set here ({set_here}), or install it again" if set_here else "install it again"
                 )
+                return _end(1, f"error: the package {package} can't be imported ({_named(error)}); {advice}")
             if isinstance(error, OSError):
-                _drop_output()
+                streams.drop_output()
                 return _end(2, f"error: {_said_by_system(error)}")
-            return _end(
-                1,
-                f"error: {_named(error)}; this is a defect of mnist_minimal: run the command again with --debug and "
-                "report what it prints",
-            )
+            return _end(1, f"error: {_named(error)}; {blame.defect(error)}")
+    dropped = streams.failure()
+    if dropped:
+        line = f"error: standard output: {dropped.strerror}; all the rest was done; make room or send it elsewhere"
+        return _end(status or 2, line)
+    return status
 
 
 @contextlib.contextmanager
@@ -84,7 +90,8 @@ def interruptible() -> Iterator[threading.Event]:
     """Makes what asks a program to end raise KeyboardInterrupt in the block, and gives an event that is set then.
 
     The exception alone is not enough: Python drops one that is raised while an object is being deleted. A batch system
-    asks with SIGTERM, a closed terminal with SIGHUP; they get what Ctrl-C gets.
+    asks with SIGTERM, a closed terminal with SIGHUP; they get what Ctrl-C gets. A signal that was ignored when the
+    program began, as nohup and a shell's `&` see to, stays so; and only the main thread can be asked.
     """
     interrupted = threading.Event()
 
@@ -92,13 +99,47 @@ def interruptible() -> Iterator[threading.Event]:
         interrupted.set()
         raise KeyboardInterrupt
 
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = [signal.signal(number, interrupt) for number in signals]
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        # A handler that was not installed by Python is None, and could not be put back.
+        handlers = {
+            number: handler
+            for number in signals
+            if (handler := signal.getsignal(number)) is not None and handler != signal.SIG_IGN
+        }
     try:
+        for number in handlers:
+            signal.signal(number, interrupt)
         yield interrupted
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _pin_environment() -> None:
+    """Sets what a command's process inherits and no figure or file may depend on; the user's choices stay his."""
+    # Who ignores it is never told how a program that he started has ended, as git when it is asked for the version.
+    if (
+        threading.current_thread() is threading.main_thread()
+        and hasattr(signal, "SIGCHLD")
+        and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+    ):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # TensorFlow greets with lines about what its build could have used; its errors come as exceptions anyway.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A warning that is made an error ends a trial, though the code that it is about is not the user's.
+    if any("error" in option for option in sys.warnoptions):
+        sys.warnoptions.clear()
+        os.environ.pop("PYTHONWARNINGS", None)
+    # A notebook hands down its own, which may not be installed here; the commands draw into files alone.
+    os.environ["MPLBACKEND"] = "agg"
+    for name in FOLDERS:
+        if name in os.environ:
+            os.environ[name] = os.path.expanduser(os.environ[name])
+    pin_keras_defaults()
+    # Where the user's home can't be written to, Matplotlib says so twice and does without its cache.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def _end(status: int, line: str = "") -> int:
@@ -119,34 +160,3 @@ def _said_by_system(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     remedy = REMEDIES.get(error.errno or 0, "check the names and files that you gave")
     return f"{where}{error.strerror or error}; {remedy}"
-
-
-def _package_being_imported(error: Exception) -> str | None:
-    """The package of others that an error comes from, if it was raised while that was being imported."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if frame.f_code.co_name == "<module>" and package not in ("__main__", "mnist_minimal"):
-            return package
-    return error.name if isinstance(error, ImportError) else None
-
-
-def _prepare_streams() -> None:
-    """Makes the standard streams such that nothing that is printed can fail or go astray."""
-    # A file opened under the number of a closed stream would get what libraries print there.
-    with contextlib.suppress(OSError):
-        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-            pass
-        os.close(descriptor)
-    for stream in (sys.stdout, sys.stderr):
-        # Names and reasons may have characters that the terminal's encoding lacks.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _drop_output() -> None:
-    """Keeps Python from writing what is left of the output when it ends, which would fail once more."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stdout.flush()
-        return
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

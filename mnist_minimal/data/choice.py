@@ -13,8 +13,9 @@ class Choice:
     Attributes:
         dataset: "auto", "mnist" or "digits"; or the name of other images that a study recorded, which `sets.load` does
             not have.
-        path: An .npz in the layout of `keras.datasets.mnist`, or a folder of the four idx files, gzipped or not. Where
-            it is None, the environment variable MNIST_MINIMAL_DATA takes its place.
+        path: An .npz in the layout of `keras.datasets.mnist`, or a folder with one or with the four idx files in it,
+            gzipped or not; `~` is the user's home. Where it is None, the environment variable MNIST_MINIMAL_DATA takes
+            its place.
         name: A name for images that are not MNIST, or None.
     """
 

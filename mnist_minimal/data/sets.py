@@ -4,38 +4,29 @@ A data set is four arrays. The images of `Dataset` and `Splits` are uint8 of sha
 background; the labels are int64 of shape (n,) in 0 .. 9.
 """
 
-import gzip
 import hashlib
-import io
 import json
-import math
 import os
 import re
 import socket
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mnist_minimal.data import archive
 from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
+from mnist_minimal.data.reading import read
 from mnist_minimal.errors import UserError, one_line
 
-# The idx file of each array, and its MD5 sum when it is MNIST's; http://yann.lecun.com/exdb/mnist names the files.
-IDX_FILES = {
-    "x_train": ("train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
-    "y_train": ("train-labels-idx1-ubyte", "a25bea736e30d166cdddb491f175f624"),
-    "x_test": ("t10k-images-idx3-ubyte", "2646ac647ad5339dbf082846283269ea"),
-    "y_test": ("t10k-labels-idx1-ubyte", "27ae3e4e09519cfbb04c329615203637"),
+# The MD5 sums of the four idx files of MNIST.
+MNIST_MD5 = {
+    "x_train": "6bbc9ace898e44ae57da46a324031adb",
+    "y_train": "a25bea736e30d166cdddb491f175f624",
+    "x_test": "2646ac647ad5339dbf082846283269ea",
+    "y_test": "27ae3e4e09519cfbb04c329615203637",
 }
 
-# The four arrays together may have as many bytes, nine times MNIST's 54,950,000. To read them takes at most twice as
-# much memory, whatever there is in a file.
-MAX_BYTES = 500_000_000
+
 DOWNLOAD_TIMEOUT_SECONDS = 20
 
 # Sizes of the training sets that everybody has.
@@ -52,7 +43,8 @@ class Dataset:
     Attributes:
         name: "mnist", "digits" or the name the user gave a file of other images; the column `dataset` of the results.
         origin: Where the arrays came from, in words.
-        notice: That the digits took MNIST's place, and why, in a paragraph for any command; or "".
+        notice: What whoever sees figures of it must know, in a paragraph for any command: that the digits took MNIST's
+            place, and why; that EMNIST's images are transposed; or "".
         x_train, x_test: uint8 (n, 28, 28, 1) in [0, 255].
         y_train, y_test: int64 (n,) in 0 .. 9.
     """
@@ -106,6 +98,9 @@ def load(choice: Choice) -> Dataset:
     path = choice.path
     if path is None and choice.dataset != "digits":
         path = os.environ.get(ENVIRONMENT_VARIABLE) or None
+    if path is not None:
+        # No shell does it in `--data=~/x`, nor in a variable's value that is quoted.
+        path = os.path.expanduser(path)
     if choice.name is not None:
         return _load_named(choice, path)
     if choice.dataset == "digits":
@@ -113,7 +108,7 @@ def load(choice: Choice) -> Dataset:
             raise UserError(f"--dataset digits comes with scikit-learn and reads no file; leave out --data {path}")
         return _load_digits(notice="")
     if path is not None:
-        arrays = _read(Path(path))
+        arrays, _ = read(Path(path))
         _check_is_mnist(arrays, path)
         return _dataset("mnist", path, arrays)
     try:
@@ -130,7 +125,7 @@ def load(choice: Choice) -> Dataset:
 def checksums(dataset: Dataset) -> dict[str, str]:
     """The SHA-256 of each of the four arrays, by name: of its type, its shape as JSON and its bytes, rows first."""
     found = {}
-    for name in IDX_FILES:
+    for name in MNIST_MD5:
         array = np.ascontiguousarray(getattr(dataset, name))
         digest = hashlib.sha256(json.dumps([array.dtype.str, array.shape]).encode())
         digest.update(array.data)
@@ -188,9 +183,15 @@ class MnistUnavailableError(Exception):
     """Keras has no MNIST in its cache and can't download it."""
 
 
+EMNIST_NOTICE = (
+    "EMNIST's files have every image transposed, rows for columns, and they are taken as they are: a model trained on "
+    "them reads MNIST's digits wrongly, and one trained on MNIST reads these wrongly."
+)
+
+
 HOW_TO_GET_MNIST = (
     f"To use MNIST, give --data PATH (or set {ENVIRONMENT_VARIABLE}) to an mnist.npz in Keras' layout or to a folder "
-    "of the four idx files."
+    "with the four idx files in it."
 )
 
 
@@ -217,10 +218,11 @@ def _load_named(choice: Choice, path: str | None) -> Dataset:
         )
     if path is None:
         raise UserError(f"--dataset-name {name} needs the file of its images; add --data PATH")
-    arrays = _read(Path(path))
+    arrays, files = read(Path(path), name)
     if not _parts_beside_mnist(arrays):
         raise UserError(f"{path}: these images are MNIST; leave out --dataset-name {name}")
-    return _dataset(name, path, arrays)
+    is_emnist = any("emnist" in each.lower() for each in [name, *(file.name for file in files)])
+    return _dataset(name, path, arrays, EMNIST_NOTICE if is_emnist else "")
 
 
 def _load_digits(notice: str) -> Dataset:
@@ -253,140 +255,10 @@ def _load_from_keras() -> Dataset:
     return _dataset("mnist", "keras.datasets.mnist", arrays)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The four arrays of an .npz or of a folder of idx files, checked for shape, type and labels."""
-    if path.is_dir():
-        arrays = _read_idx(path)
-    elif path.is_file():
-        arrays = _read_npz(path)
-    else:
-        found = "a device or a pipe" if path.exists() else "nothing"
-        raise UserError(f"{path}: expected an .npz file or a folder of idx files, found {found} there; check --data")
-    for part in ("train", "test"):
-        labels = arrays[f"y_{part}"]
-        if labels.min() < 0 or labels.max() > 9:
-            raise UserError(
-                f"{path}: expected labels 0 .. 9, found {labels.min()} .. {labels.max()} in y_{part}; the data must "
-                "have ten classes"
-            )
-    return arrays
-
-
-def _check_layouts(where: dict[str, Path], layouts: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
-    """Refuses the four arrays by their shapes and types, before any of them is read.
-
-    Args:
-        where: The file of each array.
-        layouts: Shape and type of each array.
-    """
-    for key, (shape, dtype) in layouts.items():
-        if key.startswith("x"):
-            right = len(shape) == 3 and shape[1:] == (28, 28) and dtype == np.uint8
-            expected = "uint8 images of shape (n, 28, 28)"
-        else:
-            right = len(shape) == 1 and dtype.kind in "iu"
-            expected = "integer labels of shape (n,)"
-        if not right:
-            raise UserError(f"{where[key]}: expected {key} to be {expected}, found {dtype} of shape {shape}")
-    sizes = {key: math.prod(shape) * dtype.itemsize for key, (shape, dtype) in layouts.items()}
-    if sum(sizes.values()) > MAX_BYTES:
-        largest = where[max(sizes, key=lambda key: sizes[key])]
-        raise UserError(
-            f"{largest}: expected at most {MAX_BYTES:,} bytes of images and labels, found {sum(sizes.values()):,}"
-        )
-    for part in ("train", "test"):
-        images, labels = (layouts[f"{axis}_{part}"][0][0] for axis in "xy")
-        if images != labels or not images:
-            raise UserError(
-                f"{where[f'y_{part}']}: expected as many labels as images and at least one, found {images} images in "
-                f"x_{part} and {labels} labels in y_{part}"
-            )
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with _npz_opened(path) as npz:
-        missing = [key for key in IDX_FILES if f"{key}.npy" not in npz.namelist()]
-        if missing:
-            raise UserError(
-                f"expected the arrays {', '.join(IDX_FILES)} as in keras.datasets.mnist, found no {', '.join(missing)}"
-            )
-        layouts = {key: archive.layout(npz, key) for key in IDX_FILES}
-    _check_layouts(dict.fromkeys(IDX_FILES, path), layouts)
-    with _npz_opened(path) as npz:
-        return {key: archive.array(npz, key) for key in IDX_FILES}
-
-
-@contextmanager
-def _npz_opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with archive.opened(path) as npz:
-            yield npz
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except archive.CORRUPT_FILE_ERRORS as error:
-        raise UserError(
-            f"{path}: expected an .npz in the layout of keras.datasets.mnist, found a file that can't be read as one "
-            f"({one_line(error)}); is it complete?"
-        ) from error
-
-
-def _read_idx(folder: Path) -> dict[str, np.ndarray]:
-    """Four idx files: two zero bytes, the type 8 (unsigned byte), the number of axes, their lengths, the bytes."""
-    paths = {key: _idx_path(folder, name) for key, (name, _) in IDX_FILES.items()}
-    shapes = {key: _idx_shape(path, axes=3 if key.startswith("x") else 1) for key, path in paths.items()}
-    _check_layouts(paths, {key: (shape, np.dtype(np.uint8)) for key, shape in shapes.items()})
-    return {key: _idx_array(path, shapes[key]) for key, path in paths.items()}
-
-
-def _idx_path(folder: Path, name: str) -> Path:
-    """One of the idx files in a folder, under the name that it has there, compressed or not."""
-    for variant in (name, name.replace("-idx", ".idx")):
-        for candidate in (folder / variant, folder / f"{variant}.gz"):
-            if candidate.is_file():
-                return candidate
-    raise UserError(f"{folder}: expected the four idx files of MNIST, found no {name} or {name}.gz")
-
-
-@contextmanager
-def _idx_opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path}: expected a complete gzip file, found one that can't be read ({one_line(error)})"
-        ) from error
-
-
-def _idx_shape(path: Path, axes: int) -> tuple[int, ...]:
-    start = bytes([0, 0, 8, axes])
-    with _idx_opened(path) as file:
-        header = file.read(4 + 4 * axes)
-    if len(header) < 4 + 4 * axes or header[:4] != start:
-        raise UserError(
-            f"{path}: expected an idx file of unsigned bytes with {axes} axes (it starts with {start.hex()}), found a "
-            f"start of {header[:4].hex() or 'no bytes at all'}"
-        )
-    return tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
-
-
-def _idx_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    size = math.prod(shape)
-    with _idx_opened(path) as file:
-        file.read(4 + 4 * len(shape))
-        body = file.read(size + 1)
-    if len(body) != size:
-        found = "more" if len(body) > size else f"{len(body):,}"
-        raise UserError(
-            f"{path}: expected {size:,} bytes after the header for shape {shape}, found {found}; is it complete?"
-        )
-    return np.frombuffer(body, np.uint8).reshape(shape)
-
-
 def _parts_beside_mnist(arrays: dict[str, np.ndarray]) -> list[str]:
     """The arrays whose bytes, laid out as an idx file, do not have the MD5 sum of MNIST's."""
     wrong = []
-    for key, (_, expected) in IDX_FILES.items():
+    for key, expected in MNIST_MD5.items():
         lengths = b"".join(length.to_bytes(4, "big") for length in arrays[key].shape)
         digest = hashlib.md5(bytes([0, 0, 8, arrays[key].ndim]) + lengths, usedforsecurity=False)
         digest.update(np.ascontiguousarray(arrays[key], np.uint8).data)
@@ -399,6 +271,6 @@ def _check_is_mnist(arrays: dict[str, np.ndarray], where: str) -> None:
     wrong = _parts_beside_mnist(arrays)
     if wrong:
         raise UserError(
-            f"{where}: expected MNIST, found other data in {', '.join(wrong)} (its checksum is not MNIST's); to train "
-            "on these images all the same, name them with --dataset-name"
+            f"{where}: found other data than MNIST's in {', '.join(wrong)}, by the checksum; to train on these images "
+            "all the same, name them with --dataset-name"
         )

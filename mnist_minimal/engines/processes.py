@@ -88,7 +88,8 @@ class _Process:
             ) from error
 
     def stop(self) -> None:
-        self.process.terminate()
+        # What this process ignores, the others have inherited: they would not hear a SIGTERM.
+        self.process.kill()
         self.process.join()
 
 

@@ -107,6 +107,8 @@ def chain(config: dict[str, Any]) -> list[Layer]:
             way.append(name)
         if len(way) != applications + 1 or set(way) != set(by_name) or by_name[name].kind != "InputLayer":
             raise UserError("expected one chain of layers from the input to the output, found layers beside it")
+    except UserError:
+        raise
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise UserError("expected a chain of layers, found layers that are connected otherwise") from error
     return [by_name[name] for name in reversed(way)]
@@ -206,6 +208,9 @@ def _tensor(history: Any) -> tuple[str, int]:
 
 def _named_activation(activation: Any) -> dict[str, Any]:
     """The settings of an activation inside a layer: a name, or the configuration of a layer that is an activation."""
+    if isinstance(activation, dict) and isinstance(activation.get("config"), str):
+        # A function that is not Keras' own has its name there.
+        return {"function": activation["config"]}
     if isinstance(activation, dict):
         try:
             layer = _layer(activation)

@@ -10,10 +10,13 @@ from typing import Any
 import keras
 from keras import layers
 
+from mnist_minimal.models.defaults import with_keras_defaults
+
 # Mean and standard deviation of the training images' pixels in [0, 1], as the sources round them.
 PIXEL_MEAN, PIXEL_SD = 0.1307, 0.3081
 
 
+@with_keras_defaults
 def conv18242() -> keras.Model:
     """The 18,242-parameter network, of three stages of two convolutions; a ReLU lies on its logits, as published."""
     pixels, x = _normalized_pixels()
@@ -35,6 +38,7 @@ def conv18242() -> keras.Model:
     return keras.Model(pixels, layers.Softmax(name="classes")(x), name="conv18242")
 
 
+@with_keras_defaults
 def gap13914() -> keras.Model:
     """The 13,914-parameter network: convolutions, global average pooling, one dense layer."""
     pixels, x = _normalized_pixels()
@@ -50,6 +54,7 @@ def gap13914() -> keras.Model:
     return keras.Model(pixels, probabilities, name="gap13914")
 
 
+@with_keras_defaults
 def small7344() -> keras.Model:
     """The 7,344-parameter network: no biases, no dropout, no dense layer."""
     pixels, x = _normalized_pixels()
@@ -64,16 +69,19 @@ def small7344() -> keras.Model:
     return keras.Model(pixels, _classes(x), name="small7344")
 
 
+@with_keras_defaults
 def small8624() -> keras.Model:
     """The 8,624-parameter network: `small7344` with dropout and a 3x3 convolution to the classes."""
     return _small_with_dropout("small8624", first_channels=16)
 
 
+@with_keras_defaults
 def small7384() -> keras.Model:
     """The 7,384-parameter network: `small8624` with 8 channels in its first convolution."""
     return _small_with_dropout("small7384", first_channels=8)
 
 
+@with_keras_defaults
 def antman9954() -> keras.Model:
     """The 9,954-parameter network: convolutions alone, the last one averaged over its four positions."""
     pixels, x = _normalized_pixels()
@@ -92,6 +100,7 @@ def antman9954() -> keras.Model:
     return keras.Model(pixels, _classes(x), name="antman9954")
 
 
+@with_keras_defaults
 def pyramid3762() -> keras.Model:
     """The 3,762-parameter network: three stages of three convolutions, halved in size between them.
 

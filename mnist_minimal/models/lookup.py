@@ -60,12 +60,16 @@ def recipe(name: str, published: str | None = None) -> Recipe:
     return dataclasses.replace(found, model=name)
 
 
-def builder(name: str) -> Builder:
+def builder(name: str, to_train: bool = True) -> Builder:
     """The function that builds a model; that of a model of the user's own checks what it has built.
 
+    Args:
+        name: The model's name.
+        to_train: Whether the model is to be trained here, which takes one from pixels (batch, 28, 28, 1) to class
+            probabilities (batch, 10); for reading a file any built model will do.
+
     Raises:
-        UserError: if there is no such model or function; when called, if what it builds is no built model from pixels
-            (batch, 28, 28, 1) to class probabilities (batch, 10).
+        UserError: if there is no such model or function; when called, if what it builds is no such model.
     """
     from mnist_minimal.models import MODELS
 
@@ -80,15 +84,14 @@ def builder(name: str) -> Builder:
             f"{name}: expected a function {attribute} in {module.__file__}, found "
             f"{'none' if function is None else type(function).__name__}"
         )
-    return partial(_built, name, function)
+    return partial(_built, name, function, to_train)
 
 
 def _module(name: str) -> ModuleType:
     """The module of a user's own model."""
-    module = name.partition(":")[0]
-    if not {"", os.getcwd()} & set(sys.path):
-        # `python -m` finds the modules of the current folder, an installed script would not.
-        sys.path.insert(0, os.getcwd())
+    module, folder = name.partition(":")[0], os.getcwd()
+    # As in a script of the user's own: the modules of the working folder come first.
+    sys.path.insert(0, folder)
     try:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:
@@ -98,14 +101,21 @@ def _module(name: str) -> ModuleType:
                 "in, or put that folder into PYTHONPATH"
             ) from error
         raise UserError(f"{name}: the module can't be imported ({_told(error)}); fix it") from error
+    finally:
+        # For what it imports later, they come last: they must take the place of nothing else.
+        sys.path.remove(folder)
+        if not {"", folder} & set(sys.path):
+            sys.path.append(folder)
 
 
-def _built(name: str, function: Callable[[], Any]) -> "keras.Model":
-    """What a user's function builds, if it is a model that can be trained here."""
+def _built(name: str, function: Callable[[], Any], to_train: bool) -> "keras.Model":
+    """What a user's function builds, if it is a model that can be trained or read here."""
     import keras
     import numpy as np
 
-    expected = f"{name}: expected a built keras.Model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10)"
+    expected = f"{name}: expected a built keras.Model"
+    if to_train:
+        expected += " from pixels (batch, 28, 28, 1) to class probabilities (batch, 10)"
     try:
         model = function()
     except (Exception, SystemExit) as error:
@@ -115,6 +125,8 @@ def _built(name: str, function: Callable[[], Any]) -> "keras.Model":
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if None in shapes:
         raise UserError(f"{expected}, found one without shapes; build a functional or sequential model with an Input")
+    if not to_train:
+        return model
     if shapes != ((None, 28, 28, 1), (None, 10)):
         raise UserError(f"{expected}, found one from {shapes[0]} to {shapes[1]}; change its input or its last layer")
     pixels = np.linspace(0, 255, 2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28, 1)

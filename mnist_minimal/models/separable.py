@@ -7,7 +7,10 @@ https://github.com/JoshWarn/Parameter-Efficient-MNIST (scripts `997_99.05.py` an
 import keras
 from keras import layers
 
+from mnist_minimal.models.defaults import with_keras_defaults
 
+
+@with_keras_defaults
 def sep997() -> keras.Model:
     """The 997-parameter network, whose 223 published trials this package reproduces.
 
@@ -30,6 +33,7 @@ def sep997() -> keras.Model:
     return keras.Model(pixels, probabilities, name="sep997")
 
 
+@with_keras_defaults
 def sep697() -> keras.Model:
     """The same author's later 697-parameter network.
 

@@ -3,9 +3,11 @@
 import keras
 from keras import layers
 
+from mnist_minimal.models.defaults import with_keras_defaults
 from mnist_minimal.models.normalization import InstanceNormalization
 
 
+@with_keras_defaults
 def shared1936() -> keras.Model:
     """The 1,936-parameter network.
 

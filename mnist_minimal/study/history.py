@@ -122,6 +122,8 @@ def _figures(path: Path, text: str) -> dict[str, list[float]]:
             )
         columns = zip(*(map(float, row) for row in rows), strict=True)
         figures = {name: list(values) for name, values in zip(header, columns, strict=True)}
+    except UserError:
+        raise
     except (ValueError, csv.Error) as error:
         raise UserError(
             f"{path}: expected the history of a trial, found none ({one_line(error)}); {RESTORE}"

@@ -10,6 +10,7 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import builder
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.study import identity, ledger
+from mnist_minimal.study.ownership import check_room
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import Trial
 
@@ -85,14 +86,16 @@ def make_job(
         before: The trials that are in the study's CSV.
 
     Returns:
-        The job, and what to tell the user of the choice of trainer, a sentence or "".
+        The job, and what the user must know of the choice of trainer and of the saved models, sentences or "".
 
     Raises:
         UserError: if the study was begun with another recipe, data set, network or trainer, named by what differs; if
-            the trainer can't train the model; if a file can't be written or read.
+            the trainer can't train the model; if a file can't be written or read; if there is no room for the files of
+            the trials.
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
+    from mnist_minimal.saving.saved_model import ROOM, check_size, needs_code
     from mnist_minimal.training.keras_fit import set_memory_growth
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
@@ -101,6 +104,7 @@ def make_job(
     set_memory_growth()
     with seeded(0):
         built = builder(model)()
+    check_size(built, study.weights(0))
     params, done = trainable_parameters(built), ledger.done(before)
     for trial in done:
         if trial.params != params:
@@ -118,6 +122,8 @@ def make_job(
         )
     layers = layer_facts(json.loads(built.to_json())["config"])
     facts = {**data_facts(recipe, max_epochs, dataset), "layers": layers, "trainer": chosen}
+    # A model's file, and a checkpoint of the weights, the best ones and the optimizer's two moments.
+    check_room(study, places * (ROOM + 4 * 5 * built.count_params()))
     identity.record(study, facts)
     job = Job(
         study,
@@ -133,4 +139,9 @@ def make_job(
         len(dataset.x_test),
         facts,
     )
+    if code := needs_code(built):
+        notice += (
+            f"{' ' if notice else ''}To read the saved models will take code, by --model {model} or in Python by "
+            f"`custom_objects`, for: {', '.join(code)}."
+        )
     return job, notice

@@ -4,68 +4,43 @@ A row is written with its line end in one piece, flushed and synced before the n
 is a last line without its end: it is read over, and moved to a file beside the CSV before the next row is written. Who
 appends owns the study (`study.ownership`).
 
-A CSV may have been edited, or come from anywhere: it is read whole or refused with the number of the line that is no
-trial, and no byte of it is ever lost. One row is one line. A seed comes to its end once: a file in which it does twice
-is refused, since no statistic could say which of the two counts.
+A CSV may have been edited, or come from anywhere (`study.table`): it is read whole or refused with the number of the
+line that is no trial, and no byte of it is ever lost. A seed comes to its end once: a file in which it does twice is
+refused, since no statistic could say which of the two counts.
 """
 
-import csv
 import errno
 import io
-import math
 import os
-import re
+import stat
+import sys
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_minimal import files
-from mnist_minimal.errors import UserError, plain
+from mnist_minimal.errors import UserError
 from mnist_minimal.files import reject_symlink
+from mnist_minimal.study import table
 from mnist_minimal.study.study import Study
+from mnist_minimal.study.table import COLUMNS, HEADER, HeaderError, Layout, RowError
+from mnist_minimal.trial import FAILED, FINISHED, STOPPED, Trial
 
 if TYPE_CHECKING:
     import pandas
-from mnist_minimal.trial import FAILED, FINISHED, STOPPED, Trial
 
 MEASURES = ("saved", "best", "test")
 
 # Ten million trials; a larger file is none of ours, and is refused unread.
 MAX_BYTES = 2_000_000_000
 
-# No count here comes near it, and all arithmetic with it is exact.
-MAX_INTEGER = 10**12
-COLUMNS = tuple(field.name for field in fields(Trial))
-HEADER = ",".join(COLUMNS)
 
-# What an integer may be, both ends included.
-_INTEGERS = {
-    "params": (1, MAX_INTEGER),
-    "seed": (0, 2**32 - 1),
-    "epochs": (1, MAX_INTEGER),
-    "best_epoch": (1, MAX_INTEGER),
-    "test_correct": (0, MAX_INTEGER),
-    "test_size": (1, MAX_INTEGER),
-    "max_epochs": (1, MAX_INTEGER),
-}
+# More than a header has, columns of the user's own among its.
+MAX_HEADER_BYTES = 10_000
 
-# The largest that another number may be; none is negative.
-_FLOATS = {"saved_accuracy": 1.0, "best_accuracy": 1.0, "train_seconds": math.inf, "cpu_seconds": math.inf}
 
-_MAY_BE_EMPTY = {
-    "epochs",
-    "best_epoch",
-    "saved_accuracy",
-    "best_accuracy",
-    "test_correct",
-    "train_seconds",
-    "cpu_seconds",
-}
-
-# Python's own int() and float() take `1_000`, digits of other scripts, and "nan".
-_INTEGER = re.compile(r"[0-9]{1,13}")
-DECIMAL = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -74,6 +49,8 @@ class _Content:
 
     Attributes:
         trials: Its rows.
+        layout: How they are written.
+        decimal_comma: Whether any figure has one.
         whole: How many of its bytes are whole lines, a last one that lacks only its end among them.
         torn: What comes after them.
         line_end: What ends its lines.
@@ -81,6 +58,8 @@ class _Content:
     """
 
     trials: list[Trial]
+    layout: Layout
+    decimal_comma: bool
     whole: int
     torn: bytes
     line_end: str
@@ -90,18 +69,19 @@ class _Content:
 def read(path: Path) -> list[Trial]:
     """All trials of a CSV, failed ones too, in the order in which they ended; [] where there is no CSV yet.
 
-    A last line without its end, as a crash leaves it, is left out. The line ends of Windows and of old Macs, a byte
-    order mark, quoted fields and empty lines are as good as none.
+    The columns are known by their names. Others, another order and other delimiters, the line ends of Windows and of
+    old Macs, a byte order mark, quoted fields, empty lines and rows of empty fields are as good as none. A last line
+    without its end, as a crash leaves it, is left out.
 
     Raises:
-        UserError: if the file can't be read, is larger than MAX_BYTES, has other columns, has a row that is no trial,
-            or one seed finished or stopped twice; with the line's number.
+        UserError: if the file can't be read, is larger than MAX_BYTES, lacks a column, has a row that is no trial, or
+            one seed finished or stopped twice; with the column's name or the line's number.
     """
     return _content(path).trials
 
 
 def frame(path: Path) -> "pandas.DataFrame":
-    """`read` as a pandas table, one row a trial, the columns as in the CSV."""
+    """`read` as a pandas table, one row a trial, the columns COLUMNS in their order."""
     import pandas
 
     return pandas.DataFrame([astuple(trial) for trial in read(path)], columns=list(COLUMNS))
@@ -116,17 +96,16 @@ def is_ledger(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        beginning = file.read(2 * len(HEADER))
-    lines = io.StringIO(beginning.decode("utf-8", "replace").removeprefix("\ufeff"), newline="")
-    return is_header(next(lines, ""))
+        beginning = file.read(MAX_HEADER_BYTES)
+    return table.is_header(_header(beginning.decode("utf-8", "replace")))
 
 
-def is_header(line: str) -> bool:
-    """Whether a line names the columns of a CSV of trials, quoted or not."""
-    try:
-        return next(csv.reader([line.rstrip("\r\n")], strict=True), []) == list(COLUMNS)
-    except csv.Error:
-        return False
+def find(folder: Path) -> list[Path]:
+    """The CSVs in a folder, by name, without those whose names begin with a dot.
+
+    Those are other programs' own: what macOS writes beside a file on a foreign disk, what an editor keeps.
+    """
+    return sorted((path for path in folder.glob("*.csv") if path.name[0] != "."), key=lambda path: path.stem)
 
 
 def finished(trials: Iterable[Trial]) -> list[Trial]:
@@ -142,6 +121,9 @@ def done(trials: Iterable[Trial]) -> list[Trial]:
 class Ledger:
     """A study's CSV in the process that owns the study: read once, and again where another program has changed it.
 
+    A spreadsheet that had opened the CSV before a row was added writes it without that row. What the user did there
+    counts; the row is kept beside the CSV, and reported.
+
     Args:
         study: The study.
 
@@ -151,12 +133,30 @@ class Ledger:
 
     def __init__(self, study: Study) -> None:
         self.study = study
+        # The rows that this process wrote and has not missed yet, each without its end, by whether it is a failure.
+        self._written: dict[tuple[int, bool], str] = {}
         self._read()
 
     def _read(self) -> None:
         self._state = _file_state(self.study.csv)
         self._content = _content(self.study.csv)
         self._done = {trial.seed for trial in done(self._content.trials)}
+        self._keep_what_was_lost()
+
+    def _keep_what_was_lost(self) -> None:
+        """Puts the rows of this process that are in the CSV no more beside it, and says so."""
+        found = {(trial.seed, trial.status == FAILED) for trial in self._content.trials}
+        lost = [key for key in self._written if key not in found]
+        if not lost:
+            return
+        rows = [self._written.pop(key) for key in lost]
+        _write_at_end(reject_symlink(self.study.torn), "".join(f"{row}\n" for row in rows).encode())
+        seeds = ", ".join(str(seed) for seed, _ in lost[:10]) + (", ..." if len(lost) > 10 else "")
+        print(
+            f"{self.study.csv}: another program has removed what this job wrote of seed {seeds}; the rows are kept in "
+            f"{self.study.torn.name}: put them back, or the next job trains them again",
+            file=sys.stderr,
+        )
 
     def trials(self) -> list[Trial]:
         """All trials of the CSV as `read` gives them."""
@@ -171,8 +171,9 @@ class Ledger:
     def append(self, trial: Trial) -> bool:
         """Adds one row, on disk when this returns.
 
-        White space in its texts becomes single spaces, and what a terminal would obey is written as an escape. A
-        symbolic link under the name of the CSV or of what is moved aside is refused, wherever it leads.
+        White space in its texts becomes single spaces, and what a terminal would obey is written as an escape. The row
+        has the delimiter and the order of the file's columns; those of the user's own are empty in it. A symbolic link
+        under the name of the CSV or of what is moved aside is refused, wherever it leads.
 
         Returns:
             False, with nothing written, where the seed is already there as finished or stopped.
@@ -187,29 +188,40 @@ class Ledger:
         content = self._content
         if trial.seed in self._done:
             return False
-        row = _line(trial, content.line_end)
-        parsed = _parse(path, 0, row)  # A row that could not be read again would spoil the file.
+        row = table.format_row(trial, content.layout, content.line_end, content.decimal_comma)
+        try:
+            parsed = table.read_row(row, content.layout)  # A row that could not be read again would spoil the file.
+        except RowError as error:
+            raise UserError(f"{path}, a row to append: expected a trial, found {error}; fix or remove it") from error
+        assert parsed is not None
         if content.torn:
             _write_at_end(reject_symlink(torn), content.torn + b"\n")
             os.truncate(path, content.whole)
+            self._state = _file_state(path)
+            print(f"{path}: its last line was no whole row and is in {torn.name} now", file=sys.stderr)
         missing_end = "" if content.ended else content.line_end
         header = "" if content.whole else HEADER + content.line_end
         added = f"{missing_end}{header}{row}".encode()
-        _write_at_end(path, added)
+        before, after = _write_at_end(path, added)
         content.trials.append(parsed)
         if parsed.status != FAILED:
             self._done.add(parsed.seed)
+        self._written[parsed.seed, parsed.status == FAILED] = row.rstrip("\r\n")
         self._content = replace(content, whole=content.whole + len(added), torn=b"", ended=True)
-        self._state = _file_state(path)
+        # Where another program wrote in between, the file is read again.
+        self._state = after if before == self._state or (not self._state and not before[1]) else ()
         return True
 
 
 def _file_state(path: Path) -> tuple[int, ...]:
     """What changes when a file is written; () where there is none."""
     try:
-        found = path.stat()
+        return _state(path.stat())
     except OSError:
         return ()
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -227,15 +239,21 @@ def accuracies(trials: Iterable[Trial], measure: str) -> list[float]:
     return [getattr(trial, f"{measure}_accuracy") for trial in done]
 
 
-def _write_at_end(path: Path, content: bytes) -> None:
+def _write_at_end(path: Path, content: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Adds to a file, on disk when this returns; the states of the file before and after."""
+    # A pipe would be waited for.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        descriptor = os.open(path, flags, 0o666)
         try:
-            before = os.fstat(descriptor).st_size
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.EINVAL, "it is no file", str(path))
             if os.write(descriptor, content) != len(content):
-                os.ftruncate(descriptor, before)
+                os.ftruncate(descriptor, before.st_size)
                 raise OSError(errno.ENOSPC, "no space left for a whole row", str(path))
             os.fsync(descriptor)
+            return _state(before), _state(os.fstat(descriptor))
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -251,105 +269,71 @@ def _content(path: Path) -> _Content:
     except FileNotFoundError:
         data = b""
     whole = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-    # A cut may have gone through a character, so what is torn can't be taken for text.
+    # A cut may have gone through a character, and columns of the user's own may have another encoding.
+    text = data[:whole].decode("utf-8", "surrogateescape")
+    tail = data[whole:].decode("utf-8", "surrogateescape")
     try:
-        text = data[:whole].decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = len(re.findall(b"\r\n|\r|\n", data[: error.start])) + 1
-        raise UserError(
-            f"{path}, line {line}: expected a CSV of trials in UTF-8, found bytes that are none ({error.reason}); save "
-            "it as UTF-8"
-        ) from error
-    ended = True
-    if whole and data[whole:] and _is_whole(path, data[whole:]):
-        text, whole, ended = text + data[whole:].decode(), len(data), False
-    torn = data[whole:]
-    if not whole and not HEADER.encode().startswith(torn.removeprefix(b"\xef\xbb\xbf")):
-        raise _other_columns(path, torn.decode("utf-8", "replace"))
-    return _Content(_trials(path, text), whole, torn, "\r\n" if "\r\n" in text else "\n", ended)
-
-
-def _trials(path: Path, text: str) -> list[Trial]:
-    """The trials of whole lines, the header among them; empty lines say nothing."""
-    # This splits at the ends of lines alone, and not at all the characters that Python takes for some.
-    lines = io.StringIO(text.removeprefix("\ufeff"), newline="")
-    header = next(lines, HEADER)
-    if not is_header(header):
-        raise _other_columns(path, header)
-    trials: list[Trial] = []
-    ends: dict[int, int] = {}
-    for number, line in enumerate(lines, start=2):
-        if not line.rstrip("\r\n"):
-            continue
-        trial = _parse(path, number, line)
-        trials.append(trial)
-        if trial.status != FAILED and ends.setdefault(trial.seed, number) != number:
+        layout = _layout(text, tail)
+        ended = not (tail and _is_whole(text, tail, layout))
+        if not ended:
+            text, whole = text + tail, len(data)
+        trials, commas = _trials(text, layout)
+    except HeaderError as error:
+        if not _is_utf8(text + tail):
             raise UserError(
-                f"{path}, line {number}: expected every seed to come to its end once, found seed {trial.seed}, which "
-                f"did on line {ends[trial.seed]} already; remove the line that does not count"
-            )
-    return trials
+                f"{path}, line 1: expected a CSV of trials in UTF-8, found bytes that are none; save it as UTF-8"
+            ) from error
+        raise UserError(f"{path}: {error}") from error
+    except RowError as error:
+        raise UserError(
+            f"{path}, line {error.line}: expected a trial, found {error}; fix or remove the line"
+        ) from error
+    return _Content(trials, layout, commas, whole, data[whole:], "\r\n" if "\r\n" in text else "\n", ended)
 
 
-def _other_columns(path: Path, found: str) -> UserError:
-    return UserError(
-        f"{path}: expected the columns {HEADER}, found {plain(found, 300) or 'an empty line'}; rename the file or use "
-        "another --out"
-    )
+def _header(text: str) -> str:
+    """The first line, without its end."""
+    # This splits at the ends of lines alone, and not at all the characters that Python takes for some.
+    return next(io.StringIO(text.removeprefix(_BYTE_ORDER_MARK), newline=""), "").rstrip("\r\n")
 
 
-def _is_whole(path: Path, line: bytes) -> bool:
+def _layout(text: str, tail: str) -> Layout:
+    """How a table of some whole lines and what comes after them is written."""
+    header = _header(text or tail)
+    # A crash may have cut the very first line.
+    return Layout() if not text and HEADER.startswith(header) else table.read_header(header)
+
+
+def _is_whole(text: str, tail: str, layout: Layout) -> bool:
+    """Whether a last line lacks nothing but its end."""
+    if not text:
+        return table.is_header(tail.removeprefix(_BYTE_ORDER_MARK)) and not HEADER.startswith(_header(tail))
     try:
-        _parse(path, 0, line.decode("utf-8"))
-    except (UserError, UnicodeDecodeError):
+        table.read_row(tail, layout)
+    except RowError:
         return False
     return True
 
 
-def _parse(path: Path, number: int, line: str) -> Trial:
-    """The trial in one line of a CSV; its number is 0 where it is not there yet."""
+def _is_utf8(text: str) -> bool:
+    """Whether a text that was decoded with "surrogateescape" has no bytes of another encoding."""
     try:
-        try:
-            row = next(csv.reader([line.rstrip("\r\n")], strict=True), [])
-        except csv.Error as error:
-            raise ValueError(f"text that is no CSV ({error})") from error
-        if len(row) != len(COLUMNS):
-            raise ValueError(f"{len(row)} fields instead of {len(COLUMNS)}")
-        values = {name: _value(name, text) for name, text in zip(COLUMNS, row, strict=True)}
-        trial = Trial(**values)  # type: ignore[arg-type]
-        if trial.status not in (FINISHED, STOPPED, FAILED):
-            raise ValueError(f"status {trial.status[:100]!r} instead of {FINISHED}, {STOPPED} or {FAILED}")
-        if trial.status != FAILED and any(getattr(trial, name) is None for name in _MAY_BE_EMPTY):
-            raise ValueError(f"a {trial.status} trial with an empty field")
-        if (trial.test_correct or 0) > trial.test_size:
-            raise ValueError(f"{trial.test_correct} of {trial.test_size} test images right")
-    except ValueError as error:
-        where = f"line {number}" if number else "a row to append"
-        raise UserError(f"{path}, {where}: expected a trial, found {error}; fix or remove the line") from error
-    return trial
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _value(name: str, text: str) -> str | int | float | None:
-    if name in _MAY_BE_EMPTY and not text:
-        return None
-    if name in _INTEGERS:
-        low, high = _INTEGERS[name]
-        if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
-            raise ValueError(f"{name} {text[:100]!r} instead of a whole number from {low} to {high}")
-        return int(text)
-    if name in _FLOATS:
-        end = _FLOATS[name]
-        if not DECIMAL.fullmatch(text) or not (math.isfinite(float(text)) and float(text) <= end):
-            expected = f"in [0, {end:g}]" if math.isfinite(end) else "of at least 0"
-            raise ValueError(f"{name} {text[:100]!r} instead of a number {expected}")
-        return float(text)
-    return text
-
-
-def _line(trial: Trial, line_end: str) -> str:
-    """A trial as one line of a CSV, whatever its texts contain."""
-    row = io.StringIO(newline="")
-    csv.writer(row, lineterminator=line_end).writerow(
-        "" if value is None else plain(value) if isinstance(value, str) else str(value) for value in astuple(trial)
-    )
-    return row.getvalue()
+def _trials(text: str, layout: Layout) -> tuple[list[Trial], bool]:
+    """The trials of whole lines, the header among them, and whether any figure has a decimal comma."""
+    lines = io.StringIO(text.removeprefix(_BYTE_ORDER_MARK), newline="")
+    next(lines, "")
+    found: list[Trial] = []
+    ends: dict[int, int] = {}
+    decimal_comma = False
+    for number, trial, commas in table.read_rows(lines, layout, first_line=2):
+        found.append(trial)
+        decimal_comma |= commas
+        if trial.status != FAILED and ends.setdefault(trial.seed, number) != number:
+            raise RowError(f"seed {trial.seed}, which came to its end on line {ends[trial.seed]} already", number)
+    return found, decimal_comma

@@ -1,11 +1,18 @@
-"""Who owns a study: the one process that may change its files, by a lock that ends with the process."""
+"""Who owns a study: the one process that may change its files, by a lock that ends with the process.
 
+What would stop a job at its first row is found when it begins: a CSV that can't be appended to, a folder that takes no
+new file, a disk without room.
+"""
+
+import errno
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -16,10 +23,10 @@ from mnist_minimal.study.study import Study
 
 @contextmanager
 def owned(study: Study) -> Iterator[None]:
-    """Holds a study for the time of the block, with its folder made.
+    """Holds a study for the time of the block, with its folder made; nothing is waited for.
 
     Raises:
-        UserError: if another process holds it, naming that; or if its folder can't be written to.
+        UserError: if another process holds it, naming that; or if its CSV or its folders can't be written to.
     """
     try:
         reject_symlink(study.folder).mkdir(parents=True, exist_ok=True)
@@ -31,9 +38,14 @@ def owned(study: Study) -> Iterator[None]:
         ) from error
     # A file system without locks raises NotImplementedError.
     except (OSError, NotImplementedError) as error:
-        where, why = getattr(error, "filename", None) or study.out, getattr(error, "strerror", None) or one_line(error)
-        raise UserError(f"{where}: can't be written or read ({why}); choose another folder with --out") from error
+        raise _not_usable(study, error) from error
     try:
+        try:
+            _try_to_append(study.csv)
+            for folder in (study.out, study.folder):
+                _try_to_write(folder, 1)
+        except OSError as error:
+            raise _not_usable(study, error) from error
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with atomic_write(study.owner) as temporary:
             temporary.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}))
@@ -42,6 +54,51 @@ def owned(study: Study) -> Iterator[None]:
         with suppress(OSError):
             study.owner.unlink()
         lock.release()
+
+
+def check_room(study: Study, size: int) -> None:
+    """Makes sure that the folder of a study has room, before anything is trained that could not be saved.
+
+    Args:
+        study: The study, owned by this process.
+        size: Bytes of the files that its trials have at once.
+
+    Raises:
+        UserError: if there is less.
+    """
+    try:
+        _try_to_write(study.folder, size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _not_usable(study, error) from error
+        raise UserError(
+            f"{study.folder}: found no room for {size:,} bytes, which the models and checkpoints of this job take "
+            f"({error.strerror}); make room or choose another folder with --out"
+        ) from error
+
+
+def _try_to_append(path: Path) -> None:
+    # What is no file is refused when it is read, and a pipe would be waited for here.
+    if path.is_file():
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+
+
+def _try_to_write(folder: Path, size: int) -> None:
+    """Writes a file that has gone when this returns, also after a kill where the system can do that."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for start in range(0, size, 1 << 20):
+                file.write(bytes(min(size - start, 1 << 20)))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(folder)
+        raise
+
+
+def _not_usable(study: Study, error: Exception) -> UserError:
+    where, why = getattr(error, "filename", None) or study.out, getattr(error, "strerror", None) or one_line(error)
+    return UserError(f"{where}: can't be written or read ({why}); choose another folder with --out")
 
 
 def _owner(study: Study) -> str:

@@ -11,7 +11,7 @@ from mnist_minimal.engines.threads import ThreadEngine
 from mnist_minimal.study.job import Job
 from mnist_minimal.study.ledger import Ledger
 from mnist_minimal.study.policies import MedianStopping
-from mnist_minimal.study.worker import failed_trial, make_train
+from mnist_minimal.study.worker import failed_trial, make_train, make_train_in_own_process
 from mnist_minimal.trial import Outcome, Trial
 
 if TYPE_CHECKING:
@@ -72,6 +72,6 @@ def engine_of(job: Job, dataset: "Dataset") -> ThreadEngine:
     """The engine of a job: threads over the core; over Keras, whose state is one for the whole process, processes."""
     failed = partial(failed_trial, job)
     if job.trainer == "keras" and job.places > 1:
-        train = ProcessTrain(partial(make_train, job), job.places)
+        train = ProcessTrain(partial(make_train_in_own_process, job), job.places)
         return ThreadEngine(train, failed, job.places, stop_training=train.stop)
     return ThreadEngine(make_train(job, dataset), failed, job.places)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.files import reject_symlink
+from mnist_minimal.models.defaults import pin_keras_defaults
 from mnist_minimal.models.lookup import builder
 from mnist_minimal.study.history import HistoryFile
 from mnist_minimal.study.job import Job
@@ -26,6 +27,12 @@ def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
 
     splits = sets.split(dataset or sets.load(job.choice), job.protocol, job.recipe.validation_share)
     return partial(train_trial, job, splits)
+
+
+def make_train_in_own_process(job: Job) -> Train:
+    """`make_train` as the first thing that a process does which this package has started: Keras begins as it comes."""
+    pin_keras_defaults()
+    return make_train(job)
 
 
 def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:

@@ -89,6 +89,8 @@ class Chain:
                 statistics=sum(variable_size(variable) for variable in self.description.statistics),
                 optimizer=core_optimizer(optimizer),
             )
+        except UserError:
+            raise
         except ValueError as error:  # Bounds that no model comes near which was meant.
             raise UserError(f"{error} in {model.name!r}; train with --trainer keras") from error
         self.from_keras()

@@ -1,14 +1,39 @@
-"""What a model makes of labelled images: accuracy, loss and confusion matrix."""
+"""What a model makes of labelled images: accuracy, loss and confusion matrix.
 
+`evaluate` takes the arrays as this package has them; `score` takes people's own and refuses what would give a figure
+that looks right and is not.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from mnist_minimal.errors import UserError
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    from numpy.typing import ArrayLike
 
 CLASSES = 10
 BATCH_SIZE = 1000
+
+
+# How people scale pixels, by what they have then, from ones in [0, 1].
+SCALES: "dict[str, Callable[[np.ndarray], np.ndarray]]" = {
+    "pixels from 0 to 255": lambda unit: 255 * unit,
+    "pixels from 0 to 1": lambda unit: unit,
+    "pixels from -1 to 1": lambda unit: 2 * unit - 1,
+    "pixels from -0.5 to 0.5": lambda unit: unit - 0.5,
+    "(pixels from 0 to 1 - 0.1307) / 0.3081": lambda unit: (unit - 0.1307) / 0.3081,
+    "255 - pixels from 0 to 255": lambda unit: 255 - 255 * unit,
+    "1 - pixels from 0 to 1": lambda unit: 1 - unit,
+}
+
+
+# A model was made for another scale than the images have if that gives less than this share of their loss and of their
+# errors, and less by this many nats and by this share of all images; and an accuracy that no model has by chance.
+SHARE, NATS, IMAGES, LEAST_ACCURACY = 0.75, 0.01, 0.01, 0.5
 
 
 @dataclass(frozen=True)
@@ -62,10 +87,50 @@ def evaluate(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") -
         images: uint8 or float (n, 28, 28, 1) in [0, 255], n > 0.
         labels: Integers (n,) in 0 .. 9.
     """
+    return _evaluation(probabilities(model, images), labels)
+
+
+def score(model: "keras.Model", images: "ArrayLike", labels: "ArrayLike") -> Evaluation:
+    """What a model of one's own makes of images and labels of one's own.
+
+    Args:
+        model: A built model of ten classes. Its outputs may be probabilities, logits or sigmoids.
+        images: Numbers, finite, (n, 28, 28), (n, 28, 28, 1) or of another shape with as many numbers an image as the
+            model's input has, n > 0. They are given to the model as they are, scaled as it was trained: the published
+            models take pixels from 0 to 255.
+        labels: Whole numbers from 0 to 9 of shape (n,) or (n, 1); or one-hot, (n, 10).
+
+    Returns:
+        The accuracy, the loss and the confusion matrix.
+
+    Raises:
+        UserError: if the arrays are anything else, or the model is; if the model gets the images right when they are
+            scaled otherwise, and not as they are.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> layers = [keras.layers.Flatten(), keras.layers.Dense(10, kernel_initializer="zeros")]
+        >>> model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+        >>> found = score(model, np.zeros((4, 28, 28)), [[0], [1], [0], [3]])
+        >>> found.correct, found.accuracy, round(found.loss, 4)
+        (2, 0.5, 2.3026)
+    """
+    pixels = _images(model, images)
+    classes = _classes(labels, len(pixels))
+    outputs = probabilities(model, pixels)
+    if outputs.shape != (len(pixels), CLASSES):
+        raise UserError(
+            f"found outputs of shape {outputs.shape[1:]}; expected a model with one of {CLASSES} classes each"
+        )
+    found = _evaluation(_as_probabilities(outputs), classes)
+    _check_scale(model, pixels, classes, outputs)
+    return found
+
+
+def _evaluation(predicted: "np.ndarray", labels: "np.ndarray") -> Evaluation:
     import numpy as np
     from sklearn.metrics import confusion_matrix
 
-    predicted = probabilities(model, images)
     of_label = np.maximum(predicted[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
     classes = predicted.argmax(axis=1)
     return Evaluation(
@@ -74,3 +139,90 @@ def evaluate(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") -
         loss=float(-np.log(of_label, dtype=np.float64).mean()),
         confusion=confusion_matrix(labels, classes, labels=range(CLASSES)),
     )
+
+
+def _images(model: "keras.Model", images: "ArrayLike") -> "np.ndarray":
+    """Images as the model's input has them, but for their scale."""
+    import numpy as np
+
+    found = np.asarray(images)
+    if found.dtype.kind not in "buif":
+        raise UserError(f"found images of {found.dtype}; expected numbers, one a pixel")
+    if found.ndim < 2 or not found.size:
+        raise UserError(f"found images of shape {found.shape}; expected (n, 28, 28, 1), n > 0")
+    if not np.isfinite(found).all():
+        raise UserError("found images with pixels that are not finite (nan or inf); expected numbers")
+    wanted = getattr(model, "input_shape", None)
+    if not isinstance(wanted, tuple):
+        raise UserError(f"found a model with the input {wanted}; expected a built model of one image")
+    wanted = wanted[1:]
+    fits = len(wanted) == found.ndim - 1 and all(
+        size in (None, length) for size, length in zip(wanted, found.shape[1:], strict=True)
+    )
+    if fits:
+        return found
+    if None in wanted or np.prod(wanted) != np.prod(found.shape[1:]):
+        raise UserError(f"found images of shape {found.shape[1:]} and a model that takes {wanted}; give it such images")
+    return found.reshape(-1, *wanted)
+
+
+def _classes(labels: "ArrayLike", images: int) -> "np.ndarray":
+    """Labels as int64 (n,)."""
+    import numpy as np
+
+    found = np.asarray(labels)
+    if found.dtype.kind not in "buif":
+        raise UserError(f"found labels of {found.dtype}; expected whole numbers from 0 to {CLASSES - 1}")
+    if found.shape[1:] == (CLASSES,):
+        if not (((found == 0) | (found == 1)).all() and (found.sum(axis=1) == 1).all()):
+            raise UserError(f"found labels of shape {found.shape} that are not one-hot; expected one 1 a row, else 0")
+        found = found.argmax(axis=1)
+    elif found.shape[1:] == (1,):
+        found = found[:, 0]
+    if found.shape != (images,):
+        raise UserError(
+            f"found labels of shape {found.shape} for {images:,} images; expected ({images},), ({images}, 1) or, "
+            f"one-hot, ({images}, {CLASSES})"
+        )
+    wrong = found[~((found >= 0) & (found < CLASSES) & (found == np.floor(found)))]
+    if wrong.size:
+        raise UserError(f"found the label {wrong[0]}; expected whole numbers from 0 to {CLASSES - 1}")
+    return found.astype(np.int64)
+
+
+def _as_probabilities(outputs: "np.ndarray") -> "np.ndarray":
+    """Outputs as probabilities: logits, which leave 0 .. 1, by softmax, sigmoids divided by their sum."""
+    import numpy as np
+
+    outputs = outputs.astype(np.float32)
+    if (outputs < 0).any() or (outputs > 1.001).any():
+        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+    sums = outputs.sum(axis=1, keepdims=True)
+    # Of a model of half precision they differ from 1 by some thousandths.
+    if np.allclose(sums, 1, atol=0.02):
+        return outputs
+    return np.where(sums > 0, outputs / np.maximum(sums, np.finfo(np.float32).tiny), 1 / CLASSES)
+
+
+def _check_scale(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray", outputs: "np.ndarray") -> None:
+    """Refuses images that the model classifies at another scale only; looks at the first BATCH_SIZE."""
+    import numpy as np
+
+    low, high = float(images.min()), float(images.max())
+    if low == high:
+        return
+    labels = labels[:BATCH_SIZE]
+    given = _evaluation(_as_probabilities(outputs[:BATCH_SIZE]), labels)
+    unit = (images[:BATCH_SIZE].astype(np.float32) - low) / (high - low)
+    for name, scaled in SCALES.items():
+        other = _evaluation(_as_probabilities(probabilities(model, scaled(unit))), labels)
+        if (
+            other.accuracy >= LEAST_ACCURACY
+            and other.loss < min(SHARE * given.loss, given.loss - NATS)
+            and 1 - other.accuracy < min(SHARE * (1 - given.accuracy), 1 - given.accuracy - IMAGES)
+        ):
+            raise UserError(
+                f"found images from {low:g} to {high:g}, of which the model gets {given.correct:,} of {given.size:,} "
+                f"right, and {other.correct:,} as {name}; give it those"
+            )

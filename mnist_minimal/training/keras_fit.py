@@ -11,6 +11,7 @@ import numpy as np
 from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Splits
+from mnist_minimal.models.defaults import keras_defaults
 from mnist_minimal.recipes import PiecewiseLinear, Plateau, Recipe, Steps, parts
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
@@ -161,14 +162,16 @@ def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
 
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
     """Compiles the model with a new optimizer of the recipe, cross-entropy over integer labels, and accuracy."""
-    model.compile(
-        optimizer=make_optimizer(recipe),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        # TensorFlow's XLA on a CPU needs eight times as long for an epoch of separable convolutions as no XLA;
-        # the other backends are only fast when compiled.
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-    )
+    # A learning rate would else be a float16 where the user's keras.json says so.
+    with keras_defaults():
+        model.compile(
+            optimizer=make_optimizer(recipe),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            # TensorFlow's XLA on a CPU needs eight times as long for an epoch of separable convolutions as no XLA;
+            # the other backends are only fast when compiled.
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        )
 
 
 def fit(

@@ -141,6 +141,11 @@ def test_the_picture_has_bins_of_the_images_that_the_accuracies_are_of(results, 
         ("0.98\r\n\r\n0.99", "saved"),
         ("run,saved_accuracy\n1,0.98\n2,0.99\n", "saved"),
         ("\ufeffbest_accuracy\n0.98\n0.99\n", "best"),
+        ("0,98\n0,99\n", "test"),
+        ("saved_accuracy\n0,98\n0,99\n", "saved"),
+        ("run;saved_accuracy;note\n1;0,98;a,b\n;;\n2;0,99;\n", "saved"),
+        ("saved_accuracy\tnote\n0.98\t'good'\n0.99\n\t\n", "saved"),
+        ("0.98,\n0.99,\n,\n", "saved"),
     ],
 )
 def test_files_of_accuracies_alone(tmp_path, results, capsys, content, measure):
@@ -159,7 +164,10 @@ def test_files_of_accuracies_alone(tmp_path, results, capsys, content, measure):
         ("0.98\nnan\n", "line 2: expected an accuracy"),
         ("run,saved_accuracy\n1\n", "line 2: expected an accuracy .* found ''"),
         ("run,best_accuracy\n1,0.9\n", "or a column saved_accuracy, found the columns run, best_accuracy"),
-        ("model,seed,status\n", "expected the columns model,params"),
+        ("model,seed,status\n", "found no column params, dataset, .* and 13 more of a table of trials in its header"),
+        ("model;seed;status\n", "found no column params, dataset, .* and 13 more of a table of trials in its header"),
+        ("0.98,0.97\n", "one accuracy a line, or a column saved_accuracy, found the columns 0.98, 0.97"),
+        ("run,saved_accuracy\n1,0,98\n", "line 2: expected 2 fields, found 3; fix the line"),
         (ledger.HEADER + "\n", "expected at least one finished trial"),
     ],
 )
@@ -168,6 +176,13 @@ def test_damaged_files_are_errors_with_their_name(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(UserError, match=f"odd.csv.*{message}"):
         read_sample(path, "saved")
+
+
+def test_names_with_a_dot_in_front_are_no_studies(results):
+    (results / "._sep997.csv").write_bytes(b"\x00\x05\x16\x07")
+    (results / ".sep697.csv").write_bytes((results / "sep697.csv").read_bytes())
+    with pytest.raises(UserError, match=r"\(there: sep697, sep997, sep997-holdout\)"):
+        main(["sep997", "x", "--results", str(results)])
 
 
 def test_bytes_are_no_accuracies(tmp_path):

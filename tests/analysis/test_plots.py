@@ -210,3 +210,29 @@ def test_without_graphviz_the_error_says_what_to_install(run_main, monkeypatch, 
     assert refused.returncode == 2
     assert "error: Keras draws a model with pydot and Graphviz" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_names_with_a_dot_in_front_are_not_drawn(csv, monkeypatch, capsys):
+    results = csv.parent / "results"
+    results.mkdir()
+    # What macOS writes beside a file on a foreign disk, and a copy that an editor keeps.
+    (results / "._sep997.csv").write_bytes(b"\x00\x05\x16\x07")
+    (results / ".sep697.csv").write_bytes(csv.read_bytes())
+    (results / "sep997.csv").write_bytes(csv.read_bytes())
+    shutil.copytree(csv.parent / "sep997", results / "sep997")
+    monkeypatch.chdir(csv.parent)
+    assert plots.main([]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "results/sep997-distribution.png",
+        "results/sep997-curves.png",
+    ]
+    assert [study.name for study in summaries.find_studies(results)] == ["sep997"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_with_notes_and_rows_of_empty_fields_is_drawn(csv, capsys, delimiter):
+    whole = pandas.read_csv(csv).assign(note="good")
+    whole[["note", *whole.columns[:-1]]].to_csv(csv, index=False, sep=delimiter)
+    csv.write_text(csv.read_text() + 21 * delimiter + "\n")
+    assert plots.main([str(csv)]) == 0
+    assert summaries.read_study(Study.at(csv)).accuracies("saved") == SAVED

@@ -89,7 +89,7 @@ NO_FILE = "expected a file, found a folder, a pipe or a device; check the name"
 NOT_A_CSV = {
     "none.csv": "none.csv: expected .* found no such file; run mnist_minimal.trials first, or name another",
     "empty.csv": "empty.csv: expected a CSV with at least one finished trial, found none in it; run",
-    "binary.csv": "binary.csv, line 1: expected a CSV of trials in UTF-8, found bytes that are none .*; save it",
+    "binary.csv": "binary.csv, line 1: expected a CSV of trials in UTF-8, found bytes that are none; save it",
     "folder.csv": f"folder.csv: {NO_FILE}",
     "pipe.csv": f"pipe.csv: {NO_FILE}",
     "dangling.csv": "dangling.csv: .* found no such file; run",
@@ -97,7 +97,7 @@ NOT_A_CSV = {
     "/dev/zero": "/dev/zero: expected the CSV of a study, found a name without .csv; name the file OUT/STUDY.csv",
     "file/x.csv": r"file/x.csv: can't be read \(Not a directory\); get access or name another",
     "file": "file: expected the CSV of a study, found a name without .csv",
-    "accuracies.csv": "accuracies.csv: expected the columns model,.* found 0.98; rename the file or use another --out",
+    "accuracies.csv": "accuracies.csv: found '0.98' as its first line; expected the header of a table of trials",
 }
 MODELS = "expected one of the models .*, or one of your own as module:function"
 CASES = [
@@ -141,7 +141,7 @@ CASES = [
     ("augment", ["pyramid3762", "--epoch", str(2**64)], "expected .* an epoch from 1 to 1000000000, found 0 and 18"),
     ("augment", ["pyramid3762", "--epoch", "x"], "argument --epoch: invalid int value: 'x'"),
     ("augment", ["pyramid3762", "--out", "x.jpg"], "x.jpg: expected a file that ends in .png"),
-    ("augment", ["pyramid3762", "--dataset", "mnist", "--data", "none"], "none: expected an .npz file .* check --data"),
+    ("augment", ["pyramid3762", "--dataset", "mnist", "--data", "none"], "none: found nothing there, .* check --data"),
     (
         "augment",
         ["user_models:a_number"],
@@ -158,7 +158,7 @@ CASES = [
     ("summary", [], "one of the arguments MODEL_OR_FILE --model is required"),
     ("summary", ["--model", ""], f"{MODELS}.* found ''"),
     ("summary", ["--model", "../../x"], f"{MODELS}.* found '../../x'"),
-    ("summary", ["file"], "file: expected a .h5 or .keras file, found neither HDF5 nor a zip archive; the models with"),
+    ("summary", ["file"], "file: found a text; expected a model saved by Keras .*; the models with"),
     ("summary", ["none.h5"], "none.h5: expected a model's file, found none of this name; the models with names are"),
     ("summary", ["user_models:a_number"], "found int; let the function return the model"),
     (
@@ -179,13 +179,21 @@ CASES = [
     (
         "evaluate",
         ["x.h5", "--data", "none.npz"],
-        "none.npz: expected an .npz file or a folder of idx files.* check --data",
+        "none.npz: found nothing there, expected an .npz .* check --data",
     ),
-    ("evaluate", ["x.h5", "--data", "folder.csv"], "folder.csv: expected the four idx files of MNIST"),
-    ("evaluate", ["x.h5", "--data", "file"], "file: expected an .npz in the layout of keras.datasets.mnist"),
+    (
+        "evaluate",
+        ["x.h5", "--data", "folder.csv"],
+        "folder.csv: found no train-images-idx3-ubyte or .*, but nothing; expected the four",
+    ),
+    (
+        "evaluate",
+        ["x.h5", "--data", "file"],
+        "file: found a text, expected an .npz in the layout of keras.datasets.mnist",
+    ),
     ("evaluate", ["x.h5", "--dataset", "digits", "--data", "x"], "leave out --data x"),
     ("evaluate", ["none.h5", "--dataset", "digits"], "none.h5: expected a model's file, found none of this name"),
-    ("evaluate", ["file", "--dataset", "digits"], "file: expected a .h5 or .keras file, found neither"),
+    ("evaluate", ["file", "--dataset", "digits"], "file: found a text; expected a model saved by Keras"),
     ("evaluate", ["folder.csv", "--dataset", "digits"], f"folder.csv: {NO_FILE}"),
     ("evaluate", ["pipe.csv", "--dataset", "digits"], f"pipe.csv: {NO_FILE}"),
     ("trials", [], "the following arguments are required: --model"),
@@ -199,7 +207,7 @@ CASES = [
         "expected seeds up to 4294967295, found 2 runs from 4294967295; lower either",
     ),
     ("trials", ["--model", "sep997", "--until", "99"], "expected an accuracy above 0 and at most 1, such as 0.99"),
-    ("trials", ["--model", "sep997", "--data", "none"], "none: expected an .npz file or a folder of idx files"),
+    ("trials", ["--model", "sep997", "--data", "none"], "none: found nothing there, expected an .npz"),
     ("trials", ["--model", "user_models:fails"], "expected a mnist_minimal.recipes.Recipe as RECIPES"),
     ("trials", ["--model", "sep997", "--dataset", "digits", "--out", "file"], "file.*choose another folder with --out"),
 ]

@@ -92,7 +92,7 @@ def test_one_changed_pixel_is_not_mnist(mnist_path, tmp_path):
         arrays = dict(original)
     arrays["x_test"][17, 3, 4] ^= 1
     np.savez(tmp_path / "almost.npz", **arrays)
-    with pytest.raises(UserError, match=r"almost\.npz: expected MNIST, found other data in x_test .*--dataset-name"):
+    with pytest.raises(UserError, match=r"almost\.npz: found other data than MNIST's in x_test, .*--dataset-name"):
         load(Choice(path=str(tmp_path / "almost.npz")))
 
 
@@ -109,25 +109,23 @@ def test_images_that_are_not_mnist_are_used_under_a_name_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("dataset", ["auto", "mnist"])
 def test_images_that_are_not_mnist_are_refused_without_one(tmp_path, dataset):
-    with pytest.raises(UserError, match="expected MNIST, found other data in x_train, y_train, x_test, y_test"):
+    with pytest.raises(UserError, match="found other data than MNIST's in x_train, y_train, x_test, y_test"):
         load(Choice(dataset, str(write_npz(tmp_path))))
 
 
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"x_test": None}, "found no x_test"),
+        ({"x_test": None}, "found x_train, y_train, y_test in it and no x_test, expected the arrays x_train, "),
         (
             {"x_train": np.zeros((30, 32, 32), np.uint8)},
-            r"x_train .*\(n, 28, 28\), found uint8 of shape \(30, 32, 32\)",
+            r"found uint8 of shape \(30, 32, 32\) in x_train, expected images of shape \(n, 28, 28\)",
         ),
-        ({"x_train": np.zeros((30, 28, 28), np.float32)}, "expected x_train to be uint8 .*found float32"),
         ({"y_train": np.zeros(29, np.uint8)}, "found 30 images in x_train and 29 labels"),
-        ({"y_test": np.full(10, 10, np.uint8)}, r"expected labels 0 \.\. 9, found 10 \.\. 10 in y_test"),
-        ({"y_test": np.full(10, -1, np.int64)}, r"expected labels 0 \.\. 9, found -1"),
-        ({"y_test": np.zeros(10)}, "expected y_test to be integer labels .*found float64"),
+        ({"y_test": np.full(10, 10, np.uint8)}, r"found labels 10 \.\. 10 in y_test, expected 0 \.\. 9"),
+        ({"y_test": np.full(10, -1, np.int64)}, "found labels -1 .. -1 in y_test"),
         ({"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.zeros(0, np.uint8)}, "at least one"),
-        ({"y_train": np.array([{}] * 30, dtype=object)}, "expected y_train to be integer labels .*found object"),
+        ({"y_train": np.array([{}] * 30, dtype=object)}, r"found object of shape \(30,\) in y_train, expected labels"),
     ],
 )
 def test_a_wrong_npz_is_refused_with_what_was_found(tmp_path, changed, complaint):
@@ -138,7 +136,7 @@ def test_a_wrong_npz_is_refused_with_what_was_found(tmp_path, changed, complaint
 def test_a_truncated_npz_is_refused(tmp_path):
     path = write_npz(tmp_path)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UserError, match=r"images\.npz: expected an \.npz .* is it complete"):
+    with pytest.raises(UserError, match=r"images\.npz: found a zip archive without its end, .* expected an \.npz"):
         load_named(path)
 
 
@@ -148,7 +146,7 @@ def test_an_npz_of_a_pickle_is_refused_and_not_run(tmp_path):
     path = write_npz(tmp_path, y_test=None)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("y_test.npy", pickled)
-    with pytest.raises(UserError, match="can't be read as one"):
+    with pytest.raises(UserError, match=r"a zip archive that can't be read \(the magic string"):
         load_named(path)
     assert not marker.exists()
 
@@ -158,7 +156,9 @@ def test_a_header_that_declares_a_huge_array_is_refused_before_it_is_made(tmp_pa
     with zipfile.ZipFile(path, "a") as archive, archive.open("x_train.npy", "w") as member:
         header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 28, 28)}
         np.lib.format.write_array_header_1_0(member, header)
-    with pytest.raises(UserError, match="at most 500,000,000 bytes of images and labels, found 784,000,007,880"):
+    with pytest.raises(
+        UserError, match="found 784,000,007,880 bytes of images and labels, expected at most 500,000,000"
+    ):
         load_named(path)
 
 
@@ -171,19 +171,19 @@ def npy(shape: str = "(10,)", descr: str = "'|u1'", version: int = 1) -> bytes:
 @pytest.mark.parametrize(
     ("member", "complaint"),
     [
-        (npy(f"({2**60},)"), r"at most 500,000,000 bytes of images and labels, found 1,152,921,504,606,"),
-        (npy(f"({2**64},)"), r"at most 500,000,000 bytes"),
+        (npy(f"({2**60},)"), "found 1,152,921,504,606,.* expected at most 500,000,000"),
+        (npy(f"({2**64},)"), "expected at most 500,000,000"),
         (npy("(-10,)"), r"lengths of 0 and more, found the shape \(-10,\)"),
         (npy("(10,)"), r"expected 10 bytes in y_test for its shape \(10,\), found 0"),
         (npy("(10,)") + bytes(11), r"expected 10 bytes in y_test for its shape \(10,\), found 11"),
-        (npy("(10.0,)"), "can't be read as one"),
-        (npy("(" * 400 + ")" * 400), "can't be read as one"),
-        (npy("-" * 900 + "1"), "can't be read as one"),
-        (npy("(10,)", "'|V10'"), "integer labels"),
-        (npy("(10,)", "[('a\x1b[31m', '<i4')]"), "can't be read as one|integer labels"),
-        (npy("(10,)", "'" + "x" * 2000 + "'"), "can't be read as one"),
-        (npy(version=2)[:8] + b"\xff\xff\xff\xff" + b" " * 50_000_000, "can't be read as one"),
-        (npy(version=9) + bytes(10), "can't be read as one"),
+        (npy("(10.0,)"), "a zip archive that can't be read"),
+        (npy("(" * 400 + ")" * 400), "a zip archive that can't be read"),
+        (npy("-" * 900 + "1"), "a zip archive that can't be read"),
+        (npy("(10,)", "'|V10'"), "expected labels"),
+        (npy("(10,)", "[('a\x1b[31m', '<i4')]"), "can't be read|expected labels"),
+        (npy("(10,)", "'" + "x" * 2000 + "'"), "a zip archive that can't be read"),
+        (npy(version=2)[:8] + b"\xff\xff\xff\xff" + b" " * 50_000_000, "a zip archive that can't be read"),
+        (npy(version=9) + bytes(10), "a zip archive that can't be read"),
     ],
 )
 def test_a_hostile_header_is_refused(tmp_path, member, complaint):
@@ -250,7 +250,7 @@ def test_a_million_names_in_an_npz_are_refused_before_they_are_read(tmp_path):
     name = b"x_train.npy"
     entry = b"PK\x01\x02" + bytes(24) + len(name).to_bytes(2, "little") + bytes(16) + name
     end = b"PK\x05\x06" + bytes(4) + b"\xff" * 4 + (1_000_000 * len(entry)).to_bytes(4, "little") + bytes(6)
-    path.write_bytes(entry * 1_000_000 + end)
+    path.write_bytes(b"PK\x03\x04" + entry * 1_000_000 + end)
     tracemalloc.start()
     try:
         with pytest.raises(UserError, match="expected a list of files of at most 500,000 bytes, found 57,000,000"):
@@ -264,7 +264,7 @@ def test_a_million_names_in_an_npz_are_refused_before_they_are_read(tmp_path):
 def test_a_pipe_and_a_device_are_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
     for path in (tmp_path / "pipe.npz", Path("/dev/zero")):
-        with pytest.raises(UserError, match="idx files, found a device or a pipe there"):
+        with pytest.raises(UserError, match="found a device or a pipe there"):
             load_named(path)
     folder = tmp_path / "idx"
     folder.mkdir()
@@ -284,7 +284,7 @@ def test_a_gzip_bomb_is_refused_where_its_images_end(tmp_path):
             file.write(bytes(1_000_000))
     tracemalloc.start()
     try:
-        with pytest.raises(UserError, match=r"\.gz: expected 23,520 bytes after the header .* found more"):
+        with pytest.raises(UserError, match=r"\.gz: found more bytes after the header, expected 23,520"):
             load_named(tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
@@ -294,7 +294,7 @@ def test_a_gzip_bomb_is_refused_where_its_images_end(tmp_path):
 @pytest.mark.parametrize("form", ["npz", "idx"])
 def test_reading_takes_at_most_twice_the_bytes_that_the_arrays_may_have(tmp_path, monkeypatch, form):
     # The bound holds for any value of it, so that 500 MB need not be tried.
-    monkeypatch.setattr("mnist_minimal.data.sets.MAX_BYTES", 5_000_000)
+    monkeypatch.setattr("mnist_minimal.data.reading.MAX_BYTES", 5_000_000)
     arrays = random_arrays(train=6000, test=300)
     arrays["x_train"] = np.asfortranarray(arrays["x_train"])
     path = write_npz(tmp_path, **arrays) if form == "npz" else write_idx(tmp_path, arrays, zipped=True)
@@ -307,12 +307,12 @@ def test_reading_takes_at_most_twice_the_bytes_that_the_arrays_may_have(tmp_path
     np.testing.assert_array_equal(dataset.x_train[..., 0], arrays["x_train"])
     arrays = random_arrays(train=6000, test=600)
     path = write_npz(tmp_path, **arrays) if form == "npz" else write_idx(tmp_path, arrays, zipped=True)
-    with pytest.raises(UserError, match="at most 5,000,000 bytes of images and labels, found 5,181,000"):
+    with pytest.raises(UserError, match="found 5,181,000 bytes of images and labels, expected at most 5,000,000"):
         load_named(path)
 
 
 def test_a_missing_file_is_an_error_even_where_the_digits_would_do(tmp_path):
-    with pytest.raises(UserError, match="found nothing there; check --data"):
+    with pytest.raises(UserError, match=r"found nothing there, .* check --data"):
         load(Choice("auto", str(tmp_path / "nowhere.npz")))
 
 
@@ -324,11 +324,14 @@ def test_a_folder_without_idx_files_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lambda content: content[:-1], "expected 23,520 bytes after the header .* found 23,519"),
-        (lambda content: content + b"x", "expected 23,520 bytes .* found more"),
-        (lambda content: b"\0\0\x0d\x03" + content[4:], "starts with 00000803.* found a start of 00000d03"),
-        (lambda content: b"", "found a start of no bytes at all"),
-        (lambda content: content[:4] + b"\xff\xff\xff\xff" + content[8:], "at most 500,000,000 bytes"),
+        (lambda content: content[:-1], "found 23,519 bytes after the header, expected 23,520"),
+        (lambda content: content + b"x", "found more bytes after the header, expected 23,520"),
+        (
+            lambda content: b"\0\0\x0d\x03" + content[4:],
+            "found an idx file that starts with 00000d03, expected .* starts with 00000803",
+        ),
+        (lambda content: b"", "found an empty file, expected an idx file"),
+        (lambda content: content[:4] + b"\xff\xff\xff\xff" + content[8:], "expected at most 500,000,000"),
     ],
 )
 def test_a_wrong_idx_file_is_refused_with_what_was_found(tmp_path, damage, complaint):
@@ -343,7 +346,7 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
     write_idx(tmp_path, random_arrays(), zipped=True)
     path = tmp_path / f"{IDX_NAMES['x_test']}.gz"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz: expected a complete gzip file"):
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte\.gz: found a gzip file that is cut off"):
         load_named(tmp_path)
 
 

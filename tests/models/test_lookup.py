@@ -101,8 +101,7 @@ def test_a_file_is_read_only_as_the_model_that_is_named(example, tmp_path, run_f
     refused = run_fresh(evaluate.main, *DIGITS, "sep997.h5")
     assert refused.returncode == 1
     assert "error: sep997.h5: expected one of the models my_nets:tiny; it is not my_nets:tiny: " in refused.stderr
-    with pytest.raises(UserError, match="expected one of the models conv18242"):
-        mnist_minimal.load(tmp_path / "tiny.h5")
+    assert mnist_minimal.load(tmp_path / "tiny.h5").count_params() == PARAMETERS
 
 
 def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run_fresh):

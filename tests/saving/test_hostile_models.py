@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from mnist_minimal import content
 from mnist_minimal.errors import UserError
 from mnist_minimal.saving.saved_model import load
 from tests.model_files import edit_config, layer_config, refused, replace_members
+from tests.test_content import FILES
 
 # A corpus of files that would have something run, read or written, or memory taken, as .h5 and as .keras
 
@@ -63,12 +65,6 @@ def activation_by_import_path(file: h5py.File, kernel: str, layer: dict) -> None
     layer["config"]["activation"] = activation
 
 
-def initializer_by_import_path(file: h5py.File, kernel: str, layer: dict) -> None:
-    # What a trained model does not depend on is not looked at; the other array must be refused.
-    layer["config"]["kernel_initializer"] = {"module": "os", "class_name": "system", "config": {"command": "touch x"}}
-    wrong_dtype(file, kernel, layer)
-
-
 def external_link(file: h5py.File, kernel: str, layer: dict) -> None:
     del file[kernel]
     file[kernel] = h5py.ExternalLink("secret.h5", "/kernel")
@@ -109,30 +105,31 @@ def deep_groups(file: h5py.File, kernel: str, layer: dict) -> None:
 
 def wrong_dtype(file: h5py.File, kernel: str, layer: dict) -> None:
     del file[kernel]
-    file[kernel] = np.zeros((3, 3, 1, 7), np.int32)
+    file[kernel] = np.zeros((3, 3, 1, 7), np.complex64)
 
 
-def newer_form(file: h5py.File, kernel: str, layer: dict) -> None:
-    del file[kernel]
-    parent, _, name = kernel.rpartition("/")
-    del file[parent]
-    file.create_group(parent, track_order=True)[name] = np.zeros((3, 3, 1, 7), np.float32)
+def huge_layer(file: h5py.File, kernel: str, layer: dict) -> None:
+    layer["config"]["filters"] = 10**9
+
+
+def huge_output(file: h5py.File, kernel: str, layer: dict) -> None:
+    layer.update(class_name="UpSampling2D", config={"name": "conv1", "size": [10**4, 10**4]})
 
 
 CORPUS = {
-    lambda_of_marshalled_code: "found 'Lambda', which none of them has",
-    class_by_import_path: "found 'os.system', which none of them has",
-    activation_by_import_path: "layer 'conv1': expected a layer activation|expected function",
-    initializer_by_import_path: "expected floating-point numbers",
+    lambda_of_marshalled_code: "found one of the class 'Lambda', whose code is not run",
+    class_by_import_path: "found one of the class 'os.system', whose code is not run",
+    activation_by_import_path: "expected an activation of Keras, found 'exec'",
     external_link: "a link that leads elsewhere",
     soft_link: "a link that leads elsewhere",
-    external_storage: "in one piece in the file, found it compressed, chunked or elsewhere",
-    virtual_dataset: "in one piece in the file, found it compressed, chunked or elsewhere",
-    huge_shape: r"expected arrays of the shapes \[\(3, 3, 1, 7\), \(7,\)\]",
-    huge_shape_of_chunks: "in one piece in the file, found it compressed, chunked or elsewhere",
-    deep_groups: "to be an array, found something else",
-    wrong_dtype: "expected floating-point numbers",
-    newer_form: "as Keras writes it, found",
+    external_storage: "found an array that lies in another",
+    virtual_dataset: "found an array that lies in another",
+    huge_shape: "expected arrays of at most 268,435,456 bytes",
+    huge_shape_of_chunks: "expected arrays of at most 268,435,456 bytes",
+    deep_groups: "expected groups at most 30 deep",
+    wrong_dtype: "expected an array of numbers",
+    huge_layer: "expected a layer of the file's weights, found a larger one",
+    huge_output: "expected at most 16,777,216 outputs, found more",
 }
 
 seen: list[tuple[str, object]] | None = None
@@ -216,7 +213,7 @@ def test_a_class_of_a_foreign_package_is_not_keras_own(saved):
         layer_config(model, "conv1")["registered_name"] = "foreign>Conv2D"
 
     edit_config(saved, register)
-    assert "found 'foreign>Conv2D', which none of them has" in refused(saved)
+    assert "found one of the class 'foreign>Conv2D', whose code is not run" in refused(saved)
 
 
 # What is damaged, leads elsewhere or is larger than it looks
@@ -232,7 +229,9 @@ def test_no_file_a_folder_and_a_pipe_are_refused(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"P", b"not a model", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80\x04K\x01."])
 def test_other_contents_are_refused(data, tmp_path):
     (tmp_path / "model.h5").write_bytes(data)
-    assert refused(tmp_path / "model.h5").startswith("expected a")
+    assert re.match(
+        "found .*; expected a model saved by Keras|expected an undamaged file", refused(tmp_path / "model.h5")
+    )
 
 
 @pytest.mark.parametrize("source", ["saved", "zipped"])
@@ -241,13 +240,13 @@ def test_a_truncated_file_is_refused(source, kept, request):
     path = request.getfixturevalue(source)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
-    assert refused(path).startswith("expected an undamaged .h5 ")
+    assert refused(path).startswith("expected an undamaged file, found: ")
 
 
-def test_a_large_file_is_refused(tmp_path):
+def test_a_file_above_the_bound_is_refused_unread(tmp_path):
     with (tmp_path / "model.h5").open("wb") as file:
-        file.truncate(5_000_000)
-    assert "expected a file of at most 4,000,000 bytes" in refused(tmp_path / "model.h5")
+        file.truncate(300_000_000)
+    assert "expected a file of at most 268,435,456 bytes" in refused(tmp_path / "model.h5")
 
 
 KERNEL = KERNELS[".h5"]
@@ -260,10 +259,10 @@ def replaced_kernel(path: Path, **dataset: object) -> None:
         file.create_dataset(KERNEL, **dataset)
 
 
-@pytest.mark.parametrize("dtype", ["i4", "u1", "S4", "c8", h5py.string_dtype(), h5py.ref_dtype])
-def test_what_is_not_floating_point_is_refused(dtype, saved):
+@pytest.mark.parametrize("dtype", ["S4", "c8", h5py.string_dtype(), h5py.ref_dtype])
+def test_what_is_not_a_number_is_refused(dtype, saved):
     replaced_kernel(saved, shape=(3, 3, 1, 7), dtype=dtype)
-    assert f"expected floating-point numbers in '/{KERNEL}'" in refused(saved)
+    assert f"expected an array of numbers in '{KERNEL}'" in refused(saved)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
@@ -271,7 +270,7 @@ def test_weights_that_are_not_finite_as_float32_are_refused(value, saved):
     data = np.zeros((3, 3, 1, 7))
     data[1, 1, 0, 3] = value
     replaced_kernel(saved, data=data)
-    assert refused(saved) == "expected finite weights, found others in '/model_weights/conv1/conv1/kernel'"
+    assert refused(saved) == "expected finite weights, found others in 'model_weights/conv1/conv1/kernel'"
 
 
 def test_doubles_of_the_other_byte_order_are_read(saved):
@@ -296,11 +295,11 @@ def test_links_are_not_followed(place, link, saved, tmp_path):
 def test_names_that_lead_elsewhere_are_refused(name, saved):
     with h5py.File(saved, "r+") as file:
         file["model_weights"].attrs["layer_names"] = [name.encode(), b"conv1"]
-    assert re.match("expected (the name of a layer|'conv1/..' in the group)", refused(saved))
+    assert re.match("expected (a group .*, found none|the arrays of 6 layers)", refused(saved))
     with h5py.File(saved, "r+") as file:
         file["model_weights"].attrs["layer_names"] = [b"conv1"]
         file["model_weights/conv1"].attrs["weight_names"] = [name.encode()]
-    assert refused(saved).startswith("expected ")
+    assert "layer 'conv1': expected an array" in refused(saved)
 
 
 @pytest.mark.parametrize(
@@ -312,12 +311,12 @@ def test_odd_attributes_are_refused(place, name, value, saved):
     with h5py.File(saved, "r+") as file:
         del file[f"/{place}"].attrs[name]
         file[f"/{place}"].attrs[name] = value
-    assert refused(saved).startswith(("expected ", "layer 'conv1': expected arrays"))
+    assert refused(saved).startswith(("expected ", "layer 'conv1': expected an array"))
 
 
 def test_a_long_description_is_refused(saved):
-    edit_config(saved, lambda model: model.update(more="x" * 1_000_000))
-    assert refused(saved) == "expected a shorter text in the attribute model_config, found more"
+    edit_config(saved, lambda model: model.update(more="x" * 10_000_000))
+    assert refused(saved) == "expected at most 10,000,000 bytes of text in the attribute model_config, found more"
 
 
 def test_deep_json_is_refused(saved):
@@ -338,7 +337,6 @@ def test_activations_inside_activations_end(saved):
 @pytest.mark.parametrize(
     "config",
     [
-        None,
         7,
         [],
         {},
@@ -361,26 +359,24 @@ def test_odd_descriptions_are_refused(config, saved):
     refused(saved)
 
 
-def test_deep_and_cyclic_groups_do_no_harm(saved):
+def test_cyclic_groups_do_no_harm(saved):
     with h5py.File(saved, "r+") as file:
         group = file["model_weights/conv1"]
         group["back"] = group
-        group["deep/" + "/".join("x" * 2000)] = 1.0
     assert load(saved).name == "sep997"
     with h5py.File(saved, "r+") as file:
         file["model_weights/conv1"].attrs["weight_names"] = [b"back/" * 5 + b"conv1/kernel"]
-    assert "layer 'conv1': expected arrays" in refused(saved)
-    with h5py.File(saved, "r+") as file:
-        file["model_weights/conv1"].attrs["weight_names"] = [b"back/" * 50 + b"conv1/kernel"]
-    assert refused(saved).startswith("expected a layer at most 10 groups deep, found 'conv1/back/")
+    assert "layer 'conv1': expected an array 'back/back" in refused(saved)
 
 
-def test_a_heap_that_the_hdf5_library_would_never_leave_is_refused(saved):
+@pytest.mark.slow
+def test_a_heap_that_the_hdf5_library_never_leaves_ends_by_the_limit_of_time(saved):
     data = bytearray(saved.read_bytes())
     first = data.index(b"GCOL") + 16
     data[first : first + 16] = bytes(16)
-    saved.write_bytes(data)
-    assert refused(saved) == "expected an undamaged .h5 file, found texts that are not in its heaps"
+    saved.with_name("endless.h5").write_bytes(data)
+    assert refused(saved.with_name("endless.h5")) == "expected an undamaged file, found one that takes too long to read"
+    assert load(saved).name == "sep997"
 
 
 def test_every_flipped_byte_is_survived(saved):
@@ -402,21 +398,21 @@ def test_every_flipped_byte_is_survived(saved):
 def test_a_zip_bomb_is_refused(zipped):
     replace_members(zipped, config=b" " * 100_000_000)
     assert zipped.stat().st_size < 1_000_000
-    assert refused(zipped) == "expected at most 1,000,000 bytes in config.json, found 100,000,000"
+    assert refused(zipped) == "expected at most 10,000,000 bytes in config.json, found 100,000,000"
 
 
 def test_a_zip_bomb_that_understates_its_size_is_refused(zipped):
     replace_members(zipped, weights=b"\x89HDF\r\n\x1a\n" + bytes(50_000_000))
     data = zipped.read_bytes()
     zipped.write_bytes(data.replace((50_000_008).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
-    assert refused(zipped).startswith("expected an undamaged .h5 or .keras file, found: ")
+    assert refused(zipped).startswith("expected an undamaged file, found: ")
 
 
 def test_a_keras_file_without_its_parts_is_refused(tmp_path):
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
-    assert refused(path) == "expected the description of a Keras model as JSON, found something else"
+    assert refused(path) == "expected one model.weights.h5 in the archive, found 0"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model.weights.h5", "")
     assert refused(path) == "expected one config.json in the archive, found 0"
@@ -429,9 +425,8 @@ def test_two_descriptions_in_a_keras_file_are_refused(zipped):
     assert refused(zipped) == "expected one config.json in the archive, found 2"
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_other_compressions_are_refused(method, tmp_path):
-    path = tmp_path / "model.keras"
-    with zipfile.ZipFile(path, "w", method) as archive:
-        archive.writestr("config.json", "{}")
-    assert "expected config.json stored or deflated" in refused(path)
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind not in (content.HDF5, content.ZIP)])
+def test_what_is_no_model_is_named_by_its_content(kind, tmp_path):
+    (tmp_path / "model.h5").write_bytes(FILES[kind])
+    expected = f"found {content.found(FILES[kind])}; expected a model saved by Keras (.h5 or .keras)"
+    assert refused(tmp_path / "model.h5") == expected

@@ -273,7 +273,7 @@ def test_csv_edited_into_one_that_is_none(count, new_job, change, moments):
         job = new_job()
         status, output = job.run(AtStep(number, Edit(job.csv, change), name, ("replace",)))
         assert status == 2
-        one_error(output, str(job.out / job.csv.name), "expected")
+        one_error(output, str(job.out / job.csv.name), "found")
         spoilt = job.csv.read_bytes()
         assert job.run()[0] == 2
         assert job.csv.read_bytes() == spoilt

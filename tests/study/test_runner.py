@@ -10,7 +10,7 @@ import pytest
 
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.errors import UserError
-from mnist_minimal.study import ledger
+from mnist_minimal.study import ledger, table
 from mnist_minimal.study.ledger import Ledger
 from mnist_minimal.study.policies import FailuresInARow, Interruption, Until
 from mnist_minimal.study.runner import missing, run_trials
@@ -203,7 +203,7 @@ def test_a_csv_that_is_edited_during_the_job_is_read_again(study):
 
 
 def test_ten_thousand_finished_trials_are_read_once(study, monkeypatch):
-    rows = "".join(ledger._line(replace(TRIAL, seed=seed), "\n") for seed in range(10_000))
+    rows = "".join(table.format_row(replace(TRIAL, seed=seed)) for seed in range(10_000))
     study.csv.write_text(f"{ledger.HEADER}\n{rows}")
     read = []
     really_read = ledger._content

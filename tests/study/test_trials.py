@@ -5,10 +5,12 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +253,39 @@ def test_a_job_asked_to_stop_ends_cleanly_says_how_to_go_on_and_does(tmp_path, r
     finished = run_python(*COMMAND, *options, "--runs", str(max(done) + 2), "--out", out)
     assert finished.returncode == 0, finished.stderr
     assert sorted(row.seed for row in ledger.read(out / "sep997-digits.csv")) == list(range(max(done) + 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("wrapper", "asked_with"), [("nohup", signal.SIGHUP), ("trap '' INT;", signal.SIGINT)])
+def test_a_job_is_not_asked_by_a_signal_that_was_ignored_when_it_began(tmp_path, wrapper, asked_with):
+    job = shlex.join([sys.executable, *COMMAND, "--jobs", "2", "--out", str(tmp_path / "results")])
+    process = subprocess.Popen(
+        ["bash", "-c", f"{wrapper} {job}" if wrapper.endswith(";") else f"exec {wrapper} {job}"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    lines = iter(process.stdout.readline, "")
+    assert next(line for line in lines if ": saved" in line)
+    # As the terminal does, to all processes of the job.
+    os.killpg(process.pid, asked_with)
+    for _ in range(6):
+        assert next(line for line in lines if ": saved" in line)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=120)
+
+
+def test_trials_are_trained_from_another_thread_than_the_main_one(tmp_path):
+    def train():
+        statuses.append(command(tmp_path, "--runs", "1"))
+
+    statuses: list[int] = []
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert statuses == [0]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from experiments.oracles import in_double, without_dropout
 from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.choice import Choice
@@ -157,27 +158,6 @@ def test_another_seed_gives_other_batches_and_dropout_to_the_same_weights():
     assert weight_bytes(first) != weight_bytes(second)
 
 
-def without_dropout(model: keras.Model) -> keras.Model:
-    def copy(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        return layer.from_config({**config, "rate": 0.0} if isinstance(layer, keras.layers.Dropout) else config)
-
-    copied = keras.models.clone_model(model, clone_function=copy)
-    copied.set_weights(model.get_weights())
-    return copied
-
-
-@pytest.fixture
-def _double_precision():
-    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(floatx)
-    keras.config.set_dtype_policy(policy)
-
-
-@pytest.mark.usefixtures("_double_precision")
 def test_batches_come_in_the_order_of_batches_py():
     """Keras' own train_on_batch, given the batches by hand, must arrive at the same weights.
 
@@ -187,9 +167,8 @@ def test_batches_come_in_the_order_of_batches_py():
     it grow a million times; batches in another order change every array of weights by more than a hundredth.
     """
     recipe, splits = RECIPES["sep997"], small_splits(train=300)
-    fitted = without_dropout(new_model())
-    by_hand = keras.models.clone_model(fitted)
-    by_hand.set_weights(fitted.get_weights())
+    fitted = in_double(without_dropout(new_model()))
+    by_hand = in_double(fitted)
     last_weights = []
     keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: last_weights.append(fitted.get_weights()))
     fit(fitted, recipe, splits, SEED, max_epochs=2, callbacks=[keep])

@@ -1,0 +1,132 @@
+"""idx files, the form in which MNIST and the sets made like it are published: found in folders, and read without trust.
+
+An idx file is two zero bytes, the type 8 (unsigned byte), the number of axes, their lengths, the bytes. What is a gzip
+file is known by its first bytes: browsers unpack files and keep the name, and unpackers keep it too.
+"""
+
+import gzip
+import io
+import math
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from mnist_minimal import content
+from mnist_minimal.errors import UserError, one_line
+
+# The idx file of each array, as http://yann.lecun.com/exdb/mnist names it.
+NAMES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+# EMNIST's files have the name of one of its sets before it, and "test" for "t10k"; some unpackers make a dash a dot.
+FILE_NAME = re.compile(
+    r"(?P<set>emnist-\w+-)?(?P<part>train|t10k|test)-(?P<kind>images[-.]idx3|labels[-.]idx1)-ubyte(?P<gz>\.gz)?"
+)
+
+# What a file says that is not there whole.
+INCOMPLETE = "download or copy it again"
+
+
+def array_of(name: str) -> tuple[str, str] | None:
+    """The set ("" or as "emnist-digits-") and the array ("x_train") that a file of this name holds; None for others."""
+    match = FILE_NAME.fullmatch(name)
+    if not match:
+        return None
+    axis, part = "x" if match["kind"].startswith("images") else "y", "train" if match["part"] == "train" else "test"
+    return match["set"] or "", f"{axis}_{part}"
+
+
+def sets_in(files: Iterable[Path], name: str | None = None) -> list[dict[str, Path]]:
+    """The whole sets of four idx files among the files of one folder, each array's file by the array's name.
+
+    Of a file that is there packed and unpacked, the unpacked one is taken. Of EMNIST's sets, "emnist_digits" names one.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    # The shortest name last, so that it stays.
+    for path in sorted(files, key=lambda path: -len(path.name)):
+        place = array_of(path.name)
+        if place:
+            found.setdefault(place[0], {})[place[1]] = path
+    whole = {name: files for name, files in sorted(found.items()) if len(files) == len(NAMES)}
+    named = f"{name}-".replace("_", "-")
+    return [whole[named]] if named in whole else list(whole.values())
+
+
+def shapes(paths: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
+    """The shape of each array, as its file says.
+
+    Raises:
+        UserError: if a file is no idx file of images or labels.
+    """
+    return {key: _shape(path, axes=3 if key.startswith("x") else 1) for key, path in paths.items()}
+
+
+def array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """The numbers of an idx file, uint8, to be called where `shapes` has been found right.
+
+    Raises:
+        UserError: if the file has more or fewer of them, or can't be read.
+    """
+    size = math.prod(shape)
+    with _opened(path) as file:
+        file.read(4 + 4 * len(shape))
+        body = file.read(size + 1)
+    if len(body) != size:
+        found = "more" if len(body) > size else f"{len(body):,}"
+        raise UserError(
+            f"{path}: found {found} bytes after the header, expected {size:,} for its shape {shape}; {INCOMPLETE}"
+        )
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def first_bytes(path: Path) -> bytes:
+    """As many of a file's first bytes as tell what it is.
+
+    Raises:
+        UserError: if it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(content.FIRST_BYTES)
+    except OSError as error:
+        raise UserError(
+            f"{path}: can't be read ({error.strerror or one_line(error)}); get access or name another"
+        ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
+    packed = content.kind_of(first_bytes(path)) == content.GZIP
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            yield file
+    except EOFError as error:
+        raise UserError(f"{path}: found a gzip file that is cut off, expected a whole one; {INCOMPLETE}") from error
+    except (OSError, zlib.error) as error:
+        raise UserError(
+            f"{path}: found a file that can't be read ({one_line(error)}), expected an idx file; {INCOMPLETE}"
+        ) from error
+
+
+def _shape(path: Path, axes: int) -> tuple[int, ...]:
+    start = bytes([0, 0, 8, axes])
+    with _opened(path) as file:
+        header = file.read(4 + 4 * axes)
+    if len(header) < 4 + 4 * axes or header[:4] != start:
+        beginning = first_bytes(path)
+        words, kind = content.described(beginning)
+        if kind in (content.IDX, content.UNKNOWN):
+            words += f" that starts with {header[:4].hex()}"
+        raise UserError(
+            f"{path}: found {words}, expected an idx file of unsigned bytes with {axes} axes, which starts with "
+            f"{start.hex()}; {content.STEPS.get(kind, INCOMPLETE)}"
+        )
+    return tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))

@@ -1,0 +1,230 @@
+"""The four arrays in what a user names: an .npz in Keras' layout, or a folder with one or with idx files in it."""
+
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from mnist_minimal import content
+from mnist_minimal.data import archive, forms, idx
+from mnist_minimal.errors import UserError, one_line, plain
+
+# The four arrays together may have as many bytes, nine times MNIST's 54,950,000. To read them takes at most twice as
+# much memory, whatever there is in a file.
+MAX_BYTES = 500_000_000
+
+# Below the folder that was named: torchvision's root has its files in MNIST/raw, Kaggle's each in a folder of its name.
+LEVELS = 3
+
+# Folders and files that are looked through at most, so that nobody waits who has named his home.
+MAX_ENTRIES = 20_000
+
+# What stands at the end of every zip archive, within this many bytes.
+ZIP_END, ZIP_END_BYTES = b"PK\x05\x06", 70_000
+
+SAVEZ = "numpy.savez(PATH, x_train=..., y_train=..., x_test=..., y_test=...)"
+
+EXPECTED = "an .npz in the layout of keras.datasets.mnist or a folder of the four idx files"
+
+STEPS = {
+    **content.STEPS,
+    content.PICKLE: f"a pickle may run any code and is never opened here; save its arrays with {SAVEZ}",
+    content.CSV: f"read it with pandas and save its columns as arrays with {SAVEZ}",
+    content.PARQUET: f"read it with pandas and save its columns as arrays with {SAVEZ}",
+    content.MATLAB: f"read it with scipy.io.loadmat and save its arrays with {SAVEZ}",
+    content.HDF5: f"read it with h5py and save its arrays with {SAVEZ}",
+    content.NPY: f"save the four arrays together with {SAVEZ}",
+    content.IDX: "name the folder that all four idx files are in",
+}
+
+
+def read(path: Path, name: str | None = None) -> tuple[dict[str, np.ndarray], list[Path]]:
+    """The four arrays `x_train`, `y_train`, `x_test` and `y_test` of what a user names.
+
+    Args:
+        path: An .npz with these arrays in any form that `forms` takes; or a folder that has one in it, or the four idx
+            files, packed or not, up to LEVELS below; of several the least deep, and the idx files before an .npz.
+        name: The name that the user gave the images; "emnist_digits" chooses the files emnist-digits-... among others.
+
+    Returns:
+        Images uint8 (n, 28, 28), labels integers (n,) in 0 .. 9; and the files that they are from.
+
+    Raises:
+        UserError: if there is nothing of the kind, or there are several; or as of what was found.
+    """
+    found = _find(path, name) if path.is_dir() else path
+    if isinstance(found, Path) and not found.is_file():
+        there = "a device or a pipe" if path.exists() else "nothing"
+        raise UserError(f"{path}: found {there} there, expected {EXPECTED}; check --data")
+    arrays, files = (_read_npz(found), [found]) if isinstance(found, Path) else (_read_idx(found), [*found.values()])
+    for part in ("train", "test"):
+        labels = arrays[f"y_{part}"]
+        if labels.min() < 0 or labels.max() > 9:
+            raise UserError(
+                f"{path}: found labels {labels.min()} .. {labels.max()} in y_{part}, expected 0 .. 9; the data must "
+                "have ten classes"
+            )
+    return arrays, files
+
+
+def _find(folder: Path, name: str | None) -> dict[str, Path] | Path:
+    """The idx files of each array, or the .npz, in a folder or below."""
+    level, seen = [folder], 0
+    idx_files: list[Path] = []
+    for _ in range(LEVELS + 1):
+        below: list[Path] = []
+        sets: list[dict[str, Path]] = []
+        archives: list[Path] = []
+        for place in level:
+            entries = _entries(place, must=place == folder)
+            seen += len(entries)
+            if seen > MAX_ENTRIES:
+                raise UserError(
+                    f"{folder}: found more than {MAX_ENTRIES:,} files and folders and no data among them, expected "
+                    f"{EXPECTED}; name the folder that they are in"
+                )
+            below += [entry for entry in entries if entry.is_dir()]
+            files = [entry for entry in entries if entry.is_file()]
+            here = idx.sets_in(files, name)
+            sets += here
+            archives += [] if here else [entry for entry in files if entry.suffix == ".npz"]
+            idx_files += [entry for entry in files if idx.array_of(entry.name)]
+        # Keras keeps its mnist.npz beside other sets.
+        named = [entry for entry in archives if entry.name == "mnist.npz"]
+        found: list[dict[str, Path] | Path] = [*sets, *(named if len(named) == 1 and not sets else archives)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = ", ".join(_where(folder, one) for one in found)
+            raise UserError(
+                f"{folder}: found several sets in it ({plain(several, 300)}), expected one; name that "
+                "one, or put its files into a folder of their own"
+            )
+        level = below
+    return _scattered(folder, idx_files)
+
+
+def _scattered(folder: Path, idx_files: list[Path]) -> dict[str, Path]:
+    """The four idx files where each is in a folder of its own."""
+    by_array: dict[str, list[Path]] = {key: [] for key in idx.NAMES}
+    for path in idx_files:
+        place = idx.array_of(path.name)
+        assert place is not None
+        by_array[place[1]].append(path)
+    for key, paths in by_array.items():
+        if not paths:
+            there = ", ".join(path.name for path in idx_files or _entries(folder, must=True)[:6])
+            raise UserError(
+                f"{folder}: found no {idx.NAMES[key]} or {idx.NAMES[key]}.gz, but {plain(there, 300) or 'nothing'}; "
+                f"expected the four idx files or an .npz in it, or up to {LEVELS} levels below"
+            )
+        # The packed and the unpacked file in one folder are one.
+        if len({path.parent for path in paths}) > 1:
+            places = plain(", ".join(str(path.parent) for path in paths), 300)
+            raise UserError(
+                f"{folder}: found several {idx.NAMES[key]} in {places}, expected one; name the folder of the four files"
+            )
+    return {key: min(paths, key=lambda path: len(path.name)) for key, paths in by_array.items()}
+
+
+def _entries(folder: Path, must: bool) -> list[Path]:
+    """What is in a folder, in order; nothing where it can't be read, unless it must be."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        if must:
+            raise
+        return []
+
+
+def _where(folder: Path, found: dict[str, Path] | Path) -> str:
+    """A found set in words, below the folder."""
+    if isinstance(found, Path):
+        return str(found.relative_to(folder))
+    path = found["x_train"]
+    place = idx.array_of(path.name)
+    prefix = place[0].rstrip("-") if place else ""
+    return f"{path.parent.relative_to(folder)}{f': {prefix}' if prefix else ''}"
+
+
+def _check_layouts(where: dict[str, Path], layouts: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Refuses the four arrays by their shapes and types, before any of them is read.
+
+    Args:
+        where: The file of each array.
+        layouts: Shape and type of each array.
+    """
+    for key, (shape, dtype) in layouts.items():
+        if key.startswith("x"):
+            right, expected = forms.is_images(shape, dtype), "images of shape (n, 28, 28), (n, 784) or (n, 28, 28, 1)"
+        else:
+            right, expected = forms.is_labels(shape, dtype), "labels of shape (n,), (n, 1) or one-hot (n, 10)"
+        if not right:
+            raise UserError(f"{where[key]}: found {dtype} of shape {shape} in {key}, expected {expected}")
+    sizes = {key: math.prod(shape) * dtype.itemsize for key, (shape, dtype) in layouts.items()}
+    if sum(sizes.values()) > MAX_BYTES:
+        largest = where[max(sizes, key=lambda key: sizes[key])]
+        raise UserError(
+            f"{largest}: found {sum(sizes.values()):,} bytes of images and labels, expected at most {MAX_BYTES:,}"
+        )
+    for part in ("train", "test"):
+        images, labels = (layouts[f"{axis}_{part}"][0][0] for axis in "xy")
+        if images != labels or not images:
+            raise UserError(
+                f"{where[f'y_{part}']}: found {images} images in x_{part} and {labels} labels in y_{part}, expected as "
+                "many labels as images and at least one"
+            )
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with _npz_opened(path) as npz:
+        missing = [key for key in idx.NAMES if f"{key}.npy" not in npz.namelist()]
+        if missing:
+            there = ", ".join(name.removesuffix(".npy") for name in npz.namelist()[:8])
+            raise UserError(
+                f"found {plain(there, 300) or 'nothing'} in it and no {', '.join(missing)}, expected the arrays "
+                f"{', '.join(idx.NAMES)} as in keras.datasets.mnist; save them with {SAVEZ}"
+            )
+        layouts = {key: archive.layout(npz, key) for key in idx.NAMES}
+    _check_layouts(dict.fromkeys(idx.NAMES, path), layouts)
+    with _npz_opened(path) as npz:
+        return {
+            key: (forms.pixels if key.startswith("x") else forms.digits)(archive.array(npz, key), key)
+            for key in idx.NAMES
+        }
+
+
+@contextmanager
+def _npz_opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    beginning = idx.first_bytes(path)
+    if content.kind_of(beginning) != content.ZIP:
+        words, kind = content.described(beginning)
+        raise UserError(f"{path}: found {words}, expected {EXPECTED}; {STEPS.get(kind, 'check --data')}")
+    try:
+        with archive.opened(path) as npz:
+            yield npz
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except archive.CORRUPT_FILE_ERRORS as error:
+        found, step = "a zip archive without its end, that is, a part of one", idx.INCOMPLETE
+        if _has_end(path):
+            found, step = f"a zip archive that can't be read ({one_line(error)})", "save or download it again"
+        raise UserError(
+            f"{path}: found {found}, expected an .npz in the layout of keras.datasets.mnist; {step}"
+        ) from error
+
+
+def _has_end(path: Path) -> bool:
+    """Whether a zip archive has the record that stands at the end of every one."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - ZIP_END_BYTES))
+        return ZIP_END in file.read(ZIP_END_BYTES)
+
+
+def _read_idx(paths: dict[str, Path]) -> dict[str, np.ndarray]:
+    shapes = idx.shapes(paths)
+    _check_layouts(paths, {key: (shape, np.dtype(np.uint8)) for key, shape in shapes.items()})
+    return {key: idx.array(path, shapes[key]) for key, path in paths.items()}
