@@ -4,30 +4,19 @@ A job is resumed where it was stopped: the same command skips the seeds that are
 """
 
 import argparse
-import itertools
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_minimal.cli.options import accuracy, add_arguments, expanded_path, from_arguments, model_name, positive, seed
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.models import lookup
-from mnist_minimal.recipes import RECIPES, Recipe
+from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import identity, ledger
-from mnist_minimal.study.job import data_facts, make_job
-from mnist_minimal.study.ledger import Ledger
-from mnist_minimal.study.ownership import owned
-from mnist_minimal.study.policies import FailuresInARow, Interruption, Until
+from mnist_minimal.study.plan import MAX_SEED, Plan
 from mnist_minimal.study.progress import display
-from mnist_minimal.study.runner import engine_of, missing, rules_of, run_trials
-from mnist_minimal.study.study import Study
-from mnist_minimal.trial import FAILED
-
-if TYPE_CHECKING:
-    from mnist_minimal.data.sets import Dataset
+from mnist_minimal.study.runner import carry_out
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -73,14 +62,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=expanded_path,
-        default=Path("results"),
+        default=Path("runs"),
         metavar="DIR",
-        help="the folder of results (default: %(default)s)",
+        help="the folder for what this finds, and from which the same job is resumed (default: %(default)s)",
     )
     add_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.seed + (options.runs or 0) > 2**32:
-        parser.error(f"expected seeds up to 4294967295, found {options.runs} runs from {options.seed}; lower either")
+    if options.seed + (options.runs or 0) > MAX_SEED + 1:
+        parser.error(f"expected seeds up to {MAX_SEED}, found {options.runs} runs from {options.seed}; lower either")
     return options
 
 
@@ -95,88 +84,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = sets.load(from_arguments(options))
         if dataset.notice:
             print(f"{dataset.notice} The rows say dataset={dataset.name} and go to a CSV of their own.")
-        study = Study.of(options.out, options.model, dataset.name, options.protocol)
-        with owned(study):
-            identity.check(study, data_facts(recipe, options.epochs, dataset))
-            table, status = Ledger(study), 0
-            try:
-                status = run_job(options, table, recipe, dataset, interrupted)
-            except KeyboardInterrupt:
-                print("\nStopped; the same command resumes the job.")
-                status = 130
-            print_summary(options, table, dataset)
+        plan = Plan(
+            options.out,
+            options.model,
+            recipe,
+            dataset,
+            # Where the digits took MNIST's place, other processes need not look for it again.
+            Choice("digits") if dataset.name == "digits" else from_arguments(options),
+            options.runs,
+            options.seed,
+            options.epochs,
+            options.until,
+            options.protocol,
+            options.trainer,
+            options.jobs,
+        )
+        try:
+            status = 0 if carry_out(plan, print, display, interrupted) else 1
+        except KeyboardInterrupt:
+            print("\nStopped; the same command resumes the job.")
+            status = 130
+        print_summary(plan)
     return status
 
 
-def run_job(
-    options: argparse.Namespace, table: Ledger, recipe: Recipe, dataset: "Dataset", interrupted: threading.Event
-) -> int:
-    """Runs what of the job is not done; returns 0, or 1 where a seed of it failed and is not done since."""
-    before, seeds = table.trials(), seeds_of(options)
-    done = [trial for trial in ledger.done(before) if trial.seed in seeds]
-    until = [Until(options.until)] if options.until is not None else []
-    for policy, trial in itertools.product(until, done):
-        if policy.trial_ended(trial):
-            print(f"Seed {trial.seed} has reached {options.until} before, with {trial.best_accuracy}.")
-            return 0
-    left = missing(table, seeds)
-    first = next(left, None)
-    if first is None:
-        return 0
-    job, notice = make_job(
-        table.study,
-        options.model,
-        recipe,
-        dataset,
-        # Where the digits took MNIST's place, other processes need not look for it again.
-        Choice("digits") if dataset.name == "digits" else from_arguments(options),
-        protocol=options.protocol,
-        trainer=options.trainer,
-        max_epochs=options.epochs,
-        places=options.jobs,
-        before=before,
-    )
-    if notice:
-        print(notice)
-    shown = display(options.runs, len(done), options.jobs)
-    policies = [
-        shown,
-        Interruption(interrupted),
-        *until,
-        *rules_of(job, dataset, before),
-        FailuresInARow(trial.seed for trial in before if trial.status == FAILED),
-    ]
-    try:
-        run_trials(engine_of(job, dataset), table, itertools.chain([first], left), policies)
-    finally:
-        shown.close()
-    after = table.trials()
-    return 1 if any(trial.seed in seeds and not table.has_done(trial.seed) for trial in after) else 0
-
-
-def seeds_of(options: argparse.Namespace) -> range:
-    """The seeds of a job; one without end goes on to the last that there is."""
-    return range(options.seed, 2**32 if options.runs is None else options.seed + options.runs)
-
-
-def print_summary(options: argparse.Namespace, table: Ledger, dataset: "Dataset") -> None:
+def print_summary(plan: Plan) -> None:
     """Prints what the finished trials of a study came to."""
     from mnist_minimal.analysis.tables import study_table
 
-    trials = table.trials()
+    study = plan.study
+    trials = ledger.read(study.csv)
     done = ledger.done(trials)
     finished = len(ledger.finished(trials))
     failures = len({trial.seed for trial in trials} - {trial.seed for trial in done})
     stopped = f", {len(done) - finished} stopped early by the rule" if finished < len(done) else ""
     print(
-        f"\n{options.model} on {dataset.name}, protocol {options.protocol}: {finished} finished "
-        f"{'trial' if finished == 1 else 'trials'}{stopped}, {failures} failed ({table.study.csv})"
+        f"\n{plan.model} on {plan.dataset.name}, protocol {plan.protocol}: {finished} finished "
+        f"{'trial' if finished == 1 else 'trials'}{stopped}, {failures} failed ({study.csv})"
     )
-    caps, whole = sorted({trial.max_epochs for trial in done}), identity.recipe_epochs(table.study)
+    caps, whole = sorted({trial.max_epochs for trial in done}), identity.recipe_epochs(study)
     if caps and whole and caps[0] < whole:
         print(f"The epochs were capped at {caps[0]}; the recipe has up to {whole}.")
     if finished:
-        print(study_table(trials, until=options.until))
+        print(study_table(trials, until=plan.until))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
+import cloudpickle
+
 from mnist_minimal.engines.threads import TrialError, reason
 from mnist_minimal.errors import UserError
 from mnist_minimal.trial import EpochReport, Owner, Train, Trial
@@ -19,7 +21,8 @@ class ProcessTrain:
     The processes are not those of a `ProcessPoolExecutor`, all of whose trials fail when one of its processes dies.
 
     Args:
-        make_train: Makes the function that trains one seed, in the process; picklable.
+        make_train: Makes the function that trains one seed, in the process; cloudpickle takes it there, with what it
+            refers to of a script or a notebook.
         places: How many processes.
     """
 
@@ -57,7 +60,7 @@ class _Process:
         # Spawned, since TensorFlow's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self.make_train, theirs), daemon=True)
+        self.process = context.Process(target=_serve, args=(cloudpickle.dumps(self.make_train), theirs), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -107,7 +110,7 @@ class _Parent:
         return self.connection.recv()
 
 
-def _serve(make_train: Callable[[], Train], connection: Connection) -> None:
+def _serve(make_train: bytes, connection: Connection) -> None:
     # Ctrl-C reaches the whole group of processes; the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -118,7 +121,7 @@ def _serve(make_train: Callable[[], Train], connection: Connection) -> None:
         except EOFError:
             return
         try:
-            train = train or make_train()
+            train = train or cloudpickle.loads(make_train)()
             connection.send(("ended", train(seed, _Parent(connection))))
         except UserError as error:
             connection.send(("failed", error))

@@ -1,26 +1,29 @@
 """A job: what all its trials have in common, found out before the first one is trained."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
-from mnist_minimal.models.lookup import builder
+from mnist_minimal.models.lookup import Builder, builder
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.ownership import check_room
+from mnist_minimal.study.plan import Plan
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import Trial
 
 if TYPE_CHECKING:
+    import keras
+
     from mnist_minimal.data.sets import Dataset
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all trials of a job have in common; it can be sent to another process.
+    """What all trials of a job have in common; cloudpickle sends it to another process.
 
     Attributes:
         study: Where the files of its trials lie.
@@ -28,13 +31,15 @@ class Job:
         dataset: Name of the data set.
         protocol: "source" or "holdout".
         recipe: How the model is trained.
-        choice: Where the data set is found.
+        source: The data set, or where another process finds it.
         trainer: "keras" or "native".
         max_epochs: The cap on the epochs.
         places: Trials that run side by side.
         params: Number of trainable parameters of the model.
         test_size: Number of test images.
         facts: What the study was begun with, as its identity has it.
+        build: Builds the model, where its name does not say how.
+        callbacks: Makes a trial's further Keras callbacks from its seed, or None.
     """
 
     study: Study
@@ -42,13 +47,15 @@ class Job:
     dataset: str
     protocol: str
     recipe: Recipe
-    choice: Choice
+    source: "Choice | Dataset"
     trainer: str
     max_epochs: int
     places: int
     params: int
     test_size: int
     facts: dict[str, Any]
+    build: Builder | None = None
+    callbacks: "Callable[[int], Sequence[keras.callbacks.Callback]] | None" = None
 
 
 def data_facts(recipe: Recipe, max_epochs: int, dataset: "Dataset") -> dict[str, Any]:
@@ -58,40 +65,20 @@ def data_facts(recipe: Recipe, max_epochs: int, dataset: "Dataset") -> dict[str,
     return {"recipe": recipe.as_dict(), "max_epochs": max_epochs, "data": checksums(dataset)}
 
 
-def make_job(
-    study: Study,
-    model: str,
-    recipe: Recipe,
-    dataset: "Dataset",
-    choice: Choice,
-    *,
-    protocol: str,
-    trainer: str,
-    max_epochs: int,
-    places: int,
-    before: Sequence[Trial],
-) -> tuple[Job, str]:
+def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     """Builds the model once, chooses the trainer, and begins the study's JSON or completes that of an earlier version.
 
     Args:
-        study: The study, owned by this process.
-        model: Name of the model.
-        recipe: How it is trained.
-        dataset: The images.
-        choice: Where another process finds them.
-        protocol: "source" or "holdout".
-        trainer: "native", "keras" or "auto", which keeps the one that the study has.
-        max_epochs: The cap on the epochs.
-        places: Trials that run side by side.
+        plan: What is asked for, of a study that this process owns.
         before: The trials that are in the study's CSV.
 
     Returns:
         The job, and what the user must know of the choice of trainer and of the saved models, sentences or "".
 
     Raises:
-        UserError: if the study was begun with another recipe, data set, network or trainer, named by what differs; if
-            the trainer can't train the model; if a file can't be written or read; if there is no room for the files of
-            the trials.
+        UserError: if the study was begun with another recipe, data set, network, trainer or callbacks, named by what
+            differs; if the trainer can't train the model; if a file can't be written or read; if there is no room for
+            the files of the trials.
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
@@ -100,10 +87,11 @@ def make_job(
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
 
+    study, model, dataset = plan.study, plan.model, plan.dataset
     # Before anything is put on a GPU, of whose memory other processes of the job need a part.
     set_memory_growth()
     with seeded(0):
-        built = builder(model)()
+        built = (plan.build or builder(model))()
     check_size(built, study.weights(0))
     params, done = trainable_parameters(built), ledger.done(before)
     for trial in done:
@@ -114,30 +102,38 @@ def make_job(
             )
     # The JSON of an earlier version does not tell what trained the study, but its rows do.
     recorded = identity.read(study).get("trainer") or next((trial.trainer for trial in done), None)
-    chosen, notice = choose(trainer, built, recorded)
+    chosen, notice = choose(plan.trainer, built, recorded)
     if recorded not in (None, chosen):
         raise UserError(
             f"{study.csv}: this study was begun with trainer {recorded}, and now it would be {chosen}; give the same "
             "--trainer, or another folder with --out"
         )
     layers = layer_facts(json.loads(built.to_json())["config"])
-    facts = {**data_facts(recipe, max_epochs, dataset), "layers": layers, "trainer": chosen}
+    further = [type(callback).__qualname__ for callback in plan.callbacks(plan.seed)] if plan.callbacks else []
+    facts = {
+        **data_facts(plan.recipe, plan.max_epochs, dataset),
+        "layers": layers,
+        "trainer": chosen,
+        "callbacks": further,
+    }
     # A model's file, and a checkpoint of the weights, the best ones and the optimizer's two moments.
-    check_room(study, places * (ROOM + 4 * 5 * built.count_params()))
+    check_room(study, plan.jobs * (ROOM + 4 * 5 * built.count_params()))
     identity.record(study, facts)
     job = Job(
         study,
         model,
         dataset.name,
-        protocol,
-        recipe,
-        choice,
+        plan.protocol,
+        plan.recipe,
+        plan.choice or dataset,
         chosen,
-        max_epochs,
-        places,
+        plan.max_epochs,
+        plan.jobs,
         params,
         len(dataset.x_test),
         facts,
+        plan.build,
+        plan.callbacks,
     )
     if code := needs_code(built):
         notice += (

@@ -1,6 +1,8 @@
 """The runner: what is missing of a study is trained, and every trial is recorded as it ends."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import itertools
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -8,11 +10,15 @@ from typing import TYPE_CHECKING, Protocol
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.engines.processes import ProcessTrain
 from mnist_minimal.engines.threads import ThreadEngine
-from mnist_minimal.study.job import Job
+from mnist_minimal.study import identity, ledger
+from mnist_minimal.study.job import Job, data_facts, make_job
 from mnist_minimal.study.ledger import Ledger
-from mnist_minimal.study.policies import MedianStopping
+from mnist_minimal.study.ownership import owned
+from mnist_minimal.study.plan import Plan
+from mnist_minimal.study.policies import FailuresInARow, Interruption, MedianStopping, Until
+from mnist_minimal.study.progress import Display
 from mnist_minimal.study.worker import failed_trial, make_train, make_train_in_own_process
-from mnist_minimal.trial import Outcome, Trial
+from mnist_minimal.trial import FAILED, Outcome, Trial
 
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
@@ -25,12 +31,70 @@ class Engine(Protocol):
         """Takes the next seed when a place is free, and yields what came of each as it ends."""
 
 
-def run_trials(engine: Engine, ledger: Ledger, seeds: Iterable[int], policies: Sequence[Policy]) -> None:
+def carry_out(
+    plan: Plan,
+    say: Callable[[str], None],
+    display: Callable[[int | None, int, int], Display],
+    interrupted: threading.Event,
+) -> bool:
+    """Trains what of a plan is not recorded yet, and records it.
+
+    Args:
+        plan: The plan.
+        say: Gets what the user must know, in sentences.
+        display: Makes what shows the job, from the number of its trials or None, how many are done, and `jobs`.
+        interrupted: Set where the job is to end.
+
+    Returns:
+        Whether none of the plan's seeds has failed without coming to its end since.
+
+    Raises:
+        UserError: if the study is not one that such trials belong to, if another process owns it, if a trial can't be
+            trained, or if a file can't be written or read.
+        KeyboardInterrupt: on Ctrl-C; what was finished is recorded, and what was not is resumed by the same plan.
+    """
+    study = plan.study
+    with owned(study):
+        identity.check(study, data_facts(plan.recipe, plan.max_epochs, plan.dataset))
+        table = Ledger(study)
+        before = table.trials()
+        done = [trial for trial in ledger.done(before) if trial.seed in plan.seeds]
+        if done:
+            trials = f"{len(done)} of the {plan.runs}" if plan.runs else str(len(done))
+            say(f"{trials} trials are in {study.csv} already and are not trained again.")
+        until = [Until(plan.until)] if plan.until is not None else []
+        for policy, trial in itertools.product(until, done):
+            if policy.trial_ended(trial):
+                say(f"Seed {trial.seed} has reached {plan.until} before, with {trial.best_accuracy}.")
+                return True
+        left = missing(table, plan.seeds)
+        first = next(left, None)
+        if first is None:
+            return True
+        job, notice = make_job(plan, before)
+        if notice:
+            say(notice)
+        shown = display(plan.runs, len(done), plan.jobs)
+        policies = [
+            shown,
+            Interruption(interrupted),
+            *until,
+            *rules_of(job, plan.dataset, before),
+            FailuresInARow(trial.seed for trial in before if trial.status == FAILED),
+        ]
+        try:
+            run_trials(engine_of(job, plan.dataset), table, itertools.chain([first], left), policies)
+        finally:
+            shown.close()
+        return all(trial.seed not in plan.seeds or table.has_done(trial.seed) for trial in table.trials())
+
+
+def run_trials(engine: Engine, table: Ledger, seeds: Iterable[int], policies: Sequence[Policy]) -> None:
     """Trains seeds and appends each trial to the study's CSV when it ends, until a policy ends the job.
 
     Args:
         engine: Trains them.
-        ledger: The CSV of the study, which this process owns.
+        table: The CSV of the study, which this process owns.
         seeds: The seeds that are missing; may have no end.
         policies: Learn of every event, in this order, and may end the job.
 
@@ -40,22 +104,22 @@ def run_trials(engine: Engine, ledger: Ledger, seeds: Iterable[int], policies: S
     """
     with closing(engine.run(seeds, policies)) as outcomes:
         for outcome in outcomes:
-            ledger.append(outcome.trial)
+            table.append(outcome.trial)
             # Kept until the row is on disk: a kill before it costs no epoch.
-            ledger.study.checkpoint(outcome.trial.seed).unlink(missing_ok=True)
+            table.study.checkpoint(outcome.trial.seed).unlink(missing_ok=True)
             # Every policy learns of it, whichever of them ends the job.
             if True in [policy.trial_ended(outcome.trial) for policy in policies]:
                 return
 
 
-def missing(ledger: Ledger, seeds: Iterable[int]) -> Iterator[int]:
+def missing(table: Ledger, seeds: Iterable[int]) -> Iterator[int]:
     """The seeds that are neither finished nor stopped yet, each looked up when it is asked for."""
     for seed in seeds:
-        if not ledger.has_done(seed):
+        if not table.has_done(seed):
             yield seed
         else:
             # A kill may have come between its row and this.
-            ledger.study.checkpoint(seed).unlink(missing_ok=True)
+            table.study.checkpoint(seed).unlink(missing_ok=True)
 
 
 def rules_of(job: Job, dataset: "Dataset", before: Sequence[Trial]) -> list[MedianStopping]:

@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mnist_minimal.data.choice import Choice
 from mnist_minimal.files import reject_symlink
 from mnist_minimal.models.defaults import pin_keras_defaults
 from mnist_minimal.models.lookup import builder
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 
 def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
-    """The function that trains one seed of the job; reads the data set where it is not given."""
+    """The function that trains one seed of the job; reads the data set where neither this nor the job has it."""
     from mnist_minimal.data import sets
 
-    splits = sets.split(dataset or sets.load(job.choice), job.protocol, job.recipe.validation_share)
+    found = dataset or (sets.load(job.source) if isinstance(job.source, Choice) else job.source)
+    splits = sets.split(found, job.protocol, job.recipe.validation_share)
     return partial(train_trial, job, splits)
 
 
@@ -63,7 +65,11 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
         keras.utils.clear_session()
     fit = fit_function(job.trainer, job.places)
     with seeded(seed):
-        model = builder(job.model)()
+        model = (job.build or builder(job.model))()
+    further = job.callbacks(seed) if job.callbacks else []
+    if further:
+        # What they remember is in no checkpoint: a trial with them starts again.
+        job.study.checkpoint(seed).unlink(missing_ok=True)
     checkpoint = Checkpoint(
         reject_symlink(job.study.checkpoint(seed)),
         identity={**job.facts, "seed": seed, "backend": backend(job.trainer), "version": version()},
@@ -76,7 +82,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
         splits,
         seed,
         max_epochs=job.max_epochs,
-        callbacks=[_reporting(job, model, checkpoint, seed, len(splits.y_val), owner)],
+        callbacks=[*further, _reporting(job, model, checkpoint, seed, len(splits.y_val), owner)],
         checkpoint=checkpoint,
     )
     weights = job.study.weights(seed)
