@@ -1,17 +1,24 @@
 """How few parameters does a network need to get 99 % on MNIST, and how often does training get it there?"""
 
+import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import keras
-    from numpy.typing import ArrayLike
-
-    from mnist_minimal.data.sets import Dataset
-    from mnist_minimal.training.evaluation import Evaluation
+    from mnist_minimal.api.files import load as load
+    from mnist_minimal.api.files import load_data as load_data
+    from mnist_minimal.api.files import score as score
+    from mnist_minimal.api.study import Comparison as Comparison
+    from mnist_minimal.api.study import Study as Study
+    from mnist_minimal.api.study import read_trials as read_trials
+    from mnist_minimal.api.train import Fitted as Fitted
+    from mnist_minimal.api.train import fit as fit
+    from mnist_minimal.api.train import run_trials as run_trials
+    from mnist_minimal.errors import UserError as UserError
+    from mnist_minimal.models.catalogue import MODELS as MODELS
+    from mnist_minimal.recipes import RECIPES as RECIPES
+    from mnist_minimal.recipes import Recipe as Recipe
 
     __version__: str
 
@@ -32,84 +39,30 @@ def _put_working_folder_last() -> None:
 _put_working_folder_last()
 
 
-def __getattr__(name: str) -> str:
-    """Asks for the version when it is wanted: a checkout has to ask git."""
+# Where each name of the public API comes from. Nothing is imported before it is asked for: every command's --help, and
+# `import mnist_minimal`, do without Keras, NumPy and pandas.
+_PUBLIC = {
+    **dict.fromkeys(("Fitted", "fit", "run_trials"), "api.train"),
+    **dict.fromkeys(("Comparison", "Study", "read_trials"), "api.study"),
+    **dict.fromkeys(("load", "load_data", "score"), "api.files"),
+    "MODELS": "models",
+    **dict.fromkeys(("RECIPES", "Recipe"), "recipes"),
+    "UserError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         from mnist_minimal.version import version
 
         return version()
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load(
-    path: "str | Path",
-    builders: "Mapping[str, Callable[[], keras.Model]] | None" = None,
-    custom_objects: "Mapping[str, Any] | None" = None,
-) -> "keras.Model":
-    """The model in a file that any version of Keras saved; see `saving.saved_model.load_described`."""
-    # Imported here, so that `import mnist_minimal` and every command's --help do without TensorFlow.
-    from mnist_minimal.saving.saved_model import load
-
-    return load(path, builders, custom_objects)
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC, "__version__"])
 
 
-def load_data(path: "str | Path" = "mnist", name: str | None = None) -> "Dataset":
-    """A data set, found, checked and split as it was published.
-
-    Args:
-        path: "mnist", from the file that the environment variable MNIST_MINIMAL_DATA names or from Keras; "digits",
-            scikit-learn's small ones; "auto", the one or else the other, with a warning; or a file or folder, as
-            `--data` takes it.
-        name: What images that are not MNIST are called in results, in lower case.
-
-    Returns:
-        Its `x_train` and `x_test` are uint8 (n, 28, 28, 1) in [0, 255], 0 the background; its `y_train` and `y_test`
-        int64 (n,) in 0 .. 9.
-
-    Raises:
-        UserError: if there is no such file, or it is damaged, or of something else.
-
-    Example:
-        >>> import mnist_minimal as mm
-        >>> digits = mm.load_data("digits")
-        >>> digits.x_train.shape, digits.y_test.shape
-        ((1500, 28, 28, 1), (297,))
-    """
-    import warnings
-
-    from mnist_minimal.data import sets
-    from mnist_minimal.data.choice import DATASETS, Choice
-
-    known = path in DATASETS
-    dataset = sets.load(Choice(str(path), None, name) if known else Choice("auto", str(Path(path).expanduser()), name))
-    if dataset.notice:
-        warnings.warn(dataset.notice, stacklevel=2)
-    return dataset
-
-
-def score(model: "keras.Model", images: "ArrayLike", labels: "ArrayLike") -> "Evaluation":
-    """Accuracy, loss and confusion matrix of a model on labelled images; see `training.evaluation.score`.
-
-    Args:
-        model: A built model of ten classes.
-        images: Numbers (n, 28, 28, 1), n > 0, or of another shape with as many numbers an image as the model's input,
-            scaled as it was trained: the published models take pixels from 0 to 255.
-        labels: Whole numbers from 0 to 9 of shape (n,) or (n, 1); or one-hot, (n, 10).
-
-    Returns:
-        Its `accuracy` is in [0, 1], its `loss` the mean cross-entropy in nats, its `correct` the number of images.
-
-    Raises:
-        UserError: if the arrays are anything else, or scaled otherwise than the model was trained.
-
-    Example:
-        >>> import mnist_minimal as mm
-        >>> from mnist_minimal.models import MODELS
-        >>> digits = mm.load_data("digits")
-        >>> found = mm.score(MODELS["sep697"](), digits.x_test, digits.y_test)
-        >>> found.accuracy == found.correct / 297
-        True
-    """
-    from mnist_minimal.training.evaluation import score
-
-    return score(model, images, labels)
+__all__ = [*_PUBLIC, "__version__"]

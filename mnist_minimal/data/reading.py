@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,14 +60,38 @@ def read(path: Path, name: str | None = None) -> tuple[dict[str, np.ndarray], li
         there = "a device or a pipe" if path.exists() else "nothing"
         raise UserError(f"{path}: found {there} there, expected {EXPECTED}; check --data")
     arrays, files = (_read_npz(found), [found]) if isinstance(found, Path) else (_read_idx(found), [*found.values()])
+    _check_labels(path, arrays)
+    return arrays, files
+
+
+def checked(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+    """The four arrays as `read` gives them, from any form that `forms` takes.
+
+    Args:
+        arrays: By the names `x_train`, `y_train`, `x_test` and `y_test`.
+        where: What to call them in an error.
+
+    Raises:
+        UserError: as of what was found.
+    """
+    _check_layouts(dict.fromkeys(arrays, where), {key: (array.shape, array.dtype) for key, array in arrays.items()})
+    found = {key: _in_one_form(array, key) for key, array in arrays.items()}
+    _check_labels(where, found)
+    return found
+
+
+def _in_one_form(array: np.ndarray, key: str) -> np.ndarray:
+    return (forms.pixels if key.startswith("x") else forms.digits)(array, key)
+
+
+def _check_labels(where: str | Path, arrays: dict[str, np.ndarray]) -> None:
     for part in ("train", "test"):
         labels = arrays[f"y_{part}"]
         if labels.min() < 0 or labels.max() > 9:
             raise UserError(
-                f"{path}: found labels {labels.min()} .. {labels.max()} in y_{part}, expected 0 .. 9; the data must "
+                f"{where}: found labels {labels.min()} .. {labels.max()} in y_{part}, expected 0 .. 9; the data must "
                 "have ten classes"
             )
-    return arrays, files
 
 
 def _find(folder: Path, name: str | None) -> dict[str, Path] | Path:
@@ -150,11 +174,11 @@ def _where(folder: Path, found: dict[str, Path] | Path) -> str:
     return f"{path.parent.relative_to(folder)}{f': {prefix}' if prefix else ''}"
 
 
-def _check_layouts(where: dict[str, Path], layouts: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+def _check_layouts(where: Mapping[str, Path | str], layouts: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
     """Refuses the four arrays by their shapes and types, before any of them is read.
 
     Args:
-        where: The file of each array.
+        where: The file of each array, or what else it is from.
         layouts: Shape and type of each array.
     """
     for key, (shape, dtype) in layouts.items():
@@ -191,10 +215,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         layouts = {key: archive.layout(npz, key) for key in idx.NAMES}
     _check_layouts(dict.fromkeys(idx.NAMES, path), layouts)
     with _npz_opened(path) as npz:
-        return {
-            key: (forms.pixels if key.startswith("x") else forms.digits)(archive.array(npz, key), key)
-            for key in idx.NAMES
-        }
+        return {key: _in_one_form(archive.array(npz, key), key) for key in idx.NAMES}
 
 
 @contextmanager

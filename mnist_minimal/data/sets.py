@@ -9,14 +9,19 @@ import json
 import os
 import re
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
-from mnist_minimal.data.reading import read
+from mnist_minimal.data.reading import checked, read
 from mnist_minimal.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 # The MD5 sums of the four idx files of MNIST.
 MNIST_MD5 = {
@@ -122,6 +127,36 @@ def load(choice: Choice) -> Dataset:
         )
 
 
+def of_arrays(arrays: "Sequence[ArrayLike]", name: str | None = None) -> Dataset:
+    """A data set of the user's own arrays.
+
+    Args:
+        arrays: Training images, their labels, test images and theirs, in any form that `data.forms` takes.
+        name: What the images are called in results; "mnist" for those of MNIST, and "arrays" for others without.
+
+    Raises:
+        UserError: if they are no images and labels, or the name is not one for them.
+    """
+    if len(arrays) != len(MNIST_MD5):
+        raise UserError(
+            f"found {len(arrays)} arrays, expected four: training images, their labels, test images and theirs"
+        )
+    try:
+        found = {key: np.asarray(array) for key, array in zip(MNIST_MD5, arrays, strict=True)}
+    except ValueError as error:
+        raise UserError(
+            f"found what NumPy makes no array of ({one_line(error)}), expected images and labels"
+        ) from error
+    found = checked(found, "the arrays")
+    if not _parts_beside_mnist(found):
+        if name not in (None, "mnist"):
+            raise UserError(f"found MNIST's images, expected others under the name {name}; leave the name out")
+        return _dataset("mnist", "arrays", found)
+    if name is not None:
+        _check_name(name)
+    return _dataset(name or "arrays", "arrays", found)
+
+
 def checksums(dataset: Dataset) -> dict[str, str]:
     """The SHA-256 of each of the four arrays, by name: of its type, its shape as JSON and its bytes, rows first."""
     found = {}
@@ -211,11 +246,7 @@ def _load_named(choice: Choice, path: str | None) -> Dataset:
     name = choice.name or ""
     if choice.dataset != "auto":
         raise UserError(f"--dataset-name {name} names the images of --data; leave out --dataset {choice.dataset}")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name) or name in RESERVED_NAMES:
-        raise UserError(
-            f"expected a --dataset-name of lower-case letters, digits and _ that is none of "
-            f"{', '.join(sorted(RESERVED_NAMES))}, found {name!r}"
-        )
+    _check_name(name)
     if path is None:
         raise UserError(f"--dataset-name {name} needs the file of its images; add --data PATH")
     arrays, files = read(Path(path), name)
@@ -223,6 +254,14 @@ def _load_named(choice: Choice, path: str | None) -> Dataset:
         raise UserError(f"{path}: these images are MNIST; leave out --dataset-name {name}")
     is_emnist = any("emnist" in each.lower() for each in [name, *(file.name for file in files)])
     return _dataset(name, path, arrays, EMNIST_NOTICE if is_emnist else "")
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name) or name in RESERVED_NAMES:
+        raise UserError(
+            f"expected a --dataset-name (in Python dataset_name=) of lower-case letters, digits and _ that is none of "
+            f"{', '.join(sorted(RESERVED_NAMES))}, found {name!r}"
+        )
 
 
 def _load_digits(notice: str) -> Dataset:

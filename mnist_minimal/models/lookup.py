@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Builder = Callable[[], "keras.Model"]
 OWN = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
+TO_TRAIN = "from pixels (batch, 28, 28, 1) to class probabilities (batch, 10)"
 OWN_FORM = "one of your own as module:function, such as mypackage.nets:tiny"
 
 
@@ -49,6 +50,7 @@ def recipe(name: str, published: str | None = None) -> Recipe:
         return RECIPES[name]
     if published:
         return dataclasses.replace(RECIPES[published], model=name)
+    _check_form(name)
     module, function = _module(name), name.partition(":")[2]
     recipes = getattr(module, "RECIPES", {})
     found = recipes.get(function) if isinstance(recipes, dict) else None
@@ -75,8 +77,7 @@ def builder(name: str, to_train: bool = True) -> Builder:
 
     if name in MODELS:
         return MODELS[name]
-    if not OWN.fullmatch(name):
-        raise UserError(f"expected one of the models {', '.join(MODELS)}, or {OWN_FORM}, found {name!r}")
+    _check_form(name)
     module, attribute = _module(name), name.partition(":")[2]
     function = getattr(module, attribute, None)
     if not callable(function):
@@ -85,6 +86,44 @@ def builder(name: str, to_train: bool = True) -> Builder:
             f"{'none' if function is None else type(function).__name__}"
         )
     return partial(_built, name, function, to_train)
+
+
+def named(model: str | Builder) -> tuple[str, Builder | None]:
+    """A model's name, and what builds it where the name does not say how.
+
+    Args:
+        model: A model's name; or a function without arguments that returns one, of a module or of a notebook's cell.
+
+    Raises:
+        UserError: if it is neither, or a function without a name of its own.
+    """
+    if isinstance(model, str):
+        return model, None
+    if not callable(model) or hasattr(model, "get_weights"):
+        raise UserError(
+            f"found a {type(model).__name__} for the model, expected a name, or a function without arguments that "
+            "returns a new, built model for every trial: def my_model(): ..."
+        )
+    function, module = getattr(model, "__name__", ""), getattr(model, "__module__", "")
+    from mnist_minimal.models import MODELS
+
+    if MODELS.get(function) is model:
+        return function, None
+    if module != "__main__" and getattr(sys.modules.get(module), function, None) is model:
+        own = f"{module}:{function}"
+        if OWN.fullmatch(own):
+            return own, None
+    if not function.isidentifier() or function in MODELS:
+        raise UserError(
+            f"found {function!r} as the model's name, expected a function with a name of its own, since the results "
+            "carry it: def my_model(): ..."
+        )
+    return function, partial(_built, function, model, True)
+
+
+def _check_form(name: str) -> None:
+    if not OWN.fullmatch(name):
+        raise UserError(f"expected one of the models {', '.join(RECIPES)}, or {OWN_FORM}, found {name!r}")
 
 
 def _module(name: str) -> ModuleType:
@@ -110,16 +149,29 @@ def _module(name: str) -> ModuleType:
 
 def _built(name: str, function: Callable[[], Any], to_train: bool) -> "keras.Model":
     """What a user's function builds, if it is a model that can be trained or read here."""
-    import keras
-    import numpy as np
-
     expected = f"{name}: expected a built keras.Model"
     if to_train:
-        expected += " from pixels (batch, 28, 28, 1) to class probabilities (batch, 10)"
+        expected += f" {TO_TRAIN}"
     try:
         model = function()
     except (Exception, SystemExit) as error:
         raise UserError(f"{expected}, found that the function fails ({_told(error)}); fix it") from error
+    return _checked(expected, model, to_train)
+
+
+def checked(name: str, model: Any) -> "keras.Model":
+    """A model of the user's own, if it can be trained here.
+
+    Raises:
+        UserError: if it is no built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
+    """
+    return _checked(f"{name}: expected a built keras.Model {TO_TRAIN}", model, to_train=True)
+
+
+def _checked(expected: str, model: Any, to_train: bool) -> "keras.Model":
+    import keras
+    import numpy as np
+
     if not isinstance(model, keras.Model):
         raise UserError(f"{expected}, found {type(model).__name__}; let the function return the model")
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)

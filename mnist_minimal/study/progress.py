@@ -1,5 +1,6 @@
 """What a running job shows: bars on a terminal, plain lines elsewhere."""
 
+import html
 import sys
 import time
 
@@ -7,6 +8,7 @@ from mnist_minimal.engines.policy import Policy
 from mnist_minimal.trial import FAILED, STOPPED, EpochReport, Trial
 
 SECONDS_BETWEEN_LINES = 30
+SECONDS_BETWEEN_UPDATES = 0.5
 
 
 class Display(Policy):
@@ -95,6 +97,14 @@ def trial_line(trial: Trial) -> str:
     )
 
 
+def figures(report: EpochReport) -> str:
+    """A running trial's epoch and accuracies in words."""
+    return (
+        f"epoch {report.epoch} (of at most {report.max_epochs}), accuracy {report.accuracy:.4f}, "
+        f"best {report.best_accuracy:.4f}"
+    )
+
+
 class Lines(Display):
     """Plain lines: one for every trial, and one for a running trial now and then."""
 
@@ -105,10 +115,7 @@ class Lines(Display):
     def epoch_ended(self, report: EpochReport) -> None:
         super().epoch_ended(report)
         if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-            self._print(
-                f"seed {report.seed}: epoch {report.epoch} (of at most {report.max_epochs}), accuracy "
-                f"{report.accuracy:.4f}, best {report.best_accuracy:.4f}"
-            )
+            self._print(f"seed {report.seed}: {figures(report)}")
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
@@ -166,6 +173,47 @@ class Bars(Display):
         self.progress.stop()
 
 
+class Notebook(Display):
+    """A bar in a notebook's output, written over as the job goes on, and the last trials and the running ones below."""
+
+    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
+        from IPython.display import display as show
+
+        super().__init__(pace, done)
+        self.total, self.shown, self.ended = total, time.monotonic(), ""
+        self.output = show(self._content(), raw=True, display_id=True)
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        super().epoch_ended(report)
+        # Each update goes to the browser, and the core has several epochs a second.
+        if time.monotonic() - self.shown >= SECONDS_BETWEEN_UPDATES:
+            self._show()
+
+    def trial_ended(self, trial: Trial) -> bool:
+        super().trial_ended(trial)
+        self.ended = trial_line(trial)
+        self._show()
+        return False
+
+    def close(self) -> None:
+        self.pace.reports.clear()
+        self._show()
+
+    def _show(self) -> None:
+        self.shown = time.monotonic()
+        self.output.update(self._content(), raw=True)
+
+    def _content(self) -> dict[str, str]:
+        """What a notebook shows, by MIME type."""
+        of, left = "" if self.total is None else f" of {self.total}", self.pace.left()
+        first = f"{self.done}{of} trials done" + (f", {left}" if left and self.done != self.total else "")
+        running = [f"seed {report.seed}: {figures(report)}" for report in self.pace.reports.values()]
+        lines = [first, *([f"last: {self.ended}"] if self.ended else []), *running]
+        text = "\n".join(lines)
+        bar = "" if self.total is None else f'<progress value="{self.done}" max="{self.total}"></progress>'
+        return {"text/html": f"{bar}<pre>{html.escape(text)}</pre>", "text/plain": text}
+
+
 def display(total: int | None, done: int, jobs: int) -> Display:
     """The display that suits where the output goes.
 
@@ -175,4 +223,17 @@ def display(total: int | None, done: int, jobs: int) -> Display:
         jobs: Trials that run side by side.
     """
     pace = Pace(None if total is None else total - done, jobs)
+    if _in_notebook():
+        return Notebook(pace, done, total)
     return Bars(pace, done, total) if sys.stdout.isatty() else Lines(pace, done)
+
+
+def silent(total: int | None, done: int, jobs: int) -> Display:
+    """A display that shows nothing; the arguments are those of `display`."""
+    return Display(Pace(None if total is None else total - done, jobs), done)
+
+
+def _in_notebook() -> bool:
+    """Whether the output goes to a notebook, whose shell has a kernel; one in a terminal has none."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

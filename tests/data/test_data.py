@@ -356,7 +356,10 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
         (Choice("digits", path="x.npz"), "leave out --data x.npz"),
         (Choice("mnist", name="fashion"), "leave out --dataset mnist"),
         (Choice(name="fashion"), "add --data PATH"),
-        (Choice(path="x.npz", name="../up"), "expected a --dataset-name of lower-case letters"),
+        (
+            Choice(path="x.npz", name="../up"),
+            "expected a --dataset-name (in Python dataset_name=) of lower-case letters",
+        ),
         (Choice(path="x.npz", name="holdout"), "expected a --dataset-name"),
         (
             Choice().or_recorded("fashion"),

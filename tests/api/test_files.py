@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 import mnist_minimal as mm
+from mnist_minimal.api import files
 from mnist_minimal.data import sets
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
@@ -15,8 +16,9 @@ from mnist_minimal.models import MODELS
 from mnist_minimal.training import evaluation
 
 
-@pytest.mark.parametrize("module", [mm, evaluation])
-def test_the_examples_run(module):
+@pytest.mark.parametrize("module", [files, evaluation])
+def test_the_examples_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     found = doctest.testmod(module)
     assert found.attempted > 0
     assert found.failed == 0
