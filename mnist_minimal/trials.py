@@ -10,12 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal.cli.options import accuracy, add_arguments, expanded_path, from_arguments, model_name, positive, seed
+from mnist_minimal.cli.options import (
+    accuracy,
+    add_arguments,
+    assignment,
+    expanded_path,
+    from_arguments,
+    model_name,
+    positive,
+    seed,
+)
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.models import lookup
-from mnist_minimal.recipes import RECIPES, Recipe
+from mnist_minimal.recipes import RECIPES, Recipe, variation
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.job import data_facts, make_job
 from mnist_minimal.study.ledger import Ledger
@@ -43,7 +52,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        help="train a model of your own by this published recipe (default: the one in its module)",
+        help="train the model by this published recipe (default: its own)",
+    )
+    parser.add_argument(
+        "--set",
+        type=assignment,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="another value in the recipe, such as batch_size=256 or optimizer.learning_rate=0.02; may be repeated; "
+        "makes a study of its own",
     )
     parser.add_argument(
         "--runs", type=positive, metavar="N", help="how many trials (default: go on until Ctrl-C, or --until)"
@@ -89,13 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from mnist_minimal.data import sets
 
-    recipe = lookup.recipe(options.model, options.recipe)
+    recipe = lookup.recipe(options.model, options.recipe).replace(**dict(options.set))
     options.epochs = min(options.epochs or recipe.max_epochs, recipe.max_epochs)
     with interruptible() as interrupted:
         dataset = sets.load(from_arguments(options))
         if dataset.notice:
             print(f"{dataset.notice} The rows say dataset={dataset.name} and go to a CSV of their own.")
-        study = Study.of(options.out, options.model, dataset.name, options.protocol)
+        study = Study.of(options.out, options.model, dataset.name, options.protocol, recipe)
+        if another := variation.described(options.model, recipe):
+            print(f"{options.model} is trained by {another}; the study is {study.name}.")
         with owned(study):
             identity.check(study, data_facts(recipe, options.epochs, dataset))
             table, status = Ledger(study), 0

@@ -65,7 +65,8 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     with seeded(seed):
         model = builder(job.model)()
     checkpoint = Checkpoint(
-        reject_symlink(job.study.checkpoint(seed)),
+        # What callbacks of the user's own remember is in no checkpoint: such a trial starts again.
+        None if job.recipe.callbacks else reject_symlink(job.study.checkpoint(seed)),
         identity={**job.facts, "seed": seed, "backend": backend(job.trainer), "version": version()},
         shapes=[weights.shape for weights in model.get_weights()],
         history=HistoryFile(job.study.history(seed)),
