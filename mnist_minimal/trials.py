@@ -7,12 +7,21 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_minimal.cli.options import accuracy, add_arguments, expanded_path, from_arguments, model_name, positive, seed
+from mnist_minimal.cli.options import (
+    accuracy,
+    add_arguments,
+    assignment,
+    expanded_path,
+    from_arguments,
+    model_name,
+    positive,
+    seed,
+)
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.models import lookup
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import RECIPES, variation
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.plan import MAX_SEED, Plan
 from mnist_minimal.study.progress import display
@@ -32,7 +41,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        help="train a model of your own by this published recipe (default: the one in its module)",
+        help="train the model by this published recipe (default: its own)",
+    )
+    parser.add_argument(
+        "--set",
+        type=assignment,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="another value in the recipe, such as batch_size=256 or optimizer.learning_rate=0.02; may be repeated; "
+        "makes a study of its own",
     )
     parser.add_argument(
         "--runs", type=positive, metavar="N", help="how many trials (default: go on until Ctrl-C, or --until)"
@@ -78,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from mnist_minimal.data import sets
 
-    recipe = lookup.recipe(options.model, options.recipe)
+    recipe = lookup.recipe(options.model, options.recipe).replace(**dict(options.set))
     options.epochs = min(options.epochs or recipe.max_epochs, recipe.max_epochs)
     with interruptible() as interrupted:
         dataset = sets.load(from_arguments(options))
@@ -99,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.trainer,
             options.jobs,
         )
+        if another := variation.described(options.model, recipe):
+            print(f"{options.model} is trained by {another}; the study is {plan.study.name}.")
         try:
             status = 0 if carry_out(plan, print, display, interrupted) else 1
         except KeyboardInterrupt:

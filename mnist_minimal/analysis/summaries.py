@@ -63,7 +63,7 @@ class StudySummary:
     @property
     def comparable(self) -> bool:
         """Whether these are trials of a published recipe, whole, on MNIST."""
-        published = self.model in RECIPES and self.cut is None
+        published = self.model in RECIPES and self.cut is None and identity.by_own_recipe(self.paths, self.model)
         return published and self.dataset == "mnist" and self.protocol == "source"
 
     @property

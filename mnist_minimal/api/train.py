@@ -1,6 +1,5 @@
 """Trials trained from Python: a study of many, or one model that writes no file."""
 
-import dataclasses
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -180,6 +179,7 @@ def fit(
 
     from mnist_minimal.data import sets
     from mnist_minimal.training.evaluation import evaluate
+    from mnist_minimal.training.keras_objects import check_recipe
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose, fit_function
 
@@ -193,7 +193,8 @@ def fit(
         by = _recipe(name, build, recipe)
         with seeded(seed):
             trained = (build or lookup.builder(name))()
-    chosen, _ = choose(_one_of("trainer", trainer, ("auto", "native", "keras")), trained)
+    check_recipe(by)
+    chosen, _ = choose(_one_of("trainer", trainer, ("auto", "native", "keras")), trained, None, by)
     splits = sets.split(dataset, _one_of("protocol", protocol, ("source", "holdout")), by.validation_share)
     cap = None if epochs is None else _whole("epochs", epochs, 1)
     found = fit_function(chosen, 1)(trained, by, splits, seed, max_epochs=cap, callbacks=callbacks)
@@ -220,7 +221,7 @@ def _data(data: Data, name: str | None) -> "tuple[Dataset, Choice | None]":
 def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None) -> Recipe:
     """How a model is trained."""
     if isinstance(recipe, Recipe):
-        return dataclasses.replace(recipe, model=name)
+        return recipe
     if recipe is not None:
         _one_of("recipe", recipe, tuple(RECIPES))
     elif build is not None:
@@ -228,8 +229,6 @@ def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None) -> Re
             f"{name}: found no recipe, which a model of your own needs; give recipe=, a Recipe or the name of a "
             f"published one: {', '.join(RECIPES)}"
         )
-    if recipe is not None and build is not None:
-        return dataclasses.replace(RECIPES[recipe], model=name)
     return lookup.recipe(name, recipe)
 
 

@@ -1,8 +1,11 @@
 """The options for data and model that several commands have."""
 
 import argparse
+import ast
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
 from mnist_minimal.models.lookup import OWN, OWN_FORM
@@ -48,6 +51,21 @@ def model_name(text: str) -> str:
     if text in RECIPES or OWN.fullmatch(text):
         return text
     raise argparse.ArgumentTypeError(f"expected one of the models {', '.join(RECIPES)}, or {OWN_FORM}, found {text!r}")
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """FIELD=VALUE as an argument of a command; the value as JSON or Python writes it, or else the text itself."""
+    field, equals, value = text.partition("=")
+    if not (field and equals):
+        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE, such as batch_size=256, found {text!r}")
+    if value.lower() == "none":
+        return field, None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return field, read(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return field, value
 
 
 def positive(text: str) -> int:

@@ -37,19 +37,14 @@ def recipe(name: str, published: str | None = None) -> Recipe:
 
     Args:
         name: The model's name.
-        published: The published recipe by which a model of the user's own is trained; None for the one in its module.
+        published: The published recipe by which it is trained; None for the model's own, which is the published one
+            or that in its module.
 
     Raises:
-        UserError: if there is no recipe, or a published model is to be trained by the recipe of another.
+        UserError: if there is no recipe.
     """
-    if name in RECIPES:
-        if published not in (None, name):
-            raise UserError(
-                f"{name} is trained by its own recipe; expected --recipe with a model of your own, found {published}"
-            )
-        return RECIPES[name]
-    if published:
-        return dataclasses.replace(RECIPES[published], model=name)
+    if published or name in RECIPES:
+        return RECIPES[published or name]
     _check_form(name)
     module, function = _module(name), name.partition(":")[2]
     recipes = getattr(module, "RECIPES", {})
@@ -59,7 +54,7 @@ def recipe(name: str, published: str | None = None) -> Recipe:
             f"{name}: expected a mnist_minimal.recipes.Recipe as RECIPES[{function!r}] in {module.__name__}, found "
             f"{'none' if found is None else type(found).__name__}; add it there, or give a published one with --recipe"
         )
-    return dataclasses.replace(found, model=name)
+    return dataclasses.replace(found, model=name, origin=None)
 
 
 def builder(name: str, to_train: bool = True) -> Builder:

@@ -3,6 +3,7 @@
 Standard library only: a recipe can be written beside results as JSON and read without Keras.
 """
 
+from mnist_minimal.recipes.fields import KerasObject
 from mnist_minimal.recipes.parts import (
     SGD,
     Adam,
@@ -24,6 +25,7 @@ __all__ = [
     "AdamW",
     "Augmentation",
     "EarlyStopping",
+    "KerasObject",
     "MedianStopping",
     "PiecewiseLinear",
     "Plateau",

@@ -2,86 +2,105 @@
 
 A recipe says how a model is trained: optimizer, schedule, stopping, batches, augmentation. It holds no Keras object, so
 that it can be written beside the results as JSON and read without Keras; `mnist_minimal.training` turns it into what it
-describes. Epochs are counted from 1 where they are counted.
+describes. Epochs are counted from 1 where they are counted. A part checks its values when it is made: one of another
+type, or out of its range, is a UserError.
 """
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal
+
+from mnist_minimal.errors import UserError
+from mnist_minimal.recipes.fields import KerasObject, Range, changed, check_fields, checked, hints, nearest
+
+Count = Annotated[int, Range(1)]
+Patience = Annotated[int, Range(0)]
+LearningRate = Annotated[float, Range(0)]
+Size = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Decrease = Annotated[float, Range(0, below=1)]
+
+
+class Part:
+    """What checks the values of its fields when it is made."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(Part):
     """`mnist_minimal.training.optimizers.AdamW`, whose `weight_decay` is not multiplied by the learning rate."""
 
-    learning_rate: float
-    weight_decay: float
+    learning_rate: LearningRate
+    weight_decay: Decrease
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Part):
     """`keras.optimizers.Adam`."""
 
-    learning_rate: float
+    learning_rate: LearningRate
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Part):
     """`keras.optimizers.SGD`: v = momentum * v - learning_rate * gradient, added to the weights."""
 
-    learning_rate: float
-    momentum: float
+    learning_rate: LearningRate
+    momentum: Share
 
 
 @dataclass(frozen=True)
-class Plateau:
+class Plateau(Part):
     """`keras.callbacks.ReduceLROnPlateau` on the validation loss.
 
     After `patience` epochs without a validation loss lower by more than `min_delta`, the learning rate is multiplied by
     `factor`, but never falls under `min_learning_rate`.
     """
 
-    factor: float
-    patience: int
-    min_delta: float
-    min_learning_rate: float
+    factor: Decrease
+    patience: Patience
+    min_delta: Size
+    min_learning_rate: LearningRate
 
 
 @dataclass(frozen=True)
-class Steps:
+class Steps(Part):
     """The learning rate is multiplied by `factor` after each of the epochs `after`."""
 
-    factor: float
-    after: tuple[int, ...]
+    factor: Size
+    after: tuple[Count, ...]
 
 
 @dataclass(frozen=True)
-class PiecewiseLinear:
+class PiecewiseLinear(Part):
     """The learning rate follows straight lines through points (finished epochs, learning rate), set once an epoch."""
 
-    points: tuple[tuple[float, float], ...]
+    points: tuple[tuple[Size, LearningRate], ...]
 
 
 @dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(Part):
     """`keras.callbacks.EarlyStopping` on the validation accuracy; the weights of the best epoch are restored."""
 
-    patience: int
+    patience: Patience
 
 
 @dataclass(frozen=True)
-class MedianStopping:
+class MedianStopping(Part):
     """Stops, once `trials` trials of a study are known, those in their median stopping at epoch `epoch`.
 
     A trial's figure there is the mean of its validation accuracies in the `window` epochs that end with `epoch`.
     """
 
-    trials: int
-    epoch: int
-    window: int
+    trials: Count
+    epoch: Count
+    window: Count
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Part):
     """What is done to every training image, again in every epoch; each number is drawn uniformly from its range.
 
     The image is first turned, scaled and shifted in one resampling, then padded and cropped, then changed in contrast
@@ -101,62 +120,124 @@ class Augmentation:
         tone_share: Share of the images, drawn at random, that are changed in contrast and brightness.
     """
 
-    rotation: float = 0.0
-    translation: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    affine_share: float = 1.0
+    rotation: Size = 0.0
+    translation: Size = 0.0
+    scale: tuple[Size, Size] = (1.0, 1.0)
+    affine_share: Share = 1.0
     interpolation: Literal["nearest", "bilinear"] = "bilinear"
-    crop: int = 0
+    crop: Annotated[int, Range(0)] = 0
     fill: float | Literal["reflect"] = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    tone_share: float = 1.0
+    brightness: Size = 0.0
+    contrast: Size = 0.0
+    tone_share: Share = 1.0
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Part):
     """How one model is trained.
 
     Attributes:
-        model: Name of the model in `mnist_minimal.models.MODELS`.
+        model: Name of the model in `mnist_minimal.models.MODELS` that the recipe was published with, by which the
+            recipe is known too; "" for one of one's own.
         source: Where the recipe was published.
         assumed: What the source leaves unsaid and this recipe fills in, one sentence each.
         batch_size: Images per step.
         drop_remainder: Whether a last, smaller batch of an epoch is left out.
         max_epochs: Epochs after which training ends if nothing else ended it.
-        optimizer: The optimizer at its first learning rate.
-        schedule: The learning rate's course; None leaves it as it is.
+        optimizer: The optimizer at its first learning rate; any of Keras' as a KerasObject.
+        schedule: The learning rate's course; None leaves it as it is. A KerasObject is one of
+            `keras.optimizers.schedules`, which counts steps and takes the place of the optimizer's own learning rate.
         early_stopping: When training ends before `max_epochs`, with the best epoch's weights; None trains to the end
             and keeps the last epoch's.
         augmentation: What is done to the training images.
         validation_share: The last part of the training set, as a share of it, that the source holds out to monitor; 0
             where it monitors the test set.
         median_stopping: Which trials of a study the source does not train to their end.
+        callbacks: More of `keras.callbacks`, made again for each trial. What they remember is in no checkpoint: a trial
+            that has some starts again where it was stopped.
+        origin: The recipe of which this one is a variation, made by `replace`; None for one that is none.
     """
 
-    model: str
-    source: str
-    assumed: tuple[str, ...]
-    batch_size: int
-    drop_remainder: bool
-    max_epochs: int
-    optimizer: AdamW | Adam | SGD
-    schedule: Plateau | Steps | PiecewiseLinear | None = None
+    model: str = ""
+    source: str = ""
+    assumed: tuple[str, ...] = ()
+    batch_size: Count
+    drop_remainder: bool = False
+    max_epochs: Count
+    optimizer: AdamW | Adam | SGD | KerasObject
+    schedule: Plateau | Steps | PiecewiseLinear | KerasObject | None = None
     early_stopping: EarlyStopping | None = None
     augmentation: Augmentation | None = None
-    validation_share: float = 0.0
+    validation_share: Decrease = 0.0
     median_stopping: MedianStopping | None = None
+    callbacks: tuple[KerasObject, ...] = ()
+    origin: "Recipe | None" = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        own_schedule = isinstance(self.optimizer, KerasObject) and isinstance(
+            self.optimizer.config.get("learning_rate"), Mapping
+        )
+        if own_schedule and self.schedule is not None:
+            raise UserError(
+                "expected one schedule of the learning rate, found one in the optimizer's configuration and "
+                f"schedule {type(self.schedule).__name__}; set schedule to None or optimizer.learning_rate to a number"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as nested dictionaries and lists of JSON's types; a part that has variants names its `kind`."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return {name: _plain(getattr(self, name)) for name in hints(Recipe)}
+
+    def replace(self, **values: Any) -> "Recipe":
+        """A variation of the recipe: the fields that are named have other values, the others stay.
+
+        Args:
+            **values: By the name of a field, or of a field of a part as `**{"optimizer.learning_rate": 0.02}`. A part
+                is itself, its name, or a dictionary of its fields and its `kind`, as `as_dict` gives it; of Keras also
+                an optimizer or a schedule itself, its name or what Keras serializes it to.
+
+        Raises:
+            UserError: if there is no such field, or it does not take the value.
+
+        Example:
+            >>> from mnist_minimal.recipes import RECIPES
+            >>> recipe = RECIPES["sep997"].replace(batch_size=256, **{"optimizer.learning_rate": 0.02})
+            >>> recipe.batch_size, recipe.optimizer
+            (256, AdamW(learning_rate=0.02, weight_decay=1e-06))
+        """
+        types = {name: hint for name, hint in hints(Recipe).items() if name != "model"}
+        by_field: dict[str, dict[tuple[str, ...], Any]] = {}
+        for path, value in values.items():
+            name, *deeper = path.split(".")
+            if name not in types:
+                raise self._no_field(path)
+            by_field.setdefault(name, {})[tuple(deeper)] = value
+        found = {
+            name: checked(changed(getattr(self, name), types[name], paths, name), types[name], name)
+            for name, paths in by_field.items()
+        }
+        origin = self.origin or self
+        varied = replace(self, **found, origin=origin)
+        return origin if varied == origin else varied
+
+    def _no_field(self, path: str) -> UserError:
+        there = [
+            f"{name}.{inner}" if is_dataclass(part) else name
+            for name in hints(Recipe)
+            if name != "model"
+            for part in [getattr(self, name)]
+            for inner in (hints(type(part)) if is_dataclass(part) else ("",))
+        ]
+        near = nearest(path, there)
+        return UserError(
+            f"expected a field of the recipe, found {path!r}; {f'the nearest is {near}; ' if near else ''}there are "
+            f"{', '.join(there)}"
+        )
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value):
-        return {"kind": type(value).__name__} | {
-            field.name: _plain(getattr(value, field.name)) for field in fields(value)
-        }
+        return {"kind": type(value).__name__} | {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     return value

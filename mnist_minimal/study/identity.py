@@ -34,9 +34,11 @@ def read(study: Study) -> dict[str, Any]:
             "another --out"
         )
     recipe = facts.get("recipe")
-    if isinstance(recipe, dict) and "worse_half" in recipe:  # The rule's name in versions up to 0.1.0.
-        rule = recipe.pop("worse_half")
-        recipe["median_stopping"] = rule and {**rule, "kind": "MedianStopping"}
+    if isinstance(recipe, dict):
+        if "worse_half" in recipe:  # The rule's name in versions up to 0.1.0.
+            rule = recipe.pop("worse_half")
+            recipe["median_stopping"] = rule and {**rule, "kind": "MedianStopping"}
+        recipe.setdefault("callbacks", [])  # No recipe of those versions had any.
     return facts
 
 
@@ -83,6 +85,17 @@ def recipe_epochs(study: Study) -> int | None:
     except (UserError, KeyError, TypeError):
         return None
     return epochs if isinstance(epochs, int) else None
+
+
+def by_own_recipe(study: Study, model: str) -> bool:
+    """Whether a study is of its model's own recipe with nothing set in it; one whose JSON does not tell is taken to be.
+
+    Raises:
+        UserError: if the file can't be read or says something else.
+    """
+    facts = read(study)
+    recipe = facts.get("recipe")
+    return not facts.get("set") and (not isinstance(recipe, dict) or recipe.get("model", model) == model)
 
 
 def _without_prose(fact: Any) -> Any:

@@ -9,6 +9,7 @@ from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import Builder, builder
 from mnist_minimal.recipes import Recipe
+from mnist_minimal.recipes.variation import changes
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.ownership import check_room
 from mnist_minimal.study.plan import Plan
@@ -58,11 +59,16 @@ class Job:
     callbacks: "Callable[[int], Sequence[keras.callbacks.Callback]] | None" = None
 
 
-def data_facts(recipe: Recipe, max_epochs: int, dataset: "Dataset") -> dict[str, Any]:
-    """What is known of a job without Keras: its recipe, the cap on the epochs and the checksums of its data."""
+def data_facts(plan: Plan) -> dict[str, Any]:
+    """What is known of a job without Keras: its recipe, what was set in it, the cap on the epochs, its checksums."""
     from mnist_minimal.data.sets import checksums
 
-    return {"recipe": recipe.as_dict(), "max_epochs": max_epochs, "data": checksums(dataset)}
+    return {
+        "recipe": plan.recipe.as_dict(),
+        "set": changes(plan.model, plan.recipe),
+        "max_epochs": plan.max_epochs,
+        "data": checksums(plan.dataset),
+    }
 
 
 def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
@@ -77,19 +83,20 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
 
     Raises:
         UserError: if the study was begun with another recipe, data set, network, trainer or callbacks, named by what
-            differs; if the trainer can't train the model; if a file can't be written or read; if there is no room for
-            the files of the trials.
+            differs; if the trainer can't train the model by the recipe; if Keras has not what the recipe names; if a
+            file can't be written or read; if there is no room for the files of the trials.
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
     from mnist_minimal.saving.saved_model import ROOM, check_size, needs_code
-    from mnist_minimal.training.keras_fit import set_memory_growth
+    from mnist_minimal.training.keras_fit import check_recipe, set_memory_growth
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
 
     study, model, dataset = plan.study, plan.model, plan.dataset
     # Before anything is put on a GPU, of whose memory other processes of the job need a part.
     set_memory_growth()
+    check_recipe(plan.recipe)
     with seeded(0):
         built = (plan.build or builder(model))()
     check_size(built, study.weights(0))
@@ -102,7 +109,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
             )
     # The JSON of an earlier version does not tell what trained the study, but its rows do.
     recorded = identity.read(study).get("trainer") or next((trial.trainer for trial in done), None)
-    chosen, notice = choose(plan.trainer, built, recorded)
+    chosen, notice = choose(plan.trainer, built, recorded, plan.recipe)
     if recorded not in (None, chosen):
         raise UserError(
             f"{study.csv}: this study was begun with trainer {recorded}, and now it would be {chosen}; give the same "
@@ -111,7 +118,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     layers = layer_facts(json.loads(built.to_json())["config"])
     further = [type(callback).__qualname__ for callback in plan.callbacks(plan.seed)] if plan.callbacks else []
     facts = {
-        **data_facts(plan.recipe, plan.max_epochs, dataset),
+        **data_facts(plan),
         "layers": layers,
         "trainer": chosen,
         "callbacks": further,

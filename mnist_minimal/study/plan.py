@@ -57,7 +57,7 @@ class Plan:
     @property
     def study(self) -> Study:
         """Where its trials are recorded."""
-        return Study.of(self.out, self.model, self.dataset.name, self.protocol)
+        return Study.of(self.out, self.model, self.dataset.name, self.protocol, self.recipe)
 
     @property
     def seeds(self) -> range:

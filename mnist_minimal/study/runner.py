@@ -55,7 +55,7 @@ def carry_out(
     """
     study = plan.study
     with owned(study):
-        identity.check(study, data_facts(plan.recipe, plan.max_epochs, plan.dataset))
+        identity.check(study, data_facts(plan))
         table = Ledger(study)
         before = table.trials()
         done = [trial for trial in ledger.done(before) if trial.seed in plan.seeds]

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_minimal.models.lookup import file_name
+from mnist_minimal.recipes import Recipe
+from mnist_minimal.recipes.variation import changes, short_hash
 
 
 @dataclass(frozen=True)
 class Study:
-    """All trials of one model on one data set under one protocol, by the names of their files.
+    """All trials of one model by one recipe on one data set under one protocol, by the names of their files.
 
     Attributes:
         out: The folder of all results.
@@ -19,17 +21,30 @@ class Study:
     name: str
 
     @classmethod
-    def of(cls, out: Path, model: str, dataset: str, protocol: str) -> "Study":
-        """The study of a model: its name is the model's, then the data set unless it is MNIST, then `holdout`.
+    def of(cls, out: Path, model: str, dataset: str, protocol: str, recipe: Recipe | None = None) -> "Study":
+        """The study of a model, whose name says all that it is by: `sep997-sep697-5a4612-digits-holdout`.
+
+        That is the model, the recipe unless it is the model's own, a short hash of what was set in it where something
+        was, the data set unless it is MNIST, and `holdout` under that protocol.
 
         Args:
             out: The folder of all results.
             model: Name of the model; of a model of the user's own, `module:function`.
             dataset: Name of the data set.
             protocol: "source" or "holdout".
+            recipe: How it is trained; None for the model's own recipe.
         """
-        name = file_name(model) + ("" if dataset == "mnist" else f"-{dataset}")
-        return cls(out, f"{name}-holdout" if protocol == "holdout" else name)
+        parts = [file_name(model)]
+        if recipe is not None:
+            if recipe.model not in ("", model):
+                parts.append(file_name(recipe.model))
+            if changed := changes(model, recipe):
+                parts.append(short_hash(changed))
+        if dataset != "mnist":
+            parts.append(dataset)
+        if protocol == "holdout":
+            parts.append(protocol)
+        return cls(out, "-".join(parts))
 
     @classmethod
     def at(cls, csv: Path) -> "Study":

@@ -67,11 +67,9 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     with seeded(seed):
         model = (job.build or builder(job.model))()
     further = job.callbacks(seed) if job.callbacks else []
-    if further:
-        # What they remember is in no checkpoint: a trial with them starts again.
-        job.study.checkpoint(seed).unlink(missing_ok=True)
     checkpoint = Checkpoint(
-        reject_symlink(job.study.checkpoint(seed)),
+        # What callbacks of the user's own remember is in no checkpoint: such a trial starts again.
+        None if job.recipe.callbacks or further else reject_symlink(job.study.checkpoint(seed)),
         identity={**job.facts, "seed": seed, "backend": backend(job.trainer), "version": version()},
         shapes=[weights.shape for weights in model.get_weights()],
         history=HistoryFile(job.study.history(seed)),

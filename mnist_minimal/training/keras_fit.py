@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,9 +13,10 @@ from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.models.defaults import keras_defaults
-from mnist_minimal.recipes import PiecewiseLinear, Plateau, Recipe, Steps, parts
+from mnist_minimal.recipes import KerasObject, PiecewiseLinear, Plateau, Recipe, Steps, parts
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
+from mnist_minimal.training.keras_objects import keras_object
 from mnist_minimal.training.optimizers import AdamW
 
 EVALUATION_BATCH_SIZE = 1000
@@ -121,7 +123,7 @@ def recipe_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
                 min_lr=recipe.schedule.min_learning_rate,
             )
         )
-    elif recipe.schedule:
+    elif isinstance(recipe.schedule, Steps | PiecewiseLinear):
         callbacks.append(keras.callbacks.LearningRateScheduler(lambda epoch: scheduled_rate(recipe, epoch)))
     if recipe.early_stopping:
         callbacks.append(
@@ -135,6 +137,15 @@ def recipe_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
     return callbacks
 
 
+def keras_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    """New callbacks for those that the recipe takes from Keras.
+
+    Raises:
+        UserError: if Keras has no such callback, or it does not take the arguments.
+    """
+    return [keras_object(each, keras.callbacks, keras.callbacks.Callback) for each in recipe.callbacks]
+
+
 def scheduled_rate(recipe: Recipe, epoch: int) -> float:
     """The learning rate that a schedule by epoch gives after `epoch` finished epochs.
 
@@ -143,21 +154,48 @@ def scheduled_rate(recipe: Recipe, epoch: int) -> float:
     """
     match recipe.schedule:
         case Steps(factor, after):
-            return recipe.optimizer.learning_rate * factor ** sum(epoch >= step for step in after)
+            return first_rate(recipe) * factor ** sum(epoch >= step for step in after)
         case PiecewiseLinear(points):
             return float(np.interp(epoch, [finished for finished, _ in points], [rate for _, rate in points]))
     raise ValueError(f"expected a schedule by epoch, found {recipe.schedule}")
 
 
+def first_rate(recipe: Recipe) -> float:
+    """The learning rate that a recipe's optimizer begins with."""
+    if isinstance(recipe.optimizer, KerasObject):
+        return float(keras.ops.convert_to_numpy(make_optimizer(recipe).learning_rate))
+    return recipe.optimizer.learning_rate
+
+
 def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
-    """A new Keras optimizer of the recipe."""
+    """A new Keras optimizer of the recipe, at its first learning rate or with the recipe's schedule by step.
+
+    Raises:
+        UserError: if Keras has no such optimizer or schedule, or it does not take the arguments.
+    """
+    by_step: dict[str, Any] = {}
+    if isinstance(recipe.schedule, KerasObject):
+        schedules = keras.optimizers.schedules
+        by_step["learning_rate"] = keras_object(recipe.schedule, schedules, schedules.LearningRateSchedule)
     match recipe.optimizer:
         case parts.AdamW(learning_rate, weight_decay):
-            return AdamW(learning_rate, weight_decay)
+            return AdamW(**{"learning_rate": learning_rate, "weight_decay": weight_decay, **by_step})
         case parts.Adam(learning_rate):
-            return keras.optimizers.Adam(learning_rate)
+            return keras.optimizers.Adam(**{"learning_rate": learning_rate, **by_step})
         case parts.SGD(learning_rate, momentum):
-            return keras.optimizers.SGD(learning_rate, momentum)
+            return keras.optimizers.SGD(**{"learning_rate": learning_rate, "momentum": momentum, **by_step})
+        case KerasObject() as data:
+            return keras_object(data, keras.optimizers, keras.optimizers.Optimizer, **by_step)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Makes once what a recipe takes from Keras.
+
+    Raises:
+        UserError: if Keras has it not, or it does not take the arguments.
+    """
+    make_optimizer(recipe)
+    keras_callbacks(recipe)
 
 
 def compile_model(model: keras.Model, recipe: Recipe) -> None:
@@ -233,7 +271,7 @@ def fit(
         epochs=state.epochs if state.stopped else epochs,
         validation_data=(splits.x_val.astype(np.float32), splits.y_val),
         validation_batch_size=EVALUATION_BATCH_SIZE,
-        callbacks=[EpochRandomness(batches, seed), *recipes_own, *callbacks, resumption],
+        callbacks=[EpochRandomness(batches, seed), *recipes_own, *keras_callbacks(recipe), *callbacks, resumption],
         # Keras would visit the batches themselves in an order of its own.
         shuffle=False,
         verbose=0,

@@ -10,17 +10,24 @@ import numpy as np
 from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Splits
+from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
-from mnist_minimal.training.chain import Chain, unsupported
+from mnist_minimal.training.chain import Chain, core_optimizer, unsupported
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.core import available
-from mnist_minimal.training.keras_fit import compile_model, recipe_callbacks
+from mnist_minimal.training.keras_fit import compile_model, keras_callbacks, make_optimizer, recipe_callbacks
 
-__all__ = ["available", "fit", "unsupported"]
+__all__ = ["available", "fit", "unsupported", "unsupported_recipe"]
 
 # Images that are augmented at once, before the core trains on them: 6 MB of pixels.
 PART = 2048
+
+# What Keras calls for single batches, of which the core has no part.
+BATCH_METHODS = [
+    *("on_batch_begin", "on_batch_end"),
+    *(f"on_{what}_batch_{when}" for what in ("train", "test") for when in ("begin", "end")),
+]
 
 
 def fit(
@@ -85,7 +92,9 @@ def fit(
         restore_optimizer,
         cpu_seconds=lambda: time.thread_time() - cpu_before + helper_seconds,
     )
-    called = keras.callbacks.CallbackList([*recipes_own, *callbacks, resumption], model=model, epochs=epochs, verbose=0)
+    called = keras.callbacks.CallbackList(
+        [*recipes_own, *keras_callbacks(recipe), *callbacks, resumption], model=model, epochs=epochs, verbose=0
+    )
     model.stop_training = False
     called.on_train_begin()
     logs: dict[str, float] = {}
@@ -128,6 +137,27 @@ def fit(
             break
     called.on_train_end(logs)
     return Fit.from_history(state.history.figures, len(y_val), state.train_seconds, state.cpu_seconds)
+
+
+def unsupported_recipe(recipe: Recipe) -> str | None:
+    """Why the core cannot train by a recipe, as one line that names what, or None where it can.
+
+    Raises:
+        UserError: if Keras has not what the recipe names.
+    """
+    optimizer = make_optimizer(recipe)
+    for callback in keras_callbacks(recipe):
+        kind = type(callback)
+        if any(getattr(kind, name) is not getattr(keras.callbacks.Callback, name) for name in BATCH_METHODS):
+            return (
+                "expected callbacks that are called for epochs, found "
+                f"{kind.__name__}, which is called for batches; train with --trainer keras"
+            )
+    try:
+        core_optimizer(optimizer)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def epoch_parts(

@@ -7,10 +7,13 @@ import joblib
 import keras
 
 from mnist_minimal.errors import UserError
+from mnist_minimal.recipes import Recipe
 from mnist_minimal.training import Fit, core, keras_fit, native_fit
 
 
-def choose(trainer: str, model: keras.Model, recorded: str | None = None) -> tuple[str, str]:
+def choose(
+    trainer: str, model: keras.Model, recorded: str | None = None, recipe: Recipe | None = None
+) -> tuple[str, str]:
     """The trainer for a model.
 
     Args:
@@ -19,12 +22,14 @@ def choose(trainer: str, model: keras.Model, recorded: str | None = None) -> tup
             waits there for kernels to start, and takes longer than in the core.
         model: A built model.
         recorded: The trainer of the study's earlier trials, "keras" or "native"; None where there are none.
+        recipe: How the model is trained; None where any trainer can do it.
 
     Returns:
         "keras" or "native", and why "auto" did not take the core, a sentence, or "".
 
     Raises:
-        UserError: if the core is asked for, by name or by the study, and can't be loaded or can't run the model.
+        UserError: if the core is asked for, by name or by the study, and can't be loaded or can't run the model or the
+            recipe.
     """
     if trainer == "keras":
         return "keras", ""
@@ -32,7 +37,7 @@ def choose(trainer: str, model: keras.Model, recorded: str | None = None) -> tup
         return "keras", "Training with Keras, as the study's earlier trials were."
     try:
         core.require()
-        refused = native_fit.unsupported(model)
+        refused = native_fit.unsupported(model) or (recipe and native_fit.unsupported_recipe(recipe))
         if refused:
             raise UserError(refused)
     except UserError as error:

@@ -109,7 +109,7 @@ def test_a_function_of_a_cell_is_trained_in_other_processes(tmp_path):
         ],
         **QUIET,
     )
-    assert (study.name, [trial.model for trial in study.trials]) == ("softened-digits", ["softened"] * 2)
+    assert (study.name, [trial.model for trial in study.trials]) == ("softened-small7344-digits", ["softened"] * 2)
     processes = {path.name.partition("-")[2] for path in tmp_path.iterdir() if path.name[:2] in ("0-", "1-")}
     assert len(processes) == 2
     assert str(multiprocessing.current_process().pid) not in processes
@@ -239,7 +239,7 @@ def test_no_study(tmp_path):
 
 def test_the_json_says_what_a_notebook_trained(tmp_path):
     mm.run_trials(tiny, recipe="sep997", runs=1, epochs=1, out=tmp_path, **QUIET)
-    facts = json.loads((tmp_path / "tiny-digits.json").read_text())
-    assert facts["recipe"]["model"] == "tiny"
+    facts = json.loads((tmp_path / "tiny-sep997-digits.json").read_text())
+    assert facts["recipe"]["model"] == "sep997"
     assert facts["layers"]
     assert facts["callbacks"] == []

@@ -1,0 +1,58 @@
+"""What of a recipe is not as it was published, and the short name that follows from it."""
+
+import hashlib
+import json
+from typing import Any
+
+from mnist_minimal.recipes.parts import Recipe
+from mnist_minimal.recipes.published import RECIPES
+
+HASH_DIGITS = 6
+
+PROSE = ("model", "source", "assumed")
+
+
+def changes(model: str, recipe: Recipe) -> dict[str, Any]:
+    """What was set in a recipe, in JSON's types by field, as `{"optimizer.learning_rate": 0.02}`; {} where nothing was.
+
+    A published recipe's name tells what it is compared with; one of one's own, which has none, is compared with that of
+    the published model which it is to train, else with the recipe on which `replace` was called.
+    """
+    origin = RECIPES.get(recipe.model or model, recipe.origin or recipe)
+    before, now = ({k: v for k, v in each.as_dict().items() if k not in PROSE} for each in (origin, recipe))
+    return _differences(before, now, "")
+
+
+def short_hash(changed: dict[str, Any]) -> str:
+    """The first six hexadecimal digits of the SHA-256 of what `changes` gives, as JSON, keys sorted, without spaces."""
+    text = json.dumps(changed, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+
+def described(model: str, recipe: Recipe) -> str:
+    """What is not as it was published, in words: "the recipe of sep697 with batch_size 128"; "" where nothing is."""
+    set_ = [f"{field} {json.dumps(value)}" for field, value in changes(model, recipe).items()]
+    other = recipe.model not in ("", model)
+    if not other and not set_:
+        return ""
+    return f"{f'the recipe of {recipe.model}' if other else 'its recipe'}{' with ' if set_ else ''}{', '.join(set_)}"
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in now.items():
+        old = before[name]
+        if (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and old.keys() == value.keys()
+            and _kind(old) == _kind(value)
+        ):
+            found |= _differences(old, value, f"{prefix}{name}.")
+        elif old != value:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _kind(part: dict[str, Any]) -> Any:
+    return part.get("kind"), part.get("class_name")
