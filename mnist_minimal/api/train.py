@@ -179,7 +179,7 @@ def fit(
 
     from mnist_minimal.data import sets
     from mnist_minimal.training.evaluation import evaluate
-    from mnist_minimal.training.keras_objects import check_recipe
+    from mnist_minimal.training.keras_fit import check_recipe
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose, fit_function
 
