@@ -48,9 +48,14 @@ def load(
 ) -> "keras.Model":
     """The model in a file that any version of Keras saved; see `saving.saved_model.load_described`."""
     # Imported here, so that `import mnist_minimal` and every command's --help do without TensorFlow.
+    from mnist_minimal.saving.reader import READER
     from mnist_minimal.saving.saved_model import load
 
-    return load(path, builders, custom_objects)
+    try:
+        return load(path, builders, custom_objects)
+    finally:
+        # The process that reads files, which a command keeps for the next one, is none of the caller's.
+        READER.close()
 
 
 def load_data(path: "str | Path" = "mnist", name: str | None = None) -> "Dataset":

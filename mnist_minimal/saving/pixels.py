@@ -20,6 +20,7 @@ from mnist_minimal.saving.saved_model import LOGITS, SIGMOIDS, LoadedModel
 from mnist_minimal.saving.translation import LayerSpec, translate
 from mnist_minimal.saving.wiring import OPERATIONS, trace
 from mnist_minimal.training.evaluation import CLASSES, evaluate
+from mnist_minimal.training.seeding import seeded
 
 # What people do to raw pixels of shape (28, 28, 1), as layers of Keras, by the names of the option --pixels.
 CONVENTIONS: dict[str, Callable[[], list[keras.Layer]]] = {
@@ -264,11 +265,12 @@ def _applied(model: keras.Model, tensor: Any) -> Any:
 def _published(model: keras.Model) -> keras.Model:
     """The published model that computes the same, with the same weights; or the model."""
     net = translate(json.loads(model.to_json()), 3)
-    try:
-        name, places = by_computation(net, MODELS, may_add=False)
-    except UserError:
-        return model
-    published = MODELS[name]()
+    with seeded(0):
+        try:
+            name, places = by_computation(net, MODELS, may_add=False)
+        except UserError:
+            return model
+        published = MODELS[name]()
     for own, place in places.items():
         all_layers(published)[place].set_weights(model.get_layer(own).get_weights())
     return published

@@ -27,6 +27,7 @@ from mnist_minimal.saving.layouts import Stored, stored
 from mnist_minimal.saving.reader import MAX_FILE_BYTES, READER
 from mnist_minimal.saving.translation import Net, translate
 from mnist_minimal.saving.wiring import foreign_layers, wire
+from mnist_minimal.training.seeding import seeded
 
 # More than a model's file has beside its numbers: its description and the headers of its arrays.
 ROOM = 1_000_000
@@ -171,9 +172,11 @@ def load_described(
     try:
         found = stored(READER.read(data))
         del data
-        if found.config is not None:
-            return _described(found, builders, custom_objects, None)
-        return _of_weights(path, found, builders, custom_objects)
+        # What layers draw as they are made is overwritten, and the caller's random numbers are not to go into it.
+        with seeded(0):
+            if found.config is not None:
+                return _described(found, builders, custom_objects, None)
+            return _of_weights(path, found, builders, custom_objects)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
