@@ -131,7 +131,8 @@ def test_what_a_caller_draws_next_is_what_it_would_have_been(run_python, tmp_pat
 import random, keras, numpy as np, tensorflow as tf
 
 def draws():
-    return [random.random(), np.random.random(), *tf.random.uniform([2]).numpy(), *np.asarray(keras.random.uniform([2]))]
+    tensors = tf.random.uniform([2]), keras.random.uniform([2])
+    return [random.random(), np.random.random(), *(float(value) for tensor in tensors for value in tensor)]
 
 keras.utils.set_random_seed(5)
 expected = draws()

@@ -15,7 +15,7 @@ from keras import layers
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
-from mnist_minimal.saving.identify import all_layers, by_computation
+from mnist_minimal.saving.identify import all_layers, by_computation, published
 from mnist_minimal.saving.saved_model import LOGITS, SIGMOIDS, LoadedModel
 from mnist_minimal.saving.translation import LayerSpec, translate
 from mnist_minimal.saving.wiring import OPERATIONS, trace
@@ -267,10 +267,10 @@ def _published(model: keras.Model) -> keras.Model:
     net = translate(json.loads(model.to_json()), 3)
     with seeded(0):
         try:
-            name, places = by_computation(net, MODELS, may_add=False)
+            name, places = by_computation(net, published(model.count_params()), may_add=False)
         except UserError:
             return model
-        published = MODELS[name]()
+        known = MODELS[name]()
     for own, place in places.items():
-        all_layers(published)[place].set_weights(model.get_layer(own).get_weights())
-    return published
+        all_layers(known)[place].set_weights(model.get_layer(own).get_weights())
+    return known
