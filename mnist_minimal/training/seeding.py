@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-# The random states are one for the whole process: no other thread must draw a model's weights at the same time. A builder
-# that loads another model does so in the same thread.
+# The random states are one for the whole process: no other thread must draw a model's weights at the same time. The
+# builder itself may load another model.
 _SEEDED = threading.RLock()
 
 
