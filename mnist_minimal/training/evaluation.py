@@ -19,7 +19,7 @@ BATCH_SIZE = 1000
 
 
 # A model was made for another scale than the images have if that gives less loss, by as much as tells two conventions
-# apart, less than this share of the errors, less by this share of all images, and an accuracy that no model has by chance.
+# apart, less than this share of the errors, less by this share of all images, and an accuracy that is no chance.
 ERRORS, IMAGES, LEAST_ACCURACY = 0.75, 0.01, 0.5
 
 
