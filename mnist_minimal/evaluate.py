@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 where a file holds no model."""
     options = parse(arguments)
     from mnist_minimal.data import sets
-    from mnist_minimal.saving.pixels import CONVENTIONS, classifier
+    from mnist_minimal.saving.pixels import classifier
     from mnist_minimal.saving.saved_model import load_described
+    from mnist_minimal.training.conventions import CONVENTIONS
 
     if options.pixels not in (None, *CONVENTIONS):
         raise UserError(f"--pixels: found {options.pixels!r}; expected one of {', '.join(CONVENTIONS)}")

@@ -2,8 +2,14 @@
 
 import json
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
+
+from tests.conftest import REPOSITORY
+
+# Of another Keras, with branches.
+FOREIGN = REPOSITORY / "tests" / "fixtures" / "keras2_graph.h5"
 
 STATE = """
 import gc, json, os, random, signal, socket, sys, threading, warnings, logging, locale, tempfile
@@ -92,9 +98,14 @@ from mnist_minimal.saving.saved_model import save
 data = mm.load_data("digits")
 with seeded(3):
     model = MODELS["sep697"]()
+model.save_weights("weights.weights.h5")
 native_fit.fit(model, RECIPES["sep697"], split(data, "source"), 3, max_epochs=1)
 evaluate(model, data.x_test, data.y_test)
 save(model, "model.h5")
+mm.load("model.h5")
+mm.load("foreign.h5")
+mm.load("weights.weights.h5", {"sep697": MODELS["sep697"]})
+mm.score(model, data.x_test, data.y_test)
 try:
     mm.load_data("nowhere.npz")
 except UserError:
@@ -104,6 +115,7 @@ except UserError:
 
 def test_calling_the_package_changes_nothing(run_python, tmp_path: Path):
     (tmp_path / ".keras").mkdir()
+    copyfile(FOREIGN, tmp_path / "foreign.h5")
     (tmp_path / ".keras/keras.json").write_text('{"image_data_format": "channels_first", "floatx": "float16"}')
     found = run_and_compare(
         run_python, IMPORTS, CALLS, HOME=str(tmp_path), MPLBACKEND="svg", KERAS_MAX_EPOCHS="1", KERAS_BACKEND=""
@@ -111,6 +123,25 @@ def test_calling_the_package_changes_nothing(run_python, tmp_path: Path):
     # Threads that joblib, TensorFlow or the core keep for the next time.
     found.pop("threads", None)
     assert found == {}
+
+
+def test_what_a_caller_draws_next_is_what_it_would_have_been(run_python, tmp_path: Path):
+    copyfile(FOREIGN, tmp_path / "foreign.h5")
+    program = f"""
+import random, keras, numpy as np, tensorflow as tf
+
+def draws():
+    tensors = tf.random.uniform([2]), keras.random.uniform([2])
+    return [random.random(), np.random.random(), *(float(value) for tensor in tensors for value in tensor)]
+
+keras.utils.set_random_seed(5)
+expected = draws()
+keras.utils.set_random_seed(5)
+{CALLS}
+assert draws() == expected, (draws(), expected)
+"""
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal.analysis.published import OBJECTIVES, PARAMETERS, PUBLISHED, Objectives
+from mnist_minimal.analysis.published import OBJECTIVES, PUBLISHED, Objectives
 from mnist_minimal.analysis.tables import MEASURE_NAMES, markdown, sd_cell, share_cell, share_count, trial_count
 from mnist_minimal.models.counting import trainable_parameters
+from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import ledger
 from mnist_minimal.study.history import read_history

@@ -70,19 +70,6 @@ class Objectives:
     lacks: tuple[str, ...] = ()
 
 
-PARAMETERS = {
-    "conv18242": 18242,
-    "gap13914": 13914,
-    "antman9954": 9954,
-    "small8624": 8624,
-    "small7384": 7384,
-    "small7344": 7344,
-    "pyramid3762": 3762,
-    "shared1936": 1936,
-    "sep997": 997,
-    "sep697": 697,
-}
-
 # The first of a model is the one to compare with.
 PUBLISHED = (
     Publication("conv18242", 0.9946, of="run", measure="best", epoch=17),

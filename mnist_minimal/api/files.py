@@ -41,9 +41,14 @@ def load(
         >>> mm.load("my-trials/sep697-digits/0.h5").count_params()
         697
     """
+    from mnist_minimal.saving.reader import READER
     from mnist_minimal.saving.saved_model import load
 
-    return load(path, builders, custom_objects)
+    try:
+        return load(path, builders, custom_objects)
+    finally:
+        # The process that reads files, which a command keeps for the next one, is none of the caller's.
+        READER.close()
 
 
 def load_data(path: str | Path = "mnist", name: str | None = None) -> "Dataset":

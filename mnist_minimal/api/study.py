@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_minimal.api.files import load
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import Builder
 from mnist_minimal.study import ledger
@@ -127,8 +128,6 @@ class Study:
             >>> study.load(1).count_params()
             697
         """
-        from mnist_minimal.saving.saved_model import load
-
         done = {trial.seed: trial for trial in ledger.done(self.trials)}
         if seed not in done:
             raise UserError(f"{self.name}: found no finished trial of seed {seed}, expected one of {_some(done)}")

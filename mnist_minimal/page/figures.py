@@ -8,10 +8,11 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.analysis import figures
-from mnist_minimal.analysis.published import PARAMETERS, Publication
+from mnist_minimal.analysis.published import Publication
 from mnist_minimal.analysis.statistics import TARGET, Summary, summarize
 from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure
 from mnist_minimal.analysis.tables import MEASURE_NAMES
+from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.trial import Trial
 
 if TYPE_CHECKING:

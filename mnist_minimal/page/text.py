@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from mnist_minimal.analysis.published import PARAMETERS, Publication
+from mnist_minimal.analysis.published import Publication
 from mnist_minimal.analysis.statistics import TARGET, Estimate, Moments, Summary, difference_from_moments, summarize
 from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure
 from mnist_minimal.analysis.tables import (
@@ -15,6 +15,7 @@ from mnist_minimal.analysis.tables import (
     share_interval,
     trial_count,
 )
+from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.trial import Trial
 
 PERCENT = f"{100 * TARGET:g} %"

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.models import architecture
+from mnist_minimal.models import MODELS, architecture
 from mnist_minimal.models.architecture import Layer, shown
+from mnist_minimal.models.parameters import MOVING_STATISTICS, PARAMETERS
 from mnist_minimal.saving import translation
 from mnist_minimal.saving.assignment import Pairs, assignment
 from mnist_minimal.saving.layouts import Stored, Tree
@@ -58,6 +59,11 @@ def plan(builder: Builder) -> Plan:
     model = builder()
     net = translate(json.loads(model.to_json()), 3)
     return Plan(net, computation(net), model.count_params(), [layer.name for layer in all_layers(model)])
+
+
+def published(elements: int) -> Builders:
+    """The published models whose weights have so many elements in all; none is built to tell."""
+    return {name: builder for name, builder in MODELS.items() if PARAMETERS[name] + MOVING_STATISTICS[name] == elements}
 
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
@@ -150,6 +156,8 @@ def by_computation(net: Net, builders: Builders, may_add: bool) -> tuple[str, di
                 return name, {found: places[layer] for found, layer in pairs if layer in places}
             difference = "expected the same layers to be applied more than once, found others"
         differences[name] = same, difference
+    if not differences:
+        raise UserError("expected a published model, found a network of another number of parameters")
     nearest = net.name if net.name in differences else max(differences, key=lambda name: differences[name][0])
     raise UserError(f"expected one of the models {', '.join(builders)}; it is not {nearest}: {differences[nearest][1]}")
 
@@ -185,18 +193,20 @@ def by_arrays(stored: Stored, builders: Builders) -> tuple[str, keras.Model, Pai
     """
     fitting = {}
     for name, builder in builders.items():
-        arrays = stored.all_arrays()
-        if sum(array.values.size for array in arrays) != plan(builder).parameters:
+        if plan(builder).parameters != stored.elements():
             continue
         model = builder()
         try:
             fitting[name] = model, assignment(parts_of(model), stored, stored.theano)
         except UserError:
             continue
+    if not builders:
+        raise UserError(f"expected the arrays of a published model, found others, of {stored.elements():,} parameters")
     if not fitting:
         models = ", ".join(f"{name} ({plan(builder).parameters:,} parameters)" for name, builder in builders.items())
-        found = sum(array.values.size for array in stored.all_arrays())
-        raise UserError(f"expected the arrays of one of the models {models}; found others, of {found:,} parameters")
+        raise UserError(
+            f"expected the arrays of one of the models {models}; found others, of {stored.elements():,} parameters"
+        )
     named = [name for name, (model, _) in fitting.items() if _names_fit(stored, plan(builders[name]).net, model)]
     if not named:
         raise UserError(

@@ -88,6 +88,10 @@ class Stored:
             return self.weights.all_arrays()
         return [array for arrays in self.weights.values() for array in arrays]
 
+    def elements(self) -> int:
+        """Number of elements of all arrays."""
+        return sum(array.values.size for array in self.all_arrays())
+
 
 def major(version: str) -> int:
     """The first number of a version."""

@@ -15,49 +15,18 @@ from keras import layers
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
-from mnist_minimal.saving.identify import all_layers, by_computation
+from mnist_minimal.saving.identify import all_layers, by_computation, published
 from mnist_minimal.saving.saved_model import LOGITS, SIGMOIDS, LoadedModel
 from mnist_minimal.saving.translation import LayerSpec, translate
 from mnist_minimal.saving.wiring import OPERATIONS, trace
+from mnist_minimal.training.conventions import CONVENTIONS, NATS, SHARE
 from mnist_minimal.training.evaluation import CLASSES, evaluate
-
-# What people do to raw pixels of shape (28, 28, 1), as layers of Keras, by the names of the option --pixels.
-CONVENTIONS: dict[str, Callable[[], list[keras.Layer]]] = {
-    "255": lambda: [],
-    "1": lambda: [layers.Rescaling(1 / 255)],
-    "-1..1": lambda: [layers.Rescaling(1 / 127.5, -1.0)],
-    "-.5...5": lambda: [layers.Rescaling(1 / 255, -0.5)],
-    "mean/sd": lambda: [layers.Rescaling(1 / 255 / 0.3081, -0.1307 / 0.3081)],
-    "255-x": lambda: [layers.Rescaling(-1.0, 255.0)],
-    "1-x": lambda: [layers.Rescaling(-1 / 255, 1.0)],
-    "normalize": lambda: [layers.UnitNormalization(axis=1)],
-    "normalize-rows": lambda: [layers.UnitNormalization(axis=2)],
-    "binary": lambda: [layers.Rescaling(1.0, -127.0), layers.ReLU(max_value=1.0)],
-    "transposed": lambda: [layers.Permute((2, 1, 3)), layers.Rescaling(1 / 255)],
-}
-
-WORDS = {
-    "255": "pixels of 0 to 255 as they are",
-    "1": "pixels divided by 255",
-    "-1..1": "pixels of -1 to 1",
-    "-.5...5": "pixels of -.5 to .5",
-    "mean/sd": "pixels divided by 255, less their mean .1307, divided by their deviation .3081",
-    "255-x": "255 less the pixels",
-    "1-x": "1 less the pixels divided by 255",
-    "normalize": "columns of pixels of length 1, as by keras.utils.normalize(x, axis=1)",
-    "normalize-rows": "rows of pixels of length 1, as by keras.utils.normalize(x)",
-    "binary": "pixels above 127 as 1, others as 0",
-    "transposed": "rows and columns exchanged, divided by 255",
-}
+from mnist_minimal.training.seeding import seeded
 
 USUAL = "1"
 
 # Their loss is often a little below that of USUAL by chance; they are taken only where nothing else gives digits.
 LAST_RESORTS = ("binary", "transposed")
-
-# Another convention is taken for a loss of less than this share of that of USUAL, and less by this many nats: right for
-# 39 of 39 public files whose sources say what they did, on 22 of which it was chosen.
-SHARE, NATS = 0.75, 0.01
 
 # Below this accuracy at every convention a model is none of these digits: 9 of 109 public files.
 LEAST_ACCURACY = 0.85
@@ -83,7 +52,7 @@ class Measured:
 
     def __str__(self) -> str:
         turned = ", kernels turned by 180 degrees" if self.turned else ""
-        return f"{WORDS[self.pixels]}{turned} (accuracy {self.accuracy:.4f}, log loss {self.loss:.4f})"
+        return f"{CONVENTIONS[self.pixels].words}{turned} (accuracy {self.accuracy:.4f}, log loss {self.loss:.4f})"
 
 
 @dataclass(frozen=True)
@@ -109,7 +78,8 @@ class Decision:
 def decide(loaded: LoadedModel, images: np.ndarray, labels: np.ndarray) -> Decision:
     """Tries every convention and takes the one that the model was trained with.
 
-    It is to divide by 255 unless another gives a loss below SHARE of that one's, by NATS or more, at no lower accuracy.
+    It is to divide by 255 unless another gives a loss below `conventions.SHARE` of that one's, by `conventions.NATS` or
+    more, at no lower accuracy.
 
     Args:
         loaded: The model.
@@ -126,9 +96,9 @@ def decide(loaded: LoadedModel, images: np.ndarray, labels: np.ndarray) -> Decis
         if model is None:
             continue
         core = _from_scaled(model, loaded.outputs)
-        for name, make in CONVENTIONS.items():
+        for name, convention in CONVENTIONS.items():
             scaled: Any = images.astype(np.float32)
-            for layer in make():
+            for layer in convention.layers():
                 scaled = layer(scaled)
             found = evaluate(core, keras.ops.convert_to_numpy(scaled), labels)
             measured.append(Measured(name, found.accuracy, found.loss, turned))
@@ -206,7 +176,7 @@ def adapt(loaded: LoadedModel, pixels: str, turned: bool = False) -> keras.Model
         return model
     raw = keras.Input((28, 28, 1), dtype="float32", name="raw_pixels")
     scaled = raw
-    for layer in CONVENTIONS[pixels]():
+    for layer in CONVENTIONS[pixels].layers():
         scaled = layer(scaled)
     adapted = keras.Model(raw, _probabilities(_applied(model, _shaped(scaled, model)), loaded.outputs), name=model.name)
     return _published(adapted)
@@ -264,11 +234,12 @@ def _applied(model: keras.Model, tensor: Any) -> Any:
 def _published(model: keras.Model) -> keras.Model:
     """The published model that computes the same, with the same weights; or the model."""
     net = translate(json.loads(model.to_json()), 3)
-    try:
-        name, places = by_computation(net, MODELS, may_add=False)
-    except UserError:
-        return model
-    published = MODELS[name]()
+    with seeded(0):
+        try:
+            name, places = by_computation(net, published(model.count_params()), may_add=False)
+        except UserError:
+            return model
+        known = MODELS[name]()
     for own, place in places.items():
-        all_layers(published)[place].set_weights(model.get_layer(own).get_weights())
-    return published
+        all_layers(known)[place].set_weights(model.get_layer(own).get_weights())
+    return known

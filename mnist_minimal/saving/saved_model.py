@@ -20,13 +20,13 @@ import numpy as np
 
 from mnist_minimal import content, files
 from mnist_minimal.errors import UserError, one_line
-from mnist_minimal.models import MODELS
 from mnist_minimal.saving.assignment import Pairs, assignment
-from mnist_minimal.saving.identify import Builders, all_layers, by_arrays, by_computation, parts_for
+from mnist_minimal.saving.identify import Builders, all_layers, by_arrays, by_computation, parts_for, published
 from mnist_minimal.saving.layouts import Stored, stored
 from mnist_minimal.saving.reader import MAX_FILE_BYTES, READER
 from mnist_minimal.saving.translation import Net, translate
 from mnist_minimal.saving.wiring import foreign_layers, wire
+from mnist_minimal.training.seeding import seeded
 
 # More than a model's file has beside its numbers: its description and the headers of its arrays.
 ROOM = 1_000_000
@@ -171,9 +171,11 @@ def load_described(
     try:
         found = stored(READER.read(data))
         del data
-        if found.config is not None:
-            return _described(found, builders, custom_objects, None)
-        return _of_weights(path, found, builders, custom_objects)
+        # What layers draw as they are made is overwritten, and the caller's random numbers are not to go into it.
+        with seeded(0):
+            if found.config is not None:
+                return _described(found, builders, custom_objects, None)
+            return _of_weights(path, found, builders, custom_objects)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -183,26 +185,26 @@ def _described(
 ) -> LoadedModel:
     """The model of a file with a description."""
     net = translate(found.config, found.major)
+    candidates = published(found.elements()) if builders is None else builders
     try:
-        name, places = by_computation(net, MODELS if builders is None else builders, may_add=builders is not None)
+        name, places = by_computation(net, candidates, may_add=builders is not None)
     except UserError:
         if builders is not None:
             raise
         return _wired(found, net, custom_objects, description)
-    model = (MODELS if builders is None else builders)[name]()
+    model = candidates[name]()
     _fill(model, assignment(parts_for(net, all_layers(model), places), found, found.theano))
     return _loaded(found, model, name, builders, description)
 
 
 def _wired(found: Stored, net: Net, custom_objects: Mapping[str, Any] | None, description: Path | None) -> LoadedModel:
     """The model that a file describes, made of Keras' layers."""
-    elements = sum(array.values.size for array in found.all_arrays())
-    model, parts = wire(net, elements, custom_objects)
+    model, parts = wire(net, found.elements(), custom_objects)
     _fill(model, assignment(parts, found, found.theano))
     loaded = _loaded(found, model, None, None, description)
     if found.backend is not None or found.major > 0:
         return loaded
-    turned, parts = wire(net, elements, custom_objects)
+    turned, parts = wire(net, found.elements(), custom_objects)
     _fill(turned, assignment(parts, found, not found.theano))
     return dataclasses.replace(loaded, turned=turned)
 
@@ -212,7 +214,7 @@ def _of_weights(
 ) -> LoadedModel:
     """The model of a file of weights only: a builder's that has such arrays, or that of a description beside it."""
     try:
-        name, model, pairs = by_arrays(found, MODELS if builders is None else builders)
+        name, model, pairs = by_arrays(found, published(found.elements()) if builders is None else builders)
     except UserError as error:
         for beside, description in _descriptions(path) if builders is None else ():
             version = found.version

@@ -4,9 +4,8 @@
 that looks right and is not.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.errors import UserError
 
@@ -19,21 +18,9 @@ CLASSES = 10
 BATCH_SIZE = 1000
 
 
-# How people scale pixels, by what they have then, from ones in [0, 1].
-SCALES: "dict[str, Callable[[np.ndarray], np.ndarray]]" = {
-    "pixels from 0 to 255": lambda unit: 255 * unit,
-    "pixels from 0 to 1": lambda unit: unit,
-    "pixels from -1 to 1": lambda unit: 2 * unit - 1,
-    "pixels from -0.5 to 0.5": lambda unit: unit - 0.5,
-    "(pixels from 0 to 1 - 0.1307) / 0.3081": lambda unit: (unit - 0.1307) / 0.3081,
-    "255 - pixels from 0 to 255": lambda unit: 255 - 255 * unit,
-    "1 - pixels from 0 to 1": lambda unit: 1 - unit,
-}
-
-
-# A model was made for another scale than the images have if that gives less than this share of their loss and of their
-# errors, and less by this many nats and by this share of all images; and an accuracy that no model has by chance.
-SHARE, NATS, IMAGES, LEAST_ACCURACY = 0.75, 0.01, 0.01, 0.5
+# A model was made for another scale than the images have if that gives less loss, by as much as tells two conventions
+# apart, less than this share of the errors, less by this share of all images, and an accuracy that is no chance.
+ERRORS, IMAGES, LEAST_ACCURACY = 0.75, 0.01, 0.5
 
 
 @dataclass(frozen=True)
@@ -207,22 +194,31 @@ def _as_probabilities(outputs: "np.ndarray") -> "np.ndarray":
 
 def _check_scale(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray", outputs: "np.ndarray") -> None:
     """Refuses images that the model classifies at another scale only; looks at the first BATCH_SIZE."""
+    import keras
     import numpy as np
+
+    from mnist_minimal.training.conventions import CONVENTIONS, NATS, SHARE
 
     low, high = float(images.min()), float(images.max())
     if low == high:
         return
     labels = labels[:BATCH_SIZE]
     given = _evaluation(_as_probabilities(outputs[:BATCH_SIZE]), labels)
-    unit = (images[:BATCH_SIZE].astype(np.float32) - low) / (high - low)
-    for name, scaled in SCALES.items():
-        other = _evaluation(_as_probabilities(probabilities(model, scaled(unit))), labels)
+    raw = 255 * ((images[:BATCH_SIZE].astype(np.float32) - low) / (high - low))
+    for convention in CONVENTIONS.values():
+        if not convention.pixelwise:
+            continue
+        scaled: Any = raw
+        for layer in convention.layers():
+            scaled = layer(scaled)
+        outputs = probabilities(model, keras.ops.convert_to_numpy(scaled))
+        other = _evaluation(_as_probabilities(outputs), labels)
         if (
             other.accuracy >= LEAST_ACCURACY
             and other.loss < min(SHARE * given.loss, given.loss - NATS)
-            and 1 - other.accuracy < min(SHARE * (1 - given.accuracy), 1 - given.accuracy - IMAGES)
+            and 1 - other.accuracy < min(ERRORS * (1 - given.accuracy), 1 - given.accuracy - IMAGES)
         ):
             raise UserError(
                 f"found images from {low:g} to {high:g}, of which the model gets {given.correct:,} of {given.size:,} "
-                f"right, and {other.correct:,} as {name}; give it those"
+                f"right, and {other.correct:,} as {convention.words}; give it those"
             )

@@ -1,4 +1,4 @@
-"""What the seed of a trial decides before it is trained: the initial weights, which Keras draws."""
+"""What a seed decides when a model is built: the initial weights, which Keras draws; the caller's own draws go on."""
 
 import random
 import threading
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-# The random states are one for the whole process: no other thread must draw a model's weights at the same time.
-_SEEDED = threading.Lock()
+# The random states are one for the whole process: no other thread must draw a model's weights at the same time. The
+# builder itself may load another model.
+_SEEDED = threading.RLock()
 
 
 @contextmanager

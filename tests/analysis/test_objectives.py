@@ -6,9 +6,10 @@ import pytest
 
 from mnist_minimal.analysis.listing import said
 from mnist_minimal.analysis.objectives import check, check_accuracy, check_model, comparison, within
-from mnist_minimal.analysis.published import OBJECTIVES, PARAMETERS, PUBLISHED
+from mnist_minimal.analysis.published import OBJECTIVES, PUBLISHED
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
+from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.objectives import main
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.saving.saved_model import save

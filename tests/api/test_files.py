@@ -140,7 +140,7 @@ def test_images_are_scaled_as_the_model_was_trained_or_refused(trained, digits, 
         return
     as_given = truth(model, images, digits.y_test)[0]
     if as_given < right - 0.02:
-        said = f"found images .* the model gets {round(297 * as_given)} of 297 right, and .* as pixels from"
+        said = f"found images .* the model gets {round(297 * as_given)} of 297 right, and .* as pixels (from|divided)"
         with pytest.raises(UserError, match=said):
             mm.score(model, images, digits.y_test)
 
@@ -149,7 +149,7 @@ def test_images_from_0_to_1_are_no_images_of_a_network_for_pixels(trained, digit
     refused = r"found images from 0 to 1, of which the model gets \d+ of 297 right, and \d+ as pixels from 0 to 255"
     with pytest.raises(ValueError, match=refused):
         mm.score(trained["255"], digits.x_test / 255, digits.y_test)
-    inverted = r"found images from 0 to 255, of which .* as 255 - pixels from 0 to 255; give it those"
+    inverted = r"found images from 0 to 255, of which .* as 255 minus the pixels; give it those"
     with pytest.raises(ValueError, match=inverted):
         mm.score(trained["255"], 255 - digits.x_test, digits.y_test)
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_minimal.models import MODELS
+from mnist_minimal.models import MODELS, parameters
 from mnist_minimal.recipes import RECIPES
 
 # Trainable parameters, as the sources count and print them.
@@ -221,6 +221,13 @@ def test_every_model_is_pinned_here_and_has_a_recipe(name):
 
 def test_parameters(name):
     assert trainable(MODELS[name]()) == PARAMETERS[name]
+
+
+def test_the_numbers_of_parameters_are_known_without_building():
+    assert parameters.PARAMETERS == PARAMETERS
+    for name, build in MODELS.items():
+        assert build().count_params() == PARAMETERS[name] + parameters.MOVING_STATISTICS[name]
+    assert list(parameters.PARAMETERS) == list(parameters.MOVING_STATISTICS) == list(MODELS)
 
 
 def test_layers_with_weights(name):

@@ -17,6 +17,7 @@ from scipy.special import softmax
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.saving import pixels
+from mnist_minimal.saving.identify import plan
 from mnist_minimal.saving.saved_model import load, load_described, needs_code, save
 from tests.conftest import REPOSITORY
 from tests.model_files import randomized
@@ -318,6 +319,22 @@ def test_the_same_by_its_builder(ending, network, tmp_path, images):  # noqa: F8
     np.testing.assert_allclose(loaded.model(images), network(images), rtol=1e-6)
     with pytest.raises(UserError, match=r"it is not sep997|expected the arrays of one of the models sep997"):
         load(path, {"sep997": MODELS["sep997"]})
+
+
+def test_a_network_is_compared_with_those_of_as_many_parameters_alone(network, tmp_path):
+    network.save(tmp_path / "foreign.h5")
+    randomized("sep697").save_weights(tmp_path / "published.weights.h5")
+    for name, built in (("foreign.h5", 0), ("published.weights.h5", 1)):
+        plan.cache_clear()
+        load(tmp_path / name)
+        assert plan.cache_info().currsize == built
+
+
+def test_weights_of_no_published_model_need_a_builder(network, tmp_path):
+    network.save_weights(tmp_path / "m.weights.h5")
+    found = f"expected the arrays of a published model, found others, of {network.count_params():,} parameters; give"
+    with pytest.raises(UserError, match=found):
+        load(tmp_path / "m.weights.h5")
 
 
 def test_compressed_chunked_and_in_the_newest_form(network, tmp_path, images):  # noqa: F811

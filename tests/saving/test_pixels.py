@@ -12,6 +12,7 @@ from mnist_minimal.page.network import describe
 from mnist_minimal.saving import pixels
 from mnist_minimal.saving.pixels import Measured, adapt, choose, decide
 from mnist_minimal.saving.saved_model import LOGITS, PROBABILITIES, SIGMOIDS, LoadedModel, load_described
+from mnist_minimal.training.conventions import CONVENTIONS
 from tests.conftest import REPOSITORY
 from tests.model_files import randomized
 
@@ -52,7 +53,8 @@ WEIGHTS = np.random.default_rng(0).normal(size=(784, 10)).astype(np.float32) / 2
 
 
 def test_every_convention_has_its_formula_and_words():
-    assert FORMULAS.keys() == pixels.CONVENTIONS.keys() == pixels.WORDS.keys()
+    assert FORMULAS.keys() == CONVENTIONS.keys()
+    assert len({convention.words for convention in CONVENTIONS.values()}) == len(CONVENTIONS)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -114,7 +116,7 @@ def test_the_convention_of_a_fitted_model_is_found(name, digits):
     assert decision.next_best.pixels != name
     found = np.asarray(decision.model(images[:1000].astype(np.float32))).argmax(axis=1)
     assert (found == labels[:1000]).mean() == decision.taken.accuracy
-    assert pixels.WORDS[name] in str(decision)
+    assert CONVENTIONS[name].words in str(decision)
 
 
 def test_of_two_the_one_whose_kernels_are_right_is_taken(digits):
@@ -157,7 +159,7 @@ def test_a_published_model_stays_itself():
     ],
 )
 def test_the_rule(figures, taken):
-    measured = [Measured(name, *figures.get(name, (0.1, 9.0))) for name in pixels.CONVENTIONS]
+    measured = [Measured(name, *figures.get(name, (0.1, 9.0))) for name in CONVENTIONS]
     assert choose(measured).pixels == taken
 
 
