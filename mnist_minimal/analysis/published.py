@@ -3,7 +3,9 @@
 The sources are those that `mnist_minimal.recipes` cites. Standard library only.
 """
 
+import csv
 from dataclasses import dataclass
+from importlib import resources
 from typing import Literal
 
 
@@ -89,6 +91,19 @@ PUBLISHED = (
     Publication("sep997", 0.9906, of="best", measure="saved", n=223),
     Publication("sep697", 0.9903, of="best", measure="best", n=700, about=True),
 )
+
+
+def published_accuracies(model: str) -> list[float]:
+    """Every single accuracy that was published of a model, in [0, 1]; [] where only a few figures were.
+
+    They are known of sep997 alone: the last epochs of 223 runs, in `997_saved_acc.txt` of
+    https://github.com/JoshWarn/Parameter-Efficient-MNIST, where they are called saved accuracies.
+    """
+    table = resources.files("mnist_minimal.analysis").joinpath(f"{model}_saved_accuracies.csv")
+    if model not in PARAMETERS or not table.is_file():
+        return []
+    return [float(row["saved_accuracy"]) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())]
+
 
 OBJECTIVES = {
     # The limit and the layers are those of the source's own test, the accuracy is its README's; the version of the test

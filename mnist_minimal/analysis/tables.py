@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mnist_minimal.analysis.statistics import Share, Summary
 
 # What the accuracies that the ledger has of a trial are called.
-MEASURE_NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept weights"}
+MEASURE_NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept model"}
 
 
 def layer_lines(rows: Sequence[LayerRow]) -> str:

@@ -1,47 +1,91 @@
 /*
- * The drawing board: pen and keys put ink on it, and the chosen network says what it sees.
+ * The drawing board: pen and keys put ink on it, and the networks say what they see.
  *
- * `page` is the data that mnist_minimal/report.py wrote: {networks, examples}.
+ * `page` is the data that mnist_minimal/page/report.py wrote. Of networks that compute alike it has the steps once.
  */
 
 const page = JSON.parse(document.getElementById("data").textContent);
+for (const network of page.networks) network.steps = page.chains[network.steps];
+
 const element = Object.fromEntries(
-  ["board", "clear", "network", "examples", "seen", "verdict", "probabilities", "layers"].map((id) =>
-    [id, document.getElementById(id)]));
+  ["board", "clear", "network", "examples", "seen", "digit", "verdict", "probabilities", "answers", "layers"].map(
+    (id) => [id, document.getElementById(id)]));
 
 const state = {
   ink: bareInk(),
   example: null, // The pixels of the example on the board, if there is one; the first stroke takes it away.
   brush: [SIDE / 2 + CELL / 2, SIDE / 2 + CELL / 2], // Where the keys have moved the brush, in points of the ink.
-  pen: null, // Where the pen is while it is down.
+  pen: null, // The last two points of the pen while it is down.
   waiting: false, // Whether the page will be brought up to date before the next frame.
+  asked: 0, // How many images the networks were asked about; who is late with an answer to an earlier one gives none.
 };
 
 function chosenNetwork() {
-  return page.networks[element.network.selectedIndex];
+  return page.networks[Number(element.network.value)];
 }
 
-/* Paints values, 0 white to 1 black, into a canvas of that many pixels. */
+function inkColor() {
+  // A style sheet has the colours of the light and of the dark page; a canvas wants one of them as numbers.
+  const context = document.createElement("canvas").getContext("2d");
+  context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
+  return [1, 3, 5].map((place) => parseInt(context.fillStyle.slice(place, place + 2), 16));
+}
+
+/* Paints values, 0 bare to 1 full ink, into a canvas of that many pixels. */
 function paint(canvas, [rows, columns], values) {
   [canvas.height, canvas.width] = [rows, columns];
   const context = canvas.getContext("2d");
   const picture = context.createImageData(columns, rows);
+  const color = inkColor();
   values.forEach((value, index) => {
-    const place = 4 * index;
-    picture.data[place] = picture.data[place + 1] = picture.data[place + 2] = 255 * (1 - value);
-    picture.data[place + 3] = 255;
+    picture.data.set(color, 4 * index);
+    picture.data[4 * index + 3] = 255 * value;
   });
   context.putImageData(picture, 0, 0);
+  return canvas;
 }
 
 function percent(probability) {
   return `${(100 * probability).toFixed(1)}\u00a0%`;
 }
 
+/* The weights of four pixels in a row at a point between the middle two: cubic B-spline's, which smooth. */
+function splineWeights(share) {
+  const other = 1 - share;
+  return [other ** 3 / 6, 2 / 3 - share ** 2 + share ** 3 / 2, 2 / 3 - other ** 2 + other ** 3 / 2, share ** 3 / 6];
+}
+
+/* CELL times as many values along a row as it has pixels. */
+function stretched(row) {
+  return Float32Array.from({ length: SIDE }, (_, point) => {
+    const place = (point + 0.5) / CELL - 0.5;
+    const first = Math.floor(place);
+    return splineWeights(place - first).reduce((sum, weight, index) => sum + weight * (row[first - 1 + index] ?? 0), 0);
+  });
+}
+
+/* An image of 28 x 28 pixels, 0 .. 255, as ink with smooth edges, to look at. */
+function smoothInk(pixels) {
+  const rows = Array.from({ length: PIXELS }, (_, row) => stretched(pixels.slice(row * PIXELS, (row + 1) * PIXELS)));
+  const columns = Array.from({ length: SIDE }, (_, column) => stretched(rows.map((row) => row[column])));
+  return bareInk().map((_, index) => {
+    const value = columns[index % SIDE][Math.floor(index / SIDE)] / 255;
+    // What is about half as dark as can be is the edge.
+    const share = Math.min(1, Math.max(0, (value - 0.28) / 0.2));
+    return share * share * (3 - 2 * share);
+  });
+}
+
 function showBoard() {
-  paint(element.board, [SIDE, SIDE], state.ink);
-  if (document.activeElement === element.board && !state.pen) {
-    const context = element.board.getContext("2d");
+  const canvas = element.board;
+  const side = Math.max(SIDE, Math.round(canvas.clientWidth * devicePixelRatio));
+  const ink = paint(document.createElement("canvas"), [SIDE, SIDE], state.example ? smoothInk(state.example) : state.ink);
+  canvas.width = canvas.height = side;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(ink, 0, 0, side, side);
+  if (document.activeElement === canvas && !state.pen) {
+    context.scale(side / SIDE, side / SIDE);
     context.strokeStyle = "#D55E00";
     context.lineWidth = 2;
     context.beginPath();
@@ -50,8 +94,13 @@ function showBoard() {
   }
 }
 
+function byProbability(probabilities) {
+  return Array.from(probabilities.keys()).sort((one, other) => probabilities[other] - probabilities[one]);
+}
+
 function showProbabilities(probabilities, bare) {
-  const order = Array.from(probabilities.keys()).sort((one, other) => probabilities[other] - probabilities[one]);
+  const order = byProbability(probabilities);
+  element.digit.textContent = bare ? "?" : order[0];
   element.verdict.textContent = bare
     ? "Nothing drawn yet."
     : `Most probable: ${order[0]} (${percent(probabilities[order[0]])}), ` +
@@ -77,14 +126,14 @@ function showLayers(steps) {
     caption.textContent = `${step.layer}: ${step.shape.join(" × ")}, from ${low.toFixed(2)} to ${high.toFixed(2)}`;
     const pictures = document.createElement("div");
     pictures.setAttribute("role", "img");
-    pictures.setAttribute("aria-label", `Output of ${step.layer}, its smallest value white, its largest black`);
+    pictures.setAttribute("aria-label", `Output of ${step.layer}, its smallest value blank, its largest full ink`);
     // The values of a vector are pictures of one pixel.
     const depth = step.shape[step.shape.length - 1];
     const size = step.shape.length === 3 ? step.shape.slice(0, 2) : [1, 1];
     for (let channel = 0; channel < depth; channel++) {
-      const canvas = document.createElement("canvas");
       const values = step.data.filter((_, index) => index % depth === channel);
-      paint(canvas, size, Array.from(values, (value) => (value - low) / (high - low || 1)));
+      const canvas = paint(
+        document.createElement("canvas"), size, Array.from(values, (value) => (value - low) / (high - low || 1)));
       canvas.style.setProperty("--columns", size[1]);
       pictures.append(canvas);
     }
@@ -93,15 +142,54 @@ function showLayers(steps) {
   }));
 }
 
-/* Shows the ink, the image it gives, and what the chosen network makes of that. */
+/* A small chart of each study's best network, filled in by `showAnswers`; a click puts the network on the board. */
+const answers = page.networks.flatMap((network, index) => {
+  if (!network.best) return [];
+  const card = document.createElement("button");
+  card.type = "button";
+  card.className = "answer";
+  const [name, bars, digit] = ["span", "span", "b"].map((tag) => document.createElement(tag));
+  name.textContent = network.study;
+  bars.className = "bars";
+  bars.append(...Array.from({ length: 10 }, () => document.createElement("i")));
+  card.append(name, bars, digit);
+  card.addEventListener("click", () => choose(index));
+  return [{ network, index, card, bars, digit }];
+});
+
+/* What every study's best network makes of an image, one after the other, so that the pen never waits for them. */
+function showAnswers(image, bare) {
+  const asked = ++state.asked;
+  const chosen = Number(element.network.value);
+  for (const { index, card } of answers) card.setAttribute("aria-pressed", index === chosen);
+  const ask = ([first, ...others]) => {
+    if (!first || asked !== state.asked) return;
+    const probabilities = runNetwork(first.network, image).at(-1).data;
+    const [most] = byProbability(probabilities);
+    first.digit.textContent = bare ? "–" : most;
+    first.card.setAttribute("aria-label", `${first.network.title}: ` +
+      (bare ? "nothing drawn yet" : `${most}, ${percent(probabilities[most])}`));
+    first.card.title = first.card.getAttribute("aria-label");
+    first.bars.childNodes.forEach((bar, digit) => {
+      bar.style.setProperty("--share", bare ? 0 : probabilities[digit]);
+      bar.classList.toggle("most", !bare && digit === most);
+    });
+    setTimeout(ask, 0, others);
+  };
+  setTimeout(ask, 0, answers);
+}
+
+/* Shows the ink, the image it gives, and what the networks make of that. */
 function show() {
   // An example is taken as it is: it was prepared already, and to prepare it again may move it by a pixel.
   const image = state.example ?? imageOf(state.ink);
+  const bare = image.every((pixel) => pixel === 0);
   const steps = runNetwork(chosenNetwork(), image);
   showBoard();
   paint(element.seen, [PIXELS, PIXELS], Array.from(image, (pixel) => pixel / 255));
-  showProbabilities(steps[steps.length - 1].data, image.every((pixel) => pixel === 0));
-  showLayers(steps);
+  showProbabilities(steps[steps.length - 1].data, bare);
+  showAnswers(image, bare);
+  if (element.layers.closest("details").open) showLayers(steps);
 }
 
 /* Has everything shown before the next frame: a pen may move several times until then. */
@@ -126,10 +214,23 @@ function showExample(pixels) {
   refresh();
 }
 
-function draw(from, to) {
+/* Draws through points, each a stroke from the one before. */
+function draw(points) {
   if (state.example) clear();
-  drawStroke(state.ink, from, to);
+  points.forEach((point, index) => drawStroke(state.ink, points[Math.max(0, index - 1)], point));
   refresh();
+}
+
+/* Puts a network on the board. */
+function choose(index) {
+  element.network.value = index;
+  refresh();
+}
+
+/* The place in `page.networks` of a trial's own network; else, of its study's best; -1 where there is neither. */
+function networkOf(study, seeds) {
+  const own = page.networks.findIndex((network) => network.study === study && seeds.includes(network.seed));
+  return own >= 0 ? own : page.networks.findIndex((network) => network.study === study && network.best);
 }
 
 function pointOf(event) {
@@ -137,70 +238,102 @@ function pointOf(event) {
   return [(event.clientX - box.left) * SIDE / box.width, (event.clientY - box.top) * SIDE / box.height];
 }
 
-element.board.addEventListener("pointerdown", (event) => {
+function middleOf([x, y], [otherX, otherY]) {
+  return [(x + otherX) / 2, (y + otherY) / 2];
+}
+
+function penDown(event) {
   if (event.button !== 0) return;
   element.board.setPointerCapture(event.pointerId);
-  state.pen = pointOf(event);
-  draw(state.pen, state.pen);
-});
+  const point = pointOf(event);
+  state.pen = [point, point];
+  draw([point]);
+}
 
-element.board.addEventListener("pointermove", (event) => {
+function penMove(event) {
   if (!state.pen) return;
-  const to = pointOf(event);
-  draw(state.pen, to);
-  state.pen = to;
-});
+  // Between two frames a pen may have been in more places than the event's own.
+  const events = event.getCoalescedEvents?.() ?? [];
+  for (const one of events.length ? events : [event]) {
+    const to = pointOf(one);
+    draw(bend(...state.pen, to));
+    state.pen = [state.pen[1], to];
+  }
+}
 
-for (const ending of ["pointerup", "pointercancel"]) {
-  element.board.addEventListener(ending, () => {
-    state.pen = null;
-  });
+function penUp() {
+  if (!state.pen) return;
+  const [before, last] = state.pen;
+  draw([middleOf(before, last), last]);
+  state.pen = null;
 }
 
 const MOVES = { ArrowUp: [0, -CELL], ArrowDown: [0, CELL], ArrowLeft: [-CELL, 0], ArrowRight: [CELL, 0] };
 
-element.board.addEventListener("keydown", (event) => {
+function keyDown(event) {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === " ") {
-    draw(state.brush, state.brush);
+    draw([state.brush]);
   } else if (event.key in MOVES) {
     const from = state.brush;
     state.brush = from.map((place, axis) =>
       Math.min(SIDE - CELL / 2, Math.max(CELL / 2, place + MOVES[event.key][axis])));
-    if (event.shiftKey) draw(from, state.brush);
+    if (event.shiftKey) draw([from, state.brush]);
     else refresh();
   } else {
     return;
   }
   event.preventDefault();
-});
-
-element.board.addEventListener("focus", refresh);
-element.board.addEventListener("blur", refresh);
-element.clear.addEventListener("click", clear);
-element.network.addEventListener("change", refresh);
-
-function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 }
 
-page.examples.forEach(({ note, pixels }) => {
+function addExample({ note, pixels }) {
   const bytes = bytesOf(pixels);
   const button = document.createElement("button");
   button.type = "button";
   button.setAttribute("aria-label", `Example: ${note}`);
   button.title = note;
   const picture = document.createElement("canvas");
-  paint(picture, [PIXELS, PIXELS], Array.from(bytes, (pixel) => pixel / 255));
   button.append(picture);
   button.addEventListener("click", () => showExample(bytes));
   element.examples.append(button);
-});
+  return () => paint(picture, [PIXELS, PIXELS], Array.from(bytes, (pixel) => pixel / 255));
+}
 
-page.networks.forEach(({ title }) => element.network.add(new Option(title)));
+/* The networks by study, that of the best trial first. */
+function listNetworks() {
+  const groups = new Map();
+  page.networks.forEach(({ title, seed, best, accuracy }, index) => {
+    if (!groups.has(title)) groups.set(title, Object.assign(document.createElement("optgroup"), { label: title }));
+    const name = `${title.split(",")[0]}, seed ${seed}${best ? " (best)" : ""}: ${(100 * accuracy).toFixed(2)}\u00a0%`;
+    groups.get(title).append(new Option(name, index));
+  });
+  element.network.replaceChildren(...groups.values());
+  element.network.value = 0;
+}
 
-if (page.examples.length) showExample(bytesOf(page.examples[0].pixels));
-else refresh();
+function beginBoard() {
+  element.board.addEventListener("pointerdown", penDown);
+  element.board.addEventListener("pointermove", penMove);
+  for (const ending of ["pointerup", "pointercancel"]) element.board.addEventListener(ending, penUp);
+  element.board.addEventListener("keydown", keyDown);
+  for (const change of ["focus", "blur"]) element.board.addEventListener(change, refresh);
+  element.clear.addEventListener("click", clear);
+  element.network.addEventListener("change", refresh);
+  element.layers.closest("details").addEventListener("toggle", refresh);
+  addEventListener("resize", refresh);
+  listNetworks();
+  element.answers.append(...answers.map(({ card }) => card));
+  const pictures = page.examples.map(addExample);
+  const paintAll = () => {
+    for (const picture of pictures) picture();
+    refresh();
+  };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintAll);
+  if (page.examples.length) showExample(bytesOf(page.examples[0].pixels));
+  paintAll();
+}
+
+if (element.board) beginBoard();
 
 /* For whoever wants to ask a network from a program. */
 window.mnistMinimal = {

@@ -33,6 +33,21 @@ function drawStroke(ink, [startX, startY], [endX, endY]) {
   }
 }
 
+/*
+ * The part of a smooth stroke that three points in turn decide: from the middle of the first two to the middle of the
+ * last two, bent towards the one between, as a list of points near to each other.
+ */
+function bend(before, between, after) {
+  const middle = (one, other) => one.map((place, axis) => (place + other[axis]) / 2);
+  const [start, end] = [middle(before, between), middle(between, after)];
+  const pieces = Math.max(1, Math.ceil(Math.hypot(end[0] - start[0], end[1] - start[1]) / 4));
+  return Array.from({ length: pieces + 1 }, (_, piece) => {
+    const share = piece / pieces;
+    return start.map((place, axis) =>
+      (1 - share) ** 2 * place + 2 * share * (1 - share) * between[axis] + share ** 2 * end[axis]);
+  });
+}
+
 /* The ink of an image of 28 x 28 pixels, 0 .. 255, each a square of one grey. */
 function inkOf(pixels) {
   return bareInk().map((_, index) => {

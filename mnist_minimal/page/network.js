@@ -162,14 +162,38 @@ const STEPS = {
   },
 };
 
+const decoded = new WeakMap();
+
+/* A network's weights by layer and name, out of base64 of little-endian float32, decoded when they are first wanted. */
+function weightsOf(network) {
+  if (!decoded.has(network)) {
+    const layers = Object.entries(network.weights).map(([layer, variables]) => [
+      layer,
+      Object.fromEntries(Object.entries(variables).map(([name, text]) => [name, floatsOf(bytesOf(text))])),
+    ]);
+    decoded.set(network, Object.fromEntries(layers));
+  }
+  return decoded.get(network);
+}
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+function floatsOf(bytes) {
+  const view = new DataView(bytes.buffer);
+  return Float32Array.from({ length: bytes.length / 4 }, (_, index) => view.getFloat32(4 * index, true));
+}
+
 /*
  * Runs a network on one image of 28 x 28 pixels, 0 .. 255. Returns every step's output, in order, as
  * {layer, kind, shape, data}; the last one's data are the ten probabilities.
  */
 function runNetwork(network, pixels) {
+  const weights = weightsOf(network);
   let output = tensor([28, 28, 1], pixels);
   return network.steps.map((step) => {
-    output = STEPS[step.kind](output, step, network.weights[step.layer] ?? {});
+    output = STEPS[step.kind](output, step, weights[step.layer] ?? {});
     return { layer: step.layer, kind: step.kind, ...output };
   });
 }

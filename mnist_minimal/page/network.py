@@ -1,5 +1,6 @@
 """A trained model as JSON: what it computes step by step, and its weights. `network.js` runs it."""
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def describe(model: "keras.Model") -> dict[str, Any]:
     Returns:
         `name`; `parameters`, how many of them are trainable; `steps`, what is computed in order, without dropout and
         with each activation as a step of its own, every one with its `layer`, its `kind` and the settings of READ;
-        `weights`, by layer and name, flat, rows first, each float32 in the fewest digits that give it back exactly.
+        `weights`, by layer and name, flat, rows first: base64 of little-endian float32.
 
     Raises:
         UserError: if the model is no chain, or has a step that network.js has not.
@@ -61,7 +62,7 @@ def describe(model: "keras.Model") -> dict[str, Any]:
         "parameters": trainable_parameters(model),
         "steps": [_step(step) for step in architecture.inference_ops(applied)],
         "weights": {
-            layer.name: {variable.name: _values(keras.ops.convert_to_numpy(variable)) for variable in layer.weights}
+            layer.name: {variable.name: _encoded(keras.ops.convert_to_numpy(variable)) for variable in layer.weights}
             for layer in model.layers
             if layer.weights
         },
@@ -83,6 +84,5 @@ def _step(step: Layer) -> dict[str, Any]:
     return {"layer": step.name, "kind": kind} | {key: step.settings[key] for key in READ[kind]}
 
 
-def _values(array: np.ndarray) -> list[float]:
-    # float(str()) and not float(): the latter has the digits of a double, twice as many as a float32 needs.
-    return [float(str(value)) for value in array.astype(np.float32).ravel()]
+def _encoded(array: np.ndarray) -> str:
+    return base64.b64encode(array.astype("<f4").tobytes()).decode()

@@ -2,11 +2,9 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal import files
@@ -15,15 +13,22 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.version import version
 
 if TYPE_CHECKING:
+    import jinja2
+
     from mnist_minimal.analysis.published import Publication
     from mnist_minimal.analysis.summaries import StudySummary
     from mnist_minimal.page.digits import Digit
+    from mnist_minimal.trial import Trial
 
 # Rounding differs between machines and may turn an image or two; more than this share of them is another model.
 TOLERATED_SHARE = 0.001
 
-# Of a network that is often wrong, a page of all its errors would be long and heavy.
-MAX_SHOWN = 200
+# The data sets of digits as the board draws them.
+DRAWABLE = ("mnist", "digits")
+
+# Trials whose own networks the page holds, and how many weights in all: enough for every trial that the project
+# publishes, in a page that can still be sent by mail.
+MAX_NETWORKS, MAX_WEIGHTS = 120, 320_000
 
 
 def write_report(results: Path, out: Path, choice: Choice, publications: "Sequence[Publication]") -> list[str]:
@@ -42,72 +47,155 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
         UserError: if there is no study with a finished trial, or one of its files is damaged or belongs to another.
     """
     files.check_output(out)
-    from mnist_minimal.analysis.summaries import find_studies, highlighted
-    from mnist_minimal.page import figures, text
+    from mnist_minimal.analysis.answer import answer
+    from mnist_minimal.analysis.summaries import find_studies, highlighted, median_trial
+    from mnist_minimal.page import charts, text
+    from mnist_minimal.page.digits import examples
 
     studies = find_studies(results)
     shown = highlighted(studies)
+    found = answer(studies)
+    plotted = charts.plotted(studies, shown)
+    # What was published is of MNIST; beside other images it would say nothing.
+    compared = publications if found or shown.dataset == "mnist" else []
     missing: list[str] = []
-    networks = _networks(studies, shown, missing)
-    digits = _digits(shown, choice, missing) if networks else []
-    script = _script() if networks else ""
-    page = _filled(
+    networks = _networks(studies, shown, plotted, missing)
+    digits = _digits(shown, choice, missing)
+    content = {
+        "plane": charts.plane(plotted, compared),
+        "strip": charts.strip(shown, compared),
+        "curves": charts.curves(shown, missing),
+        **_without_repetition(networks),
+        "examples": examples(digits) if networks else [],
+    }
+    page = render(
         "page.html",
+        text=text,
         style=_part("style.css"),
-        answer=text.answer(studies, shown, publications),
-        board=_board(networks, shown, digits) if networks else "",
-        plane=figures.plane(studies, publications, text.plane(studies, publications)),
-        comparison=text.comparison(studies, publications),
-        kept=text.kept(studies),
-        highlighted=text.html(text.title(shown)),
-        distribution=figures.distribution(shown, publications, text.distribution(shown, publications)),
-        curves=_curves(shown, missing),
-        gallery=_gallery(shown, digits) if digits else "",
-        provenance=text.provenance(studies),
-        failures=text.failures(studies),
-        version=text.html(version()),
-        script=f"<script>{script}</script>" if script else "",
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script=_script(),
+        script_hash=base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
+        content=content,
+        answer=found,
+        shown=shown,
+        studies=studies,
+        plotted=plotted,
+        publications=compared,
+        median=median_trial(shown.trials),
+        board=bool(networks),
+        drawable=shown.dataset in DRAWABLE,
+        gallery=_gallery(digits) if digits else None,
+        version=version(),
     )
     with files.output(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return missing
 
 
-def _networks(studies: "Sequence[StudySummary]", shown: "StudySummary", missing: list[str]) -> list[dict[str, Any]]:
-    """The best run of every study whose saved model is there, as network.js runs it, that of the study shown first.
+def render(template: str, **values: Any) -> str:
+    """A template of the folder `templates`, filled in; every text is escaped."""
+    return _environment().get_template(template).render(**values)
 
-    Without a saved model of the study shown there is nothing to draw for, and the list is empty.
+
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mnist_minimal.page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.filters["nobreak"] = lambda text: text.replace(" %", "\u00a0%")
+    environment.filters["thousands"] = lambda number: f"{number:,}"
+    return environment
+
+
+def _networks(
+    studies: "Sequence[StudySummary]",
+    shown: "StudySummary",
+    plotted: "Sequence[StudySummary]",
+    missing: list[str],
+) -> list[dict[str, Any]]:
+    """The networks of trials as network.js runs them, that of the best trial of the study shown first.
+
+    They are those of the best trial of every study whose saved model is there, and of as many other trials of the
+    chart of all networks as there may be, the smallest networks' first. Without a saved model of the study shown there
+    is nothing to draw for, and the list is empty.
     """
-    from mnist_minimal.page import text
-
-    networks = []
-    for study in [shown, *(study for study in studies if study is not shown)]:
-        weights = study.paths.weights(study.best.seed)
-        if weights.is_file():
-            # Imported here, since these import Keras, and a page without models does without it.
-            from mnist_minimal.page.network import describe
-            from mnist_minimal.saving.saved_model import load
-
-            try:
-                networks.append({"title": text.title(study), **describe(load(weights))})
+    if shown.dataset not in DRAWABLE:
+        return []
+    drawable = [study for study in studies if study.dataset in DRAWABLE]
+    networks, weights = [], 0
+    for study in [shown, *(study for study in drawable if study is not shown)]:
+        try:
+            networks.append(_network(study, study.best))
+            weights += study.params
+        except UserError as error:
+            missing.append(f"the best trial of {study.name} can't be asked: {error}")
+            if study is shown:
+                return []
+    for study in plotted:
+        for trial in study.trials:
+            if trial == study.best or not study.paths.weights(trial.seed).is_file():
                 continue
+            if len(networks) >= MAX_NETWORKS or weights + study.params > MAX_WEIGHTS:
+                return networks
+            try:
+                networks.append(_network(study, trial))
+                weights += study.params
             except UserError as error:
-                reason = str(error)
-        else:
-            reason = f"there is no {weights}"
-        missing.append(f"the best run of {study.name} can't be asked: {reason}")
-        if study is shown:
-            return []
+                missing.append(f"seed {trial.seed} of {study.name} can't be asked: {error}")
     return networks
 
 
+def _network(study: "StudySummary", trial: "Trial") -> dict[str, Any]:
+    """The saved model of a trial, described.
+
+    Raises:
+        UserError: if there is none, or none that the page can compute.
+    """
+    from mnist_minimal.page import text
+
+    weights = study.paths.weights(trial.seed)
+    if not weights.is_file():
+        raise UserError(f"there is no {weights}")
+    # Imported here, since these import Keras, and a page without models does without it.
+    from mnist_minimal.page.network import describe
+    from mnist_minimal.saving.saved_model import load
+
+    return {
+        "title": text.title(study),
+        "study": study.name,
+        "seed": trial.seed,
+        "best": trial == study.best,
+        "accuracy": (trial.test_correct or 0) / trial.test_size,
+        **describe(load(weights)),
+    }
+
+
+def _without_repetition(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Networks whose steps stand once for all that have the same."""
+    chains: list[Any] = []
+    short = []
+    for network in networks:
+        steps = network["steps"]
+        if steps not in chains:
+            chains.append(steps)
+        short.append({**network, "steps": chains.index(steps)})
+    return {"networks": short, "chains": chains}
+
+
 def _digits(study: "StudySummary", choice: Choice, missing: list[str]) -> "list[Digit]":
-    """The test set and what the best run of a study makes of it; [] where that can't be had, or is another's.
+    """The test set and what the best trial of a study makes of it; [] where that can't be had, or is another's.
 
     Raises:
         UserError: if the saved model gets another number of images right than the study's CSV says.
     """
+    weights = study.paths.weights(study.best.seed)
+    if not weights.is_file():
+        return []
     from mnist_minimal.data import sets
     from mnist_minimal.page import digits
     from mnist_minimal.saving.saved_model import load
@@ -115,18 +203,18 @@ def _digits(study: "StudySummary", choice: Choice, missing: list[str]) -> "list[
 
     try:
         dataset = sets.load(choice.or_recorded(study.dataset))
+        model = load(weights)
     except UserError as error:
-        missing.append(f"no digits are shown: {error}")
+        missing.append(f"no images are shown: {error}")
         return []
     if dataset.name != study.dataset:
         missing.append(
-            f"no digits are shown: {study.name} was tested on {study.dataset}, and the images found are of "
+            f"no images are shown: {study.name} was tested on {study.dataset}, and the images found are of "
             f"{dataset.name}; choose others with --dataset and --data"
         )
         return []
-    weights = study.paths.weights(study.best.seed)
-    found = digits.read(dataset.x_test, dataset.y_test, probabilities(load(weights), dataset.x_test))
-    correct = sum(digit.label == digit.predicted for digit in found)
+    found = digits.read(dataset.x_test, dataset.y_test, probabilities(model, dataset.x_test))
+    correct = sum(digit.right for digit in found)
     if abs(correct - (study.best.test_correct or 0)) > TOLERATED_SHARE * len(found):
         raise UserError(
             f"{weights}: expected the model that gets {study.best.test_correct} test images right, as "
@@ -135,56 +223,28 @@ def _digits(study: "StudySummary", choice: Choice, missing: list[str]) -> "list[
     return found
 
 
-def _board(networks: list[dict[str, Any]], shown: "StudySummary", digits: "list[Digit]") -> str:
-    """The drawing board, and the data that board.js reads."""
-    from mnist_minimal.page import text
-    from mnist_minimal.page.digits import examples
+def _gallery(found: "Sequence[Digit]") -> dict[str, Any]:
+    """The images that the best trial of the study shown takes for others, and how often which for which."""
+    from mnist_minimal.page import digits
 
-    content = json.dumps({"networks": networks, "examples": examples(digits)})
-    # What ends a script element, or makes a comment of it, begins with <; in JSON that occurs in strings alone.
-    return _filled("board.html", data=content.replace("<", "\\u003c"), trial=text.html(text.best_run(shown)))
-
-
-def _curves(shown: "StudySummary", missing: list[str]) -> str:
-    """The training curves of a study's best and median trial, as far as their histories are there."""
-    from mnist_minimal.analysis.summaries import median_trial
-    from mnist_minimal.page import figures, text
-
-    charts, median = "", median_trial(shown.trials)
-    drawn = [("best", shown.best)] + ([("median", median)] if median != shown.best else [])
-    for name, trial in drawn:
-        history = shown.paths.history(trial.seed)
-        if history.is_file():
-            charts += f'<figure class="chart">{figures.curves(shown, trial, name, text.curves(trial))}</figure>'
-        else:
-            missing.append(f"no curves of the {name} run of {shown.name} are drawn: there is no {history}")
-    return charts
-
-
-def _gallery(study: "StudySummary", found: "list[Digit]") -> str:
-    """The digits that the best run of the study shown takes for others."""
-    from mnist_minimal.page import digits, text
-
-    wrong = [digit for digit in found if digit.label != digit.predicted]
-    shown = wrong[:MAX_SHOWN]
-    return _filled(
-        "gallery.html",
-        count=f"{len(wrong):,}",
-        size=f"{len(found):,}",
-        shown="" if len(shown) == len(wrong) else f"The first {len(shown)} of them: ",
-        source=text.html(text.digits_source(study.dataset)),
-        digits=digits.gallery(shown),
-    )
+    wrong = [digit for digit in found if not digit.right]
+    counts = digits.confusion(found)
+    off = [count for label, row in enumerate(counts) for predicted, count in enumerate(row) if predicted != label]
+    return {
+        "wrong": len(wrong),
+        "size": len(found),
+        "shown": wrong[: digits.MAX_SHOWN],
+        "confusion": counts,
+        "most": max(off, default=0),
+        "commonest": digits.commonest(found),
+    }
 
 
 def _script() -> str:
     """The page's JavaScript, its names kept to itself."""
-    parts = "\n".join(_part(f"{name}.js") for name in ("network", "drawing", "board"))
+    names = ("network", "drawing", "board", "svg", "charts", "gallery")
+    parts = "\n".join(_part(f"{name}.js") for name in names)
     return f'\n(() => {{\n"use strict";\n\n{parts}}})();\n'
-
-
-def _filled(template: str, **values: str) -> str:
-    return Template(_part(template)).substitute(values)
 
 
 def _part(name: str) -> str:

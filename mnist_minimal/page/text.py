@@ -1,24 +1,32 @@
-"""What was found, in words and tables. Everything that came from a file is escaped here, before it becomes HTML."""
+"""What was found, in sentences and tables of plain text, accuracies in per cent. The templates make HTML of it."""
 
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
+from dataclasses import dataclass
 
+from mnist_minimal.analysis.answer import Answer
+from mnist_minimal.analysis.monitored import monitors_test_set
 from mnist_minimal.analysis.published import Publication
-from mnist_minimal.analysis.statistics import TARGET, Estimate, Moments, Summary, difference_from_moments, summarize
-from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure
-from mnist_minimal.analysis.tables import (
-    MEASURE_NAMES,
-    sd_cell,
-    share_cell,
-    share_count,
-    share_interval,
-    trial_count,
+from mnist_minimal.analysis.statistics import (
+    TARGET,
+    Estimate,
+    Moments,
+    Share,
+    Summary,
+    difference_from_moments,
+    summarize,
 )
+from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure
+from mnist_minimal.analysis.tables import MEASURE_NAMES, share_count, trial_count
 from mnist_minimal.models.parameters import PARAMETERS
+from mnist_minimal.recipes import RECIPES
 from mnist_minimal.trial import Trial
 
 PERCENT = f"{100 * TARGET:g} %"
+
+QUESTION = (
+    f"How few parameters does a network need to get {PERCENT} on MNIST, and how often does training get it there?"
+)
 
 # Whose the images are, by the name of the data set.
 AUTHORS = {
@@ -32,13 +40,46 @@ AUTHORS = {
 MAX_FAILURES = 20
 
 
-def html(plain: str) -> str:
-    """Plain text as HTML; a number and its % stay on one line."""
-    return escape(plain).replace(" %", "&nbsp;%")
+@dataclass(frozen=True)
+class Number:
+    """A large number at the head of the page, and what it is the number of."""
+
+    value: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A text that leads to a page on the web."""
+
+    text: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        name: A word that no other table of the page has.
+        caption: What it shows.
+        head: The columns' names.
+        rows: The rows, each as long as the head; the first cell names the row.
+    """
+
+    name: str
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | Link]]
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """An accuracy or another share of one: "98.76 %"."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def title(study: StudySummary) -> str:
-    """A study's name for readers, plain text."""
+    """A study's name for readers."""
     name = f"{study.model}, {study.params:,} parameters"
     if study.dataset != "mnist":
         name += f", on {study.dataset}"
@@ -47,120 +88,187 @@ def title(study: StudySummary) -> str:
     return name if study.cut is None else f"{name}, cut at {study.cut} epochs"
 
 
-def answer(studies: Sequence[StudySummary], shown: StudySummary, publications: Sequence[Publication]) -> str:
-    """The answer to the question as paragraphs of HTML.
+def heading(answer: Answer | None, shown: StudySummary) -> str:
+    """The page's title."""
+    return QUESTION if answer or shown.dataset == "mnist" else f"What training came to: {title(shown)}"
 
-    Args:
-        studies: The studies; those that are not comparable with what was published have no part in the answer.
-        shown: The study to give an account of.
-        publications: What was published.
-    """
-    counted = [study for study in studies if study.comparable]
-    if not counted:
-        return _paragraph(
-            "There is no answer here yet: it takes trials on MNIST by a whole published recipe, and these studies have "
-            "none."
+
+def lead(answer: Answer | None, shown: StudySummary) -> str:
+    """The answer in one sentence; where there is none, what there is instead."""
+    if answer is None:
+        best = f"The best of {_trials(shown)} of {title(shown)}, came to {percent(shown.kept.best)} on the test set."
+        if shown.dataset != "mnist":
+            return best
+        return f"There is no answer here yet, which takes trials on MNIST by a whole published recipe. {best}"
+    if answer.smallest is None:
+        trials = sum(len(study.trials) for study in answer.counted)
+        kind = "finished trials" if any(study.stopped for study in answer.counted) else "trials"
+        return (
+            f"None of the {trials:,} {kind} here reached {PERCENT} on MNIST's test set with the model it kept; the "
+            f"best, of {answer.best.model} with {answer.best.params:,} parameters, came to "
+            f"{percent(answer.best.kept.best)}."
         )
-    reached = [study for study in counted if study.share().reached]
-    if reached:
-        smallest = min(reached, key=lambda study: study.params)
-        share = smallest.share()
-        lead = (
-            f"The smallest network here that reached {PERCENT} on MNIST's test set with the weights it kept has "
-            f"{smallest.params:,} parameters ({smallest.model}); {share_count(share)} trials did"
-            + (f", {share.stopped:,} of which were stopped early." if share.stopped else ".")
+    smallest, share = answer.smallest, answer.smallest.share()
+    said = (
+        f"{smallest.params:,} parameters were enough for {PERCENT} on MNIST's test set, in {share_count(share)} trials "
+        f"of {smallest.model}"
+    )
+    if share.stopped:
+        said += f", {share.stopped:,} of which were stopped early"
+    if answer.surely is smallest:
+        said += ", and on average"
+    elif answer.surely:
+        said += f"; the smallest network that got there on average, {answer.surely.model}, has {answer.surely.params:,}"
+    return f"{said}."
+
+
+def numbers(answer: Answer | None, shown: StudySummary) -> list[Number]:
+    """The three numbers that say most."""
+    kept, share = shown.kept, shown.share()
+    of_shown = Number(
+        share_count(share),
+        f"trials of {title(shown)}, reached {PERCENT}; their mean is {percent(kept.mean)}, with the model each kept",
+    )
+    if answer is None:
+        best = Number(percent(kept.best), f"in the best trial, seed {shown.best.seed}")
+        return [best, Number(percent(kept.mean), f"on average of {_trials(shown)}"), of_shown]
+    if answer.smallest is None:
+        first = Number(percent(answer.best.kept.best), f"in the best trial of all, of {answer.best.model}")
+    else:
+        share = answer.smallest.share()
+        first = Number(
+            f"{answer.smallest.params:,}",
+            f"parameters: the smallest network here that reached {PERCENT}, in {share_count(share)} trials "
+            f"({answer.smallest.model})",
+        )
+    if answer.surely:
+        second = Number(
+            f"{answer.surely.params:,}",
+            f"parameters: the smallest whose mean is above {PERCENT} with its whole 95 % interval "
+            f"({answer.surely.model})",
         )
     else:
-        trials = sum(len(study.trials) for study in counted)
-        kind = "finished trials" if any(study.stopped for study in counted) else "trials"
-        best = max(counted, key=lambda study: study.kept.best)
-        lead = (
-            f"None of the {trials:,} {kind} here reached {PERCENT} on MNIST's test set with the weights it kept. The "
-            f"best run, of {best.model} with {best.params:,} parameters, came to {best.kept.best:.4f}."
-        )
-    # Where the worse trials were stopped, the mean of the others is not the model's.
-    steady = [study for study in counted if study.kept.low >= TARGET and not study.stopped]
-    if steady:
-        surely = min(steady, key=lambda study: study.params)
-        lead += (
-            " Its mean lies above it with its whole 95 % interval."
-            if surely is smallest
-            else " The smallest whose mean lies above it with its whole 95 % interval has "
-            f"{surely.params:,} ({surely.model})."
-        )
-    return f'<p class="lead">{html(lead)}</p>' + _paragraph(_account(shown, publications))
+        trials = sum(len(study.trials) for study in answer.counted)
+        second = Number(f"{trials:,}", f"trials of {len(answer.counted)} networks by published recipes, none left out")
+    return [first, second, of_shown]
 
 
-def comparison(studies: Sequence[StudySummary], publications: Sequence[Publication]) -> str:
-    """The table of what was published beside what came out here, as HTML.
+def account(study: StudySummary, publications: Sequence[Publication]) -> list[str]:
+    """What a study found, in a few sentences."""
+    measure, kept, share = compared_measure(study, publications), study.kept, study.share()
+    ours = summarize(study.accuracies(measure))
+    said = [f"{_trials(study).capitalize()}, {MEASURE_NAMES[measure]}: {_mean_in_words(ours)}."]
+    if study.comparable:
+        for publication in compared(study.model, publications):
+            theirs = f"Published: {published(publication)}"
+            if difference := _difference(study, publication):
+                theirs += (
+                    f"; ours minus that mean: {_points(difference.value)} percentage points (95 % interval "
+                    f"{_ends(difference)}, Welch)"
+                )
+            said.append(f"{theirs}.")
+    # The best epoch's weights are those that some recipes keep.
+    if (kept.mean, kept.best) != (ours.mean, ours.best):
+        said.append(f"Kept model: {_mean_in_words(kept)}.")
+    depending = "Depending on the trials that were stopped, " if share.stopped else ""
+    said.append(
+        f"{depending}{share_count(share)} trials reached {PERCENT} with the model they kept (95 % interval of the "
+        f"share: {_share_ends(share)}, Wilson)."
+    )
+    if study.stopped:
+        said.append(
+            f"{len(study.stopped):,} more were stopped early, as the recipe has it; their accuracies are not known, "
+            "and the means are of the others alone."
+        )
+    return said + ([f"{len(study.failed):,} more failed."] if study.failed else [])
+
+
+def published(publication: Publication) -> str:
+    """What was published, as "best epoch (17th) of one run: 99.46 %"."""
+    epoch = {"saved": "last epoch", "best": "best epoch", "test": "last epoch"}[publication.measure]
+    if publication.epoch and publication.measure == "best":
+        epoch += f" ({publication.epoch}th)"
+    if publication.of == "mean":
+        spread = "" if publication.sd is None else f", sd {100 * publication.sd:.3f}"
+        return f"mean of {publication.n} runs, {epoch}: {percent(publication.accuracy, 3)}{spread}"
+    runs = "one run"
+    if publication.of == "best":
+        runs = f"best of {'about ' if publication.about else ''}{publication.n} runs"
+    return f"{runs}, {epoch}: {percent(publication.accuracy)}"
+
+
+def comparison(studies: Sequence[StudySummary], publications: Sequence[Publication]) -> Table:
+    """What was published beside what came out here.
 
     A row for each published accuracy and each study of its model; ours in it are by the published one's measure.
     """
     head = (
         "model",
         "parameters",
-        "published",
+        "published, with its source",
         "our trials",
-        "compared accuracy",
+        "compared",
         "our mean ± 95 %, sd",
-        "our best run",
-        "ours minus the published mean (95 %)",
+        "our best",
+        "ours minus published mean (95 %)",
         "ours as high",
     )
     of_model: dict[str, list[StudySummary]] = {}
     for study in studies:
         if study.comparable:
             of_model.setdefault(study.model, []).append(study)
-    rows: list[Sequence[str]] = []
+    rows: list[Sequence[str | Link]] = []
     for publication in sorted(publications, key=lambda publication: PARAMETERS[publication.model]):
-        measure = publication.measure
+        measure, url = publication.measure, source(publication.model).url
+        theirs = Link(published(publication), url) if url else published(publication)
         for study in of_model.get(publication.model, []):
             summary, difference = summarize(study.accuracies(measure)), _difference(study, publication)
             rows.append(
                 (
                     _named(study),
                     f"{study.params:,}",
-                    publication.text,
+                    theirs,
                     _count(study),
                     MEASURE_NAMES[measure],
                     _mean(summary),
-                    f"{summary.best:.4f}",
-                    f"{_signed(difference.value)} ({_ends(difference)})" if difference else "-",
+                    percent(summary.best),
+                    f"{_points(difference.value)} ({_ends(difference)})" if difference else "-",
                     "-" if publication.of == "mean" else share_count(study.share(measure, publication.accuracy)),
                 )
             )
         if publication.model not in of_model:
             name, params = publication.model, f"{PARAMETERS[publication.model]:,}"
-            rows.append((name, params, publication.text, "none yet", MEASURE_NAMES[measure], *4 * ("-",)))
-    return _table(
-        "comparison",
-        "Published accuracies on MNIST's test set, and those of the trials here by the same measure",
-        head,
-        rows,
-    )
+            rows.append((name, params, theirs, "none yet", MEASURE_NAMES[measure], *4 * ("-",)))
+    caption = "Published accuracies on MNIST's test set, and those of the trials here by the same measure; sds and "
+    return Table("comparison", f"{caption}differences in percentage points", head, rows)
 
 
-def kept(studies: Sequence[StudySummary]) -> str:
-    """The table of the accuracies of the kept weights on the test set, one row a study, as HTML."""
-    head = ("model", "parameters", "our trials", "mean ± 95 %, sd", "best run", f"share at {PERCENT} or more (95 %)")
-    rows = [
-        (
-            _named(study),
-            f"{study.params:,}",
-            _count(study),
-            _mean(study.kept),
-            f"{study.kept.best:.4f} (seed\u00a0{study.best.seed})",
-            share_cell(study.share()),
-        )
-        for study in studies
-        if study.comparable
-    ]
-    caption = "The trials here by the accuracy of the weights they kept on MNIST's test set"
-    return _table("kept", caption, head, rows) if rows else ""
+def kept(studies: Sequence[StudySummary]) -> list[Table]:
+    """The accuracies of the kept models on the test set, one row a study: of published recipes, and of others."""
+    head = ("model", "parameters", "trials", "mean ± 95 %, sd", "best", f"share at {PERCENT} or more (95 %)")
+    tables = []
+    for name, caption, comparable in (
+        ("kept", "The trials here by the accuracy of the model each kept on MNIST's test set", True),
+        ("others", "Other studies here, which nothing published compares with, by the model each trial kept", False),
+    ):
+        rows = [
+            (
+                _named(study) if comparable else title(study),
+                f"{study.params:,}",
+                _count(study),
+                _mean(study.kept),
+                f"{percent(study.kept.best)} (seed\u00a0{study.best.seed})",
+                f"{share_count(study.share())} ({_share_ends(study.share())})",
+            )
+            for study in studies
+            if study.comparable == comparable
+        ]
+        tables += [Table(name, caption, head, rows)] if rows else []
+    return tables
 
 
-def provenance(studies: Iterable[StudySummary]) -> str:
-    """The table of what the trials ran on, one row a study, as HTML."""
+def provenance(studies: Iterable[StudySummary]) -> Table:
+    """What the trials ran on, one row a study."""
     head = ("study", "finished", "stopped early", "failed", "dates (UTC)", "trained by", "package", "begun with")
     rows = []
     for study in studies:
@@ -178,43 +286,80 @@ def provenance(studies: Iterable[StudySummary]) -> str:
                 ", ".join(versions) or "not recorded",
             )
         )
-    return _table("provenance", "The studies that this page is made of, and what they ran on", head, rows)
+    return Table("provenance", "The studies that this page is made of, and what they ran on", head, rows)
 
 
-def failures(studies: Iterable[StudySummary]) -> str:
-    """The failed trials as a list of HTML, or a sentence that there are none."""
+def sources(publications: Sequence[Publication]) -> list[tuple[str, Link]]:
+    """Where each published network and its recipe come from, by model; a link without a URL where none is known."""
+    models = sorted({publication.model for publication in publications}, key=lambda model: PARAMETERS[model])
+    return [(model, source(model)) for model in models]
+
+
+def source(model: str) -> Link:
+    """Where a published network and its recipe come from; without a URL where none is known."""
+    said = RECIPES[model].source
+    url = said.partition(", ")[0]
+    return Link(said.removeprefix("https://"), url) if url.startswith("https://") else Link(said, "")
+
+
+def failures(studies: Iterable[StudySummary]) -> list[str]:
+    """The failed trials, a line each."""
     found = [(study, trial) for study in studies for trial in study.failed]
-    if not found:
-        return _paragraph("No trial failed.")
     lines = [f"{study.name}, seed {trial.seed}: {trial.reason}" for study, trial in found[:MAX_FAILURES]]
     if len(found) > MAX_FAILURES:
         lines.append(f"and {len(found) - MAX_FAILURES:,} more")
-    return f"<p>Failed trials:</p><ul>{''.join(f'<li>{html(line)}</li>' for line in lines)}</ul>"
+    return lines
 
 
 def best_run(study: StudySummary) -> str:
-    """Which weights of a study the page computes with, in a sentence of plain text."""
+    """Which model of a study the page computes with first."""
     best, epoch = study.best, study.kept_epoch
     weights = "its weights" if epoch is None else f"the weights of its epoch {epoch}"
     return (
-        f"The best run of {len(study.trials):,} of {title(study)}, is that of seed {best.seed}: {weights} get "
-        f"{best.test_correct:,} of {best.test_size:,} test images right."
+        f"At first the network here is the best of {len(study.trials):,} of {title(study)}, seed {best.seed}: "
+        f"{weights} get {best.test_correct:,} of {best.test_size:,} test images right."
     )
 
 
+def no_board(study: StudySummary) -> str:
+    """Why a study has no drawing board."""
+    return (
+        f"The drawing board is for digits, which come as 28 by 28 pixels of grey: the images of {study.dataset} are "
+        "something else, and it is left out."
+    )
+
+
+def protocols(studies: Sequence[StudySummary]) -> str:
+    """What the protocols of the studies are."""
+    said = (
+        "Protocol source: the test set itself is monitored and drives schedule, stopping and the choice of the epoch, "
+        "as in every source, unless its recipe holds images out."
+    )
+    if any(study.protocol == "holdout" for study in studies):
+        said += (
+            " Protocol holdout: images held out of the training set are monitored, 5,000 of MNIST's, and the test set "
+            "is met once."
+        )
+    return said
+
+
+def monitored(study: StudySummary) -> str:
+    """What a study's trials monitored."""
+    return "test set (monitored)" if monitors_test_set(study.paths, study.trials[0]) else "held-out images (monitored)"
+
+
 def plane(studies: Iterable[StudySummary], publications: Sequence[Publication]) -> str:
-    """What the figure of parameters against accuracy shows, for those who don't see it, plain text."""
+    """What the figure of parameters against accuracy shows, for those who don't see it."""
     ours = []
     for study in studies:
-        if study.comparable:
-            measure = compared_measure(study, publications)
-            summary = summarize(study.accuracies(measure))
-            ours.append(
-                f"{study.model} at {study.params:,} parameters, {MEASURE_NAMES[measure]}: mean {_mean(summary)}, "
-                f"best run {summary.best:.4f}"
-            )
+        measure = compared_measure(study, publications) if study.comparable else "test"
+        summary = summarize(study.accuracies(measure))
+        ours.append(
+            f"{study.model} at {study.params:,} parameters, {MEASURE_NAMES[measure]}: mean {_mean(summary)}, best "
+            f"trial {percent(summary.best)}"
+        )
     theirs = [
-        f"{model} at {PARAMETERS[model]:,} parameters, {publication.text}"
+        f"{model} at {PARAMETERS[model]:,} parameters, {published(publication)}"
         for model in dict.fromkeys(publication.model for publication in publications)
         for publication in compared(model, publications)
     ]
@@ -222,58 +367,32 @@ def plane(studies: Iterable[StudySummary], publications: Sequence[Publication]) 
 
 
 def distribution(study: StudySummary, publications: Sequence[Publication]) -> str:
-    """What the figure of a study's distribution shows, plain text."""
-    said = f"Accuracies of {_trials(study)} on the test set."
+    """What the figure of a study's trials shows."""
+    said = f"Accuracies of {_trials(study)} on the test set, a dot each."
     for measure in study.measures:
         sample = study.accuracies(measure)
         summary, name = summarize(sample), MEASURE_NAMES[measure].capitalize()
-        sd = f", sd {sd_cell(summary)}" if summary.n > 1 else ""
-        said += f" {name}: mean {summary.mean:.5f}{sd}, from {min(sample):.4f} to {summary.best:.4f}."
+        sd = f", sd {100 * summary.sd:.3f}" if summary.n > 1 else ""
+        said += f" {name}: mean {percent(summary.mean, 3)}{sd}, from {percent(min(sample))} to {percent(summary.best)}."
     for publication in compared(study.model, publications):
         if study.comparable and publication.of == "mean":
-            said += f" Published: {publication.text}, from {publication.lowest} to {publication.highest}."
+            lowest, highest = publication.lowest or publication.accuracy, publication.highest or publication.accuracy
+            said += f" Published: {published(publication)}, from {percent(lowest)} to {percent(highest)}."
     return said
 
 
-def digits_source(dataset: str) -> str:
-    """Where the digits that the page shows come from, in a sentence of plain text; "" where that is not known."""
-    return f"The images are of the test set of {AUTHORS[dataset]}." if dataset in AUTHORS else ""
-
-
-def curves(trial: Trial) -> str:
-    """What the figure of a trial's training curves shows, plain text."""
+def curves(study: StudySummary, median: Trial) -> str:
+    """What the figure of a study's training curves shows."""
     return (
-        f"Training and validation accuracy and learning rate by epoch, {trial.epochs} epochs. The best validation "
-        f"accuracy is {trial.best_accuracy:.4f}, the last {trial.saved_accuracy:.4f}."
+        f"Accuracy and learning rate by epoch of the trials of {study.model}, the median one, seed {median.seed}, "
+        f"bold: on the {monitored(study)} it comes to {percent(median.best_accuracy or 0)} at best and "
+        f"{percent(median.saved_accuracy or 0)} in the last of {median.epochs} epochs."
     )
 
 
-def _account(study: StudySummary, publications: Sequence[Publication]) -> str:
-    """A study in a few sentences."""
-    measure, kept = compared_measure(study, publications), study.kept
-    ours = summarize(study.accuracies(measure))
-    said = f"{title(study)}, {_trials(study)}."
-    if study.stopped:
-        said += (
-            f" {len(study.stopped):,} more were stopped early, as the recipe has it; their accuracies are not known, "
-            "and the means are of the others alone."
-        )
-    said += f" Accuracy of the {MEASURE_NAMES[measure]}: {_mean_in_words(ours)}."
-    for publication in compared(study.model, publications):
-        said += f" Published: {publication.text}"
-        if difference := _difference(study, publication):
-            said += f"; ours minus that mean: {_signed(difference.value)} (95 % interval {_ends(difference)}, Welch)"
-        said += "."
-    # The best epoch's weights are those that some recipes keep.
-    if (kept.mean, kept.best) != (ours.mean, ours.best):
-        said += f" With the weights that were kept: {_mean_in_words(kept)}."
-    share = study.share()
-    said += " Depending on the trials that were stopped, " if share.stopped else " "
-    said += (
-        f"{share_count(share)} trials reached {PERCENT} with the weights that were kept (95 % interval of the share: "
-        f"{share_interval(share)}, Wilson)."
-    )
-    return said + (f" {len(study.failed):,} more failed." if study.failed else "")
+def digits_source(dataset: str) -> str:
+    """Where the images that the page shows come from; "" where that is not known."""
+    return f"The images are of the test set of {AUTHORS[dataset]}." if dataset in AUTHORS else ""
 
 
 def _difference(study: StudySummary, publication: Publication) -> Estimate | None:
@@ -289,7 +408,7 @@ def _difference(study: StudySummary, publication: Publication) -> Estimate | Non
 
 
 def _ends(estimate: Estimate) -> str:
-    return f"{_signed(estimate.low)} to {_signed(estimate.high)}"
+    return f"{_points(estimate.low)} to {_points(estimate.high)}"
 
 
 def _named(study: StudySummary) -> str:
@@ -297,8 +416,13 @@ def _named(study: StudySummary) -> str:
     return study.model if study.name == study.model else f"{study.model} ({study.name})"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.5f}".replace("-", "\u2212")
+def _points(difference: float) -> str:
+    """A difference of accuracies in percentage points."""
+    return f"{100 * difference:+.3f}".replace("-", "\u2212")
+
+
+def _share_ends(share: Share) -> str:
+    return f"{100 * share.low:.0f} to {100 * share.high:.0f} %"
 
 
 def _trials(study: StudySummary) -> str:
@@ -312,34 +436,17 @@ def _count(study: StudySummary) -> str:
 
 def _mean(summary: Summary) -> str:
     if math.isnan(summary.low):
-        return f"{summary.mean:.5f}"
-    return f"{summary.mean:.5f}\u00a0±\u00a0{summary.high - summary.mean:.5f}, sd\u00a0{summary.sd:.5f}"
+        return percent(summary.mean, 3)
+    margin = 100 * (summary.high - summary.mean)
+    return f"{100 * summary.mean:.3f}\u00a0±\u00a0{margin:.3f} %, sd\u00a0{100 * summary.sd:.3f}"
 
 
 def _mean_in_words(summary: Summary) -> str:
-    said = f"{summary.mean:.5f} on average"
+    said = f"{percent(summary.mean, 3)} on average"
     if summary.n > 1:
-        said += f" (95 % interval {summary.low:.5f} to {summary.high:.5f}), sd {summary.sd:.5f}"
-    return f"{said}, {summary.best:.4f} in the best run"
+        said += f" (95 % interval {100 * summary.low:.3f} to {percent(summary.high, 3)}), sd {100 * summary.sd:.3f}"
+    return f"{said}, {percent(summary.best)} in the best trial"
 
 
 def _distinct(values: Iterable[str]) -> str:
     return ", ".join(sorted(set(values)))
-
-
-def _paragraph(plain: str) -> str:
-    return f"<p>{html(plain)}</p>"
-
-
-def _table(name: str, caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls by itself where it is wider than the screen, by keyboard too."""
-    columns = "".join(f'<th scope="col">{html(label)}</th>' for label in head)
-    lines = "".join(
-        f'<tr><th scope="row">{html(first)}</th>{"".join(f"<td>{html(cell)}</td>" for cell in rest)}</tr>'
-        for first, *rest in rows
-    )
-    return (
-        f'<div class="table {name}" role="region" aria-labelledby="{name}" tabindex="0"><table>'
-        f'<caption id="{name}">{html(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table>'
-        "</div>"
-    )
