@@ -1,4 +1,4 @@
-"""Train a model again and again and record every trial: saved and best accuracies in a CSV, models, histories.
+"""Train a model again and again and record every trial: its accuracies in a CSV, the model, the history by epoch.
 
 A job is resumed where it was stopped: the same command skips the seeds that are finished.
 """
@@ -54,14 +54,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--until",
         type=accuracy,
         metavar="ACCURACY",
-        help="stop at the first trial whose best accuracy reaches this; --runs is then the cap",
+        help="stop at the first trial whose best epoch reaches this; --runs is then the cap",
     )
     parser.add_argument(
         "--protocol",
         choices=("source", "holdout"),
         default="source",
-        help="what is monitored: the test set, as in the sources, or images held out of the training set "
-        "(default: %(default)s)",
+        help="which images are monitored: source, as where the model was published, mostly the test set; or holdout, "
+        "images held out of the training set (default: %(default)s)",
     )
     parser.add_argument(
         "--trainer",
@@ -138,7 +138,7 @@ def run_job(
     )
     if notice:
         print(notice)
-    shown = display(options.runs, len(done), options.jobs)
+    shown = display(options.runs, len(done), options.jobs, monitored_set(recipe, dataset, options.protocol))
     policies = [
         shown,
         Interruption(interrupted),
@@ -152,6 +152,13 @@ def run_job(
         shown.close()
     after = table.trials()
     return 1 if any(trial.seed in seeds and not table.has_done(trial.seed) for trial in after) else 0
+
+
+def monitored_set(recipe: Recipe, dataset: "Dataset", protocol: str) -> str:
+    """Which images a trial monitors, in words."""
+    from mnist_minimal.data.sets import held_out
+
+    return "held-out images" if held_out(len(dataset.x_train), protocol, recipe.validation_share) else "test set"
 
 
 def seeds_of(options: argparse.Namespace) -> range:

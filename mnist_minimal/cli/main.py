@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="mnist-minimal",
         description=sys.modules["mnist_minimal"].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n" + "".join(f"  {name:<{max(map(len, COMMANDS))}}  {help}\n" for name, help in COMMANDS.items()),
+        epilog="commands:\n"
+        + "".join(f"  {name:<{max(map(len, COMMANDS))}}  {help}\n" for name, help in COMMANDS.items()),
     )
     add_debug(parser)
     parser.add_argument("--version", action="version", version=f"mnist_minimal {version()}")

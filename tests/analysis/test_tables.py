@@ -80,7 +80,11 @@ def test_a_search_that_found_nothing_says_so(stopped):
     assert study_table(rows, until=0.995).splitlines()[-1] == f"None of the {2 + stopped} trials reached 0.995."
 
 
-WIDE = [["name", "number of trials", "said"], ["a", "5", "a cell of many more words than a line has"], ["b", "7", "[x]"]]
+WIDE = [
+    ["name", "number of trials", "said"],
+    ["a", "5", "a cell of many more words than a line has"],
+    ["b", "7", "[x]"],
+]
 
 
 def test_a_table_that_fits_the_terminal_is_one():
