@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     published = read_sample(published_path, "saved", "published")
     pair = ours.accuracies, published.accuracies
 
-    print(sample_table([ours, published], "saved accuracy"))
+    print(sample_table([ours, published], "last epoch"))
     print(f"\n{compare_pairs([ours, published])[0]}")
     distance = kolmogorov_smirnov(*pair)
     print(

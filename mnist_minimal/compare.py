@@ -13,10 +13,11 @@ from mnist_minimal import files
 from mnist_minimal.analysis.comparison import compare_pairs, notes
 from mnist_minimal.analysis.figures import draw_samples
 from mnist_minimal.analysis.samples import differences, read_samples
-from mnist_minimal.analysis.tables import sample_table
+from mnist_minimal.analysis.tables import MEASURE_NAMES, MEASURES_EXPLAINED, sample_table
 from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
+from mnist_minimal.cli.streams import terminal_width
 from mnist_minimal.errors import UserError
 from mnist_minimal.study.ledger import MEASURES
 
@@ -42,13 +43,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--measure",
         choices=MEASURES,
         default="saved",
-        help="the last epoch's accuracy, the best epoch's, or that of the kept weights on the test set "
+        help="saved: the accuracy on the monitored images after the last epoch, the sources' word; best: the "
+        "highest after any epoch; test: that of the kept model, the weights in the saved file, on the test set "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--mix",
         action="store_true",
-        help="compare even where data sets, protocols, or one model's caps on the epochs or recipes differ",
+        help="compare even where data sets, protocols (which images were monitored), or one model's caps on the epochs "
+        "or recipes differ",
     )
     parser.add_argument("--out", type=expanded_path, metavar="FILE.png", help="also draw the distributions")
     return parser.parse_args(arguments)
@@ -63,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unlike = differences(samples)
     if unlike and not options.mix:
         raise UserError(f"these studies are not alike: {'; '.join(unlike)}; compare others, or give --mix")
-    print(sample_table(samples, f"{options.measure} accuracy"))
-    for paragraph in [*compare_pairs(samples), *notes(samples, unlike)]:
+    print(sample_table(samples, f"accuracy, {MEASURE_NAMES[options.measure]}", terminal_width()))
+    for paragraph in [MEASURES_EXPLAINED, *compare_pairs(samples), *notes(samples, unlike)]:
         print(f"\n{paragraph}")
     if options.out:
         draw_samples(samples, options.measure, options.out)

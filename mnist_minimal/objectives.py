@@ -1,13 +1,18 @@
-"""Check saved results against what the sources wanted of their models, and set them beside the published figures."""
+"""Check saved results against what the sources wanted of their models, and set them beside the published figures.
+
+A model's source is the publication that it comes from; `python -m mnist_minimal.models` lists them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_minimal.analysis.objectives import check, comparison
 from mnist_minimal.analysis.published import OBJECTIVES
+from mnist_minimal.analysis.tables import MEASURES_EXPLAINED
 from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
+from mnist_minimal.cli.streams import terminal_width
 from mnist_minimal.errors import UserError
 
 
@@ -36,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for found in check(model, options.results):
             print(f"  {'met  ' if found.met else 'SHORT'}  {found.words}")
             short += not found.met
-    print(f"\n{comparison(models, options.results)}\n")
+    print(f"\n{comparison(models, options.results, terminal_width())}\n\n{MEASURES_EXPLAINED}\n")
     print(f"{short} of the objectives fall short." if short else "All objectives are met.")
     return 1 if short else 0
 

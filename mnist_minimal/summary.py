@@ -8,6 +8,7 @@ from mnist_minimal.analysis.published import RECEPTIVE_FIELDS
 from mnist_minimal.analysis.tables import layer_lines
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
+from mnist_minimal.cli.streams import terminal_width
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.counting import layer_table
 from mnist_minimal.models.lookup import OWN, OWN_FORM, builder
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UserError as error:
             raise UserError(f"{error}; the models with names are {', '.join(MODELS)}") from error
     print(f"{model.name}: one image's way from the pixels to the class probabilities")
-    print(layer_lines(layer_table(model)))
+    print(layer_lines(layer_table(model), terminal_width()))
     if model.name in RECEPTIVE_FIELDS:
         fields = ", ".join(map(str, RECEPTIVE_FIELDS[model.name]))
         print(f"Its source prints other receptive fields after the convolutions and the pool: {fields}.")

@@ -1,4 +1,4 @@
-"""Train a model again and again and record every trial: saved and best accuracies in a CSV, models, histories.
+"""Train a model again and again and record every trial: its accuracies in a CSV, the model, the history by epoch.
 
 A job is resumed where it was stopped: the same command skips the seeds that are finished.
 """
@@ -61,14 +61,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--until",
         type=accuracy,
         metavar="ACCURACY",
-        help="stop at the first trial whose best accuracy reaches this; --runs is then the cap",
+        help="stop at the first trial whose best epoch reaches this; --runs is then the cap",
     )
     parser.add_argument(
         "--protocol",
         choices=("source", "holdout"),
         default="source",
-        help="what is monitored: the test set, as in the sources, or images held out of the training set "
-        "(default: %(default)s)",
+        help="which images are monitored: source, as where the model was published, mostly the test set; or holdout, "
+        "images held out of the training set (default: %(default)s)",
     )
     parser.add_argument(
         "--trainer",

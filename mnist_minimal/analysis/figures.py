@@ -276,7 +276,7 @@ def draw_samples(samples: Sequence[Sample], measure: str, path: Path) -> None:
     upper, lower = figure.subplots(2, sharex=True)
     histogram(accuracies, min(sample.images or TEST_SIZE for sample in samples), upper)
     ecdf(accuracies, TARGET, lower)
-    figure.suptitle(f"{measure} accuracy")
+    figure.suptitle(f"accuracy, {MEASURE_NAMES[measure]}")
     save_figure(figure, path)
 
 

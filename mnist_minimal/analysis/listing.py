@@ -9,11 +9,12 @@ from mnist_minimal.models.counting import layer_table, trainable_parameters
 from mnist_minimal.recipes import RECIPES
 
 
-def listing(results: Path) -> str:
+def listing(results: Path, width: int | None = None) -> str:
     """All models as a Markdown table, the largest first.
 
     Args:
         results: Folder of the results; a model without finished trials there is listed without.
+        width: Characters in a line of the terminal, as `tables.markdown` takes it.
     """
     from mnist_minimal.models import MODELS
 
@@ -31,7 +32,7 @@ def listing(results: Path) -> str:
                 RECIPES[name].source,
             )
         )
-    return markdown(rows)
+    return markdown(rows, width)
 
 
 def said(name: str, measure: str, results: Path) -> str:

@@ -123,11 +123,11 @@ def check(model: str, results: Path) -> list[Check]:
     return checks
 
 
-def comparison(models: Sequence[str], results: Path) -> str:
+def comparison(models: Sequence[str], results: Path, width: int | None = None) -> str:
     """The published accuracies beside those of the saved results, as a Markdown table, one row a model.
 
     Each compares the accuracy that was published: the last epoch's, the best epoch's on the test set, or the kept
-    weights'.
+    model's. A table wider than `width` is broken as `tables.markdown` does it.
     """
     from mnist_minimal.analysis.statistics import share_reaching, summarize
 
@@ -170,4 +170,4 @@ def comparison(models: Sequence[str], results: Path) -> str:
                 share_cell(share_reaching(counted, objectives.accuracy, stopped)),
             )
         )
-    return markdown(rows)
+    return markdown(rows, width)

@@ -100,7 +100,7 @@ def published_accuracies(model: str) -> list[float]:
     https://github.com/JoshWarn/Parameter-Efficient-MNIST, where they are called saved accuracies.
     """
     table = resources.files("mnist_minimal.analysis").joinpath(f"{model}_saved_accuracies.csv")
-    if model not in PARAMETERS or not table.is_file():
+    if model not in {each.model for each in PUBLISHED} or not table.is_file():
         return []
     return [float(row["saved_accuracy"]) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())]
 

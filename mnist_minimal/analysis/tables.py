@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 # What the accuracies that the ledger has of a trial are called.
 MEASURE_NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept model"}
 
+MEASURES_EXPLAINED = (
+    "Last epoch: the accuracy on the monitored images after the last epoch (column saved_accuracy, the sources' word); "
+    "best epoch: the highest after any epoch; kept model: that of the weights in the saved file on the test set."
+)
 
-def layer_lines(rows: Sequence[LayerRow]) -> str:
-    """A layer table as lines of text, the totals in the last one."""
+
+def layer_lines(rows: Sequence[LayerRow], width: int | None = None) -> str:
+    """A layer table as lines of text, the totals in the last one; broken into blocks where it is wider than `width`."""
     head = ("layer", "kind", "output", "trainable", "other", "MACs", "field")
     lines: list[tuple[str, ...]] = [
         (
@@ -36,6 +41,8 @@ def layer_lines(rows: Sequence[LayerRow]) -> str:
     totals = (sum(row.trainable for row in rows), sum(row.non_trainable for row in rows), sum(row.macs for row in rows))
     lines = [head, *lines, ("total", "", "", *(f"{total:,}" for total in totals), f"{rows[-1].receptive_field}")]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        return _blocks(lines, width)
     return "\n".join(
         "  ".join(
             f"{text:<{width}}" if place < 3 else f"{text:>{width}}"
@@ -56,17 +63,57 @@ def confusion_table(confusion: "np.ndarray") -> str:
     return "\n".join([head, *rows])
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first row its head, padded so that it reads as text too."""
+def markdown(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """A Markdown table, the first row its head, padded so that it reads as text too.
+
+    Args:
+        rows: Cells, as many in each row.
+        width: Characters in a line of the terminal. A table that is wider is broken into blocks of columns, one below
+            the other, each with the first column; a cell that is too wide for a block goes on in its next line.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if width is not None and sum(widths) + 3 * len(widths) + 1 > width:
+        return _blocks(rows, width)
     lines = [
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |".rstrip() for row in rows
     ]
     return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
 
 
-def sample_table(samples: Sequence[Sample], title: str) -> str:
-    """n, mean, sd, interval, best and share at 99 % of every sample, as Markdown; the title heads the names."""
+def _blocks(rows: Sequence[Sequence[str]], width: int) -> str:
+    """A table that is wider than a terminal, as Markdown tables of the first column and as many others as have room."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names, *columns = zip(*rows, strict=True)
+    first = min(max(map(len, names)), width // 3)
+    blocks, room = [], 0
+    for column in columns:
+        needed = min(max(map(len, column)), width - first - 7) + 3
+        if needed > room:
+            blocks.append([names])
+            room = width - first - 4
+        blocks[-1].append(column)
+        room -= needed
+    texts = []
+    for block in blocks:
+        table = Table(box=box.MARKDOWN)
+        for column in block:
+            table.add_column(Text(column[0]), min_width=min(max(map(len, column)), first))
+        for cells in zip(*(column[1:] for column in block), strict=True):
+            table.add_row(*map(Text, cells))
+        console = Console(width=width, color_system=None)
+        with console.capture() as captured:
+            console.print(table)
+        # Above and below it rich has a line of spaces.
+        texts.append("\n".join(line for line in captured.get().splitlines() if line.strip()))
+    return "\n\n".join(texts)
+
+
+def sample_table(samples: Sequence[Sample], title: str, width: int | None = None) -> str:
+    """n, mean, sd, interval, best and share at 99 % of every sample, as a table; the title heads the names."""
     from mnist_minimal.analysis.statistics import TARGET, share_reaching, summarize
 
     reached = f"at least {TARGET:.0%} (95 % interval)"
@@ -87,19 +134,20 @@ def sample_table(samples: Sequence[Sample], title: str) -> str:
                 share_cell(share_reaching(sample.accuracies, stopped=sample.stopped)),
             ]
         )
-    return markdown(rows)
+    return markdown(rows, width)
 
 
-def study_table(trials: Sequence[Trial], *, until: float | None = None) -> str:
+def study_table(trials: Sequence[Trial], *, until: float | None = None, width: int | None = None) -> str:
     """What the trials of one study came to, as lines of text: a table, and under it what a reader must know.
 
-    The table has n, mean, sd, the 95 % interval of the mean, best, and the share at 99 %, of the saved, the best and
-    the test accuracies of the finished trials.
+    The table has n, mean, sd, the 95 % interval of the mean, best, and the share at 99 %, of the accuracies of the
+    finished trials after the last and the best epoch, and of the kept models.
 
     Args:
         trials: The rows of a study in the order of its CSV, failed trials and those stopped early among them.
         until: The accuracy at whose first trial the job was to stop, if it was. The number of trials is then no sample
             size fixed beforehand, and has no Wilson interval: said is how many trials it took instead.
+        width: Characters in a line of the terminal, as `markdown` takes it.
 
     Returns:
         The lines without a line end at the end; "" where no trial is finished.
@@ -111,16 +159,22 @@ def study_table(trials: Sequence[Trial], *, until: float | None = None) -> str:
         return ""
     stopped = len(ledger.done(trials)) - len(finished)
     target = f"at least {TARGET:.0%}"
-    head = f"{'':16}{'n':>4}  {'mean':>8}  {'sd':>8}  {'95 % interval':>18}  {'best':>7}  {target}"
-    lines = [head if until else f"{head} (95 %)"]
+    rows = [["accuracy", "n", "mean", "sd", "95 % interval", "best", target if until else f"{target} (95 %)"]]
     for measure in ledger.MEASURES:
         accuracies = ledger.accuracies(finished, measure)
         found, share = summarize(accuracies), share_reaching(accuracies, stopped=stopped)
-        interval = f"{found.low:.5f} .. {found.high:.5f}" if found.n > 1 else "-"
-        lines.append(
-            f"{f'{measure} accuracy':16}{found.n:>4}  {found.mean:.6f}  {sd_cell(found):>8}  {interval:>18}  "
-            f"{found.best:>7.4f}  {share_count(share) if until else share_cell(share)}"
+        rows.append(
+            [
+                MEASURE_NAMES[measure],
+                str(found.n),
+                f"{found.mean:.5f}",
+                sd_cell(found),
+                f"{found.low:.5f} to {found.high:.5f}" if found.n > 1 else "-",
+                f"{found.best:.4f}",
+                share_count(share) if until else share_cell(share),
+            ]
         )
+    lines = [markdown(rows, width), "", MEASURES_EXPLAINED]
     if stopped:
         lines.append(
             f"Trials stopped early by the median stopping rule: {stopped}. A share is of them too; whether they would "

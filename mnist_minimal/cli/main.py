@@ -13,7 +13,7 @@ from mnist_minimal.version import version
 COMMANDS = {
     "trials": "train a model again and again and record every trial",
     "models": "list the published models, what was published of them and what the results say",
-    "objectives": "check results against what the sources wanted of their models",
+    "objectives": "check results against what the sources, where the models were published, wanted of them",
     "evaluate": "accuracy, loss and confusion matrix of saved models",
     "compare": "compare studies: a table, tests of each pair, distributions in one picture",
     "plots": "draw the distributions and training curves of recorded trials",
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="mnist-minimal",
         description=sys.modules["mnist_minimal"].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n" + "".join(f"  {name:<10}{help}\n" for name, help in COMMANDS.items()),
+        epilog="commands:\n"
+        + "".join(f"  {name:<{max(map(len, COMMANDS))}}  {help}\n" for name, help in COMMANDS.items()),
     )
     add_debug(parser)
     parser.add_argument("--version", action="version", version=f"mnist_minimal {version()}")

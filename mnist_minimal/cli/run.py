@@ -15,6 +15,7 @@ from mnist_minimal.cli import blame, streams
 from mnist_minimal.cli.parser import debug
 from mnist_minimal.errors import UserError, plain
 from mnist_minimal.models.defaults import pin_keras_defaults
+from mnist_minimal.models.silence import silence_tensorflow
 
 # What to do about an error of the system that no code closer to it has put into words.
 REMEDIES = {
@@ -126,8 +127,6 @@ def _pin_environment() -> None:
         and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
     ):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # TensorFlow greets with lines about what its build could have used; its errors come as exceptions anyway.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A warning that is made an error ends a trial, though the code that it is about is not the user's.
     if any("error" in option for option in sys.warnoptions):
         sys.warnoptions.clear()
@@ -138,6 +137,7 @@ def _pin_environment() -> None:
         if name in os.environ:
             os.environ[name] = os.path.expanduser(os.environ[name])
     pin_keras_defaults()
+    silence_tensorflow()
     # Where the user's home can't be written to, Matplotlib says so twice and does without its cache.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import select
+import shutil
 import sys
 from typing import TextIO
 
@@ -43,6 +44,11 @@ def prepare() -> None:
         os.close(descriptor)
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout, sys.stderr = _lenient(sys.stdout), _lenient(sys.stderr)
+
+
+def terminal_width() -> int | None:
+    """Characters in a line of the terminal that the standard output goes to; None where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def failure() -> OSError | None:

@@ -7,6 +7,7 @@ from mnist_minimal.analysis.listing import listing
 from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
+from mnist_minimal.cli.streams import terminal_width
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folder of the results (default: results)",
     )
     options = parser.parse_args(arguments)
-    print(listing(options.results))
+    print(listing(options.results, terminal_width()))
     return 0
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.analysis.dots import Dot, dots, sampled, thinned
-from mnist_minimal.analysis.published import PARAMETERS, Publication, published_accuracies
+from mnist_minimal.analysis.published import Publication, published_accuracies
 from mnist_minimal.analysis.statistics import TARGET, mean_of_best, sizes_of_best, summarize
 from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure, median_trial
 from mnist_minimal.analysis.tables import MEASURE_NAMES
+from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.page import text
 from mnist_minimal.study.history import read_history
 

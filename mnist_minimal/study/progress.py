@@ -1,6 +1,7 @@
-"""What a running job shows: bars on a terminal, plain lines elsewhere."""
+"""What a running job shows: bars on a terminal and in a notebook, plain lines elsewhere."""
 
 import html
+import math
 import sys
 import time
 
@@ -10,6 +11,9 @@ from mnist_minimal.trial import FAILED, STOPPED, EpochReport, Trial
 SECONDS_BETWEEN_LINES = 30
 SECONDS_BETWEEN_UPDATES = 0.5
 
+# For so long epochs are watched before it is said how long the job will take.
+SECONDS_TO_ESTIMATE = 1
+
 
 class Display(Policy):
     """Shows a job's events.
@@ -17,21 +21,32 @@ class Display(Policy):
     Args:
         pace: Estimates the time left.
         done: Trials of the job that are finished or stopped already.
+        monitored: The images that are monitored, in words: "test set", say.
     """
 
-    def __init__(self, pace: "Pace", done: int) -> None:
-        self.pace, self.done = pace, done
+    def __init__(self, pace: "Pace", done: int, monitored: str) -> None:
+        self.pace, self.done, self.monitored = pace, done, monitored
+        self.estimated = False
 
     def trial_started(self, seed: int) -> None:
         self.pace.trial_started(seed)
 
     def epoch_ended(self, report: EpochReport) -> None:
         self.pace.epoch_ended(report)
+        if not self.estimated and (estimate := self.pace.estimate(report)):
+            self.estimated = True
+            self._print(estimate)
 
     def trial_ended(self, trial: Trial) -> bool:
         self.pace.trial_ended(trial.seed)
         self.done += trial.status != FAILED
         return False
+
+    def _print(self, line: str) -> None:
+        """Prints a line."""
+
+    def _accuracies(self, report: EpochReport) -> str:
+        return f"{self.monitored} (monitored) {report.accuracy:.4f}, best {report.best_accuracy:.4f}"
 
     def close(self) -> None:
         """Ends the display."""
@@ -49,6 +64,7 @@ class Pace:
         self.to_go, self.jobs = to_go, jobs
         self.started: dict[int, float] = {}
         self.reports: dict[int, EpochReport] = {}
+        self.first_epochs: dict[int, tuple[float, int]] = {}
         self.durations: list[float] = []
 
     def trial_started(self, seed: int) -> None:
@@ -56,12 +72,31 @@ class Pace:
 
     def epoch_ended(self, report: EpochReport) -> None:
         self.reports[report.seed] = report
+        self.first_epochs.setdefault(report.seed, (time.monotonic(), report.epoch))
 
     def trial_ended(self, seed: int) -> None:
         self.durations.append(time.monotonic() - self.started.pop(seed))
         self.reports.pop(seed, None)
+        self.first_epochs.pop(seed, None)
         if self.to_go is not None:
             self.to_go -= 1
+
+    def estimate(self, report: EpochReport) -> str:
+        """How long an epoch takes, by those since the trial's first, and the job at most; "" as long as that is open.
+
+        What comes before the end of a trial's first epoch, such as compiling, comes once.
+        """
+        start, first = self.first_epochs[report.seed]
+        seconds, epochs = time.monotonic() - start, report.epoch - first
+        if not epochs or seconds < SECONDS_TO_ESTIMATE:
+            return ""
+        trial = seconds / epochs * report.max_epochs
+        said = f"An epoch takes about {seconds / epochs:.2g} s here: a trial at most {duration(trial)} "
+        said += f"({report.max_epochs} epochs)"
+        if self.to_go is None:
+            return said
+        rounds = math.ceil(self.to_go / self.jobs)
+        return f"{said}, the {self.to_go} of this job at most {duration(trial * rounds)}"
 
     def left(self) -> str:
         """The time left in words: by the mean of finished trials, before there is one at most that of all epochs."""
@@ -92,61 +127,59 @@ def trial_line(trial: Trial) -> str:
         return f"seed {trial.seed} failed: {trial.reason}"
     stopped = f" stopped, {trial.reason}" if trial.status == STOPPED else ""
     return (
-        f"seed {trial.seed}{stopped}: saved {trial.saved_accuracy:.4f}, best {trial.best_accuracy:.4f} at epoch "
-        f"{trial.best_epoch} of {trial.epochs}, {duration(trial.train_seconds or 0)}"
-    )
-
-
-def figures(report: EpochReport) -> str:
-    """A running trial's epoch and accuracies in words."""
-    return (
-        f"epoch {report.epoch} (of at most {report.max_epochs}), accuracy {report.accuracy:.4f}, "
-        f"best {report.best_accuracy:.4f}"
+        f"seed {trial.seed}{stopped}: last epoch {trial.saved_accuracy:.4f}, best {trial.best_accuracy:.4f} at epoch "
+        f"{trial.best_epoch} of {trial.epochs}, kept model {(trial.test_correct or 0) / trial.test_size:.4f}, "
+        f"{duration(trial.train_seconds or 0)}"
     )
 
 
 class Lines(Display):
     """Plain lines: one for every trial, and one for a running trial now and then."""
 
-    def __init__(self, pace: Pace, done: int) -> None:
-        super().__init__(pace, done)
+    def __init__(self, pace: Pace, done: int, monitored: str) -> None:
+        super().__init__(pace, done, monitored)
         self.last = time.monotonic()
 
     def epoch_ended(self, report: EpochReport) -> None:
         super().epoch_ended(report)
-        if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-            self._print(f"seed {report.seed}: {figures(report)}")
+        epoch = f"epoch {report.epoch} (of at most {report.max_epochs})"
+        if not report.trained:
+            self._print(f"seed {report.seed}: resumed after {epoch}")
+        elif time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+            self._print(f"seed {report.seed}: {epoch}, {self._accuracies(report)}", self.pace.left())
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
-        self._print(f"{trial_line(trial)}; {self.done} done")
+        self._print(f"{trial_line(trial)}; {self.done} done", self.pace.left())
         return False
 
-    def _print(self, line: str) -> None:
+    def _print(self, line: str, left: str = "") -> None:
         self.last = time.monotonic()
-        left = self.pace.left()
         print(f"{line}, {left}" if left else line, flush=True)
 
 
 class Bars(Display):
     """A bar for the trials and one for the epochs of each that runs, with rich."""
 
-    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
-        from rich.console import Console
+    def __init__(self, pace: Pace, done: int, monitored: str, total: int | None) -> None:
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-        super().__init__(pace, done)
+        super().__init__(pace, done, monitored)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[figures]}"),
-            console=Console(highlight=False),
         )
         self.trials = self.progress.add_task("trials", total=total, completed=done, figures="")
         self.epochs: dict[int, TaskID] = {}
-        self.progress.start()
+        # The terminal writes ^C where the cursor is. At the end of a full line that would begin another one, of which
+        # rich knows nothing and above which it would draw again; so the cursor rests in an empty line.
+        self.live = Live(Group(self.progress, ""), console=Console(highlight=False))
+        self.live.start()
 
     def trial_started(self, seed: int) -> None:
         super().trial_started(seed)
@@ -158,28 +191,34 @@ class Bars(Display):
             self.epochs[report.seed],
             completed=report.epoch,
             total=report.max_epochs,
-            figures=f"accuracy {report.accuracy:.4f}, best {report.best_accuracy:.4f}",
+            figures=self._accuracies(report),
         )
+        if not report.trained:
+            resumed = f"seed {report.seed}, resumed after epoch {report.epoch}"
+            self.progress.update(self.epochs[report.seed], description=resumed)
         self.progress.update(self.trials, figures=self.pace.left())
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
         self.progress.remove_task(self.epochs.pop(trial.seed))
-        self.progress.print(trial_line(trial))
+        self._print(trial_line(trial))
         self.progress.update(self.trials, completed=self.done, figures=self.pace.left())
         return False
 
+    def _print(self, line: str) -> None:
+        self.live.console.print(line, markup=False)
+
     def close(self) -> None:
-        self.progress.stop()
+        self.live.stop()
 
 
 class Notebook(Display):
     """A bar in a notebook's output, written over as the job goes on, and the last trials and the running ones below."""
 
-    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
+    def __init__(self, pace: Pace, done: int, monitored: str, total: int | None) -> None:
         from IPython.display import display as show
 
-        super().__init__(pace, done)
+        super().__init__(pace, done, monitored)
         self.total, self.shown, self.ended = total, time.monotonic(), ""
         self.output = show(self._content(), raw=True, display_id=True)
 
@@ -207,30 +246,34 @@ class Notebook(Display):
         """What a notebook shows, by MIME type."""
         of, left = "" if self.total is None else f" of {self.total}", self.pace.left()
         first = f"{self.done}{of} trials done" + (f", {left}" if left and self.done != self.total else "")
-        running = [f"seed {report.seed}: {figures(report)}" for report in self.pace.reports.values()]
+        running = [
+            f"seed {report.seed}: epoch {report.epoch} (of at most {report.max_epochs}), {self._accuracies(report)}"
+            for report in self.pace.reports.values()
+        ]
         lines = [first, *([f"last: {self.ended}"] if self.ended else []), *running]
         text = "\n".join(lines)
         bar = "" if self.total is None else f'<progress value="{self.done}" max="{self.total}"></progress>'
         return {"text/html": f"{bar}<pre>{html.escape(text)}</pre>", "text/plain": text}
 
 
-def display(total: int | None, done: int, jobs: int) -> Display:
+def display(total: int | None, done: int, jobs: int, monitored: str) -> Display:
     """The display that suits where the output goes.
 
     Args:
         total: Trials in the job, or None where there is no end.
         done: Trials that are finished or stopped already.
         jobs: Trials that run side by side.
+        monitored: The images that are monitored, in words.
     """
     pace = Pace(None if total is None else total - done, jobs)
     if _in_notebook():
-        return Notebook(pace, done, total)
-    return Bars(pace, done, total) if sys.stdout.isatty() else Lines(pace, done)
+        return Notebook(pace, done, monitored, total)
+    return Bars(pace, done, monitored, total) if sys.stdout.isatty() else Lines(pace, done, monitored)
 
 
-def silent(total: int | None, done: int, jobs: int) -> Display:
+def silent(total: int | None, done: int, jobs: int, monitored: str) -> Display:
     """A display that shows nothing; the arguments are those of `display`."""
-    return Display(Pace(None if total is None else total - done, jobs), done)
+    return Display(Pace(None if total is None else total - done, jobs), done, monitored)
 
 
 def _in_notebook() -> bool:

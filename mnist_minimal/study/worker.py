@@ -9,6 +9,7 @@ from mnist_minimal.data.choice import Choice
 from mnist_minimal.files import reject_symlink
 from mnist_minimal.models.defaults import pin_keras_defaults
 from mnist_minimal.models.lookup import builder
+from mnist_minimal.models.silence import silence_tensorflow
 from mnist_minimal.study.history import HistoryFile
 from mnist_minimal.study.job import Job
 from mnist_minimal.study.policies import milestone
@@ -34,6 +35,7 @@ def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
 def make_train_in_own_process(job: Job) -> Train:
     """`make_train` as the first thing that a process does which this package has started: Keras begins as it comes."""
     pin_keras_defaults()
+    silence_tensorflow()
     return make_train(job)
 
 

@@ -45,8 +45,9 @@ def results(tmp_path):
 
 def test_two_studies_by_name(results, capsys):
     assert main(["sep997", "sep697", "--results", str(results), "--out", str(results / "pictures/both.png")]) == 0
-    head, _, first, second, _, said, _, picture = capsys.readouterr().out.splitlines()
-    assert [cell.strip() for cell in head.split("|")][1:4] == ["saved accuracy", "n", "failed"]
+    head, _, first, second, _, explained, _, said, _, picture = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in head.split("|")][1:4] == ["accuracy, last epoch", "n", "failed"]
+    assert explained.startswith("Last epoch: the accuracy on the monitored images after the last epoch")
     samples = [
         [trial.saved_accuracy for trial in ledger.finished(ledger.read(results / f"{name}.csv"))]
         for name in ("sep997", "sep697")
@@ -239,7 +240,7 @@ def test_trials_stopped_early_are_counted_as_censored(tmp_path, monkeypatch):
         "and all else is of the trials that went on."
     ]
     # None of the three reached 99 %, the two might have: Wilson's limits for 0 and for 2 of 5.
-    assert "| 0 to 2 of 5 (0% to 77%)" in sample_table([sample], "saved accuracy")
+    assert "| 0 to 2 of 5 (0% to 77%)" in sample_table([sample], "accuracy, last epoch")
 
 
 @pytest.mark.parametrize(

@@ -50,24 +50,24 @@ def csv(tmp_path):
 
 
 def test_histogram_bins_lie_on_the_grid_and_count_every_trial(axes):
-    figures.histogram({"saved accuracy": SAVED, "best accuracy": BEST}, 10_000, axes)
+    figures.histogram({"last epoch": SAVED, "best epoch": BEST}, 10_000, axes)
     edges = np.unique(np.concatenate([patch.get_xy()[:, 0] for patch in axes.patches]))
     halves = edges * 10_000 - 0.5
     np.testing.assert_allclose(halves, np.round(halves), atol=1e-6)
     # Each filled outline goes up to the largest count of one bin: two trials had 0.9873.
     assert max(patch.get_xy()[:, 1].max() for patch in axes.patches) == 2
-    assert axes.get_legend_handles_labels()[1] == ["saved accuracy, n = 5", "best accuracy, n = 5"]
+    assert axes.get_legend_handles_labels()[1] == ["last epoch, n = 5", "best epoch, n = 5"]
 
 
 def test_a_wide_histogram_has_wider_bins_of_equally_many_values(axes):
-    figures.histogram({"saved accuracy": np.linspace(0.1, 0.99, 50)}, 10_000, axes)
+    figures.histogram({"last epoch": np.linspace(0.1, 0.99, 50)}, 10_000, axes)
     edges = np.unique(np.round(np.concatenate([patch.get_xy()[:, 0] for patch in axes.patches]) * 10_000 + 0.5))
     assert len(edges) <= figures.MAX_BINS + 2
     assert len(set(np.diff(edges))) == 1
 
 
 def test_ecdf_rises_to_one_at_the_accuracies(axes):
-    figures.ecdf({"saved accuracy": SAVED}, 0.99, axes)
+    figures.ecdf({"last epoch": SAVED}, 0.99, axes)
     x, y = axes.lines[0].get_data()
     shares = {accuracy: max(y[x == accuracy]) for accuracy in SAVED}
     assert shares == pytest.approx({0.9861: 0.2, 0.9873: 0.6, 0.9880: 0.8, 0.9889: 1.0})
@@ -155,8 +155,8 @@ def drawn(monkeypatch, study, out):
     ("fields", "labels"),
     [
         ({}, ["last epoch, n = 5", "best epoch, n = 5"]),
-        ({"protocol": "holdout"}, ["kept weights, n = 5"]),
-        ({"model": "shared1936", "params": 1936, "max_epochs": 75}, ["kept weights, n = 5"]),
+        ({"protocol": "holdout"}, ["kept model, n = 5"]),
+        ({"model": "shared1936", "params": 1936, "max_epochs": 75}, ["kept model, n = 5"]),
     ],
 )
 def test_what_is_drawn_is_the_accuracy_on_the_test_set(csv, monkeypatch, fields, labels):
@@ -169,7 +169,7 @@ def test_what_is_drawn_is_the_accuracy_on_the_test_set(csv, monkeypatch, fields,
     assert histogram.get_legend_handles_labels()[1] == labels
     assert histogram.get_xlabel().endswith("/10,000)")
     correct = {0.98, 0.9801, 0.9802, 0.9803, 0.9804}
-    assert (correct == {x for x in ecdf.lines[0].get_xdata() if np.isfinite(x)}) == (labels == ["kept weights, n = 5"])
+    assert (correct == {x for x in ecdf.lines[0].get_xdata() if np.isfinite(x)}) == (labels == ["kept model, n = 5"])
 
 
 def test_a_recipe_of_a_models_own_says_what_was_monitored(csv, monkeypatch):

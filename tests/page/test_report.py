@@ -170,7 +170,7 @@ def test_accuracies_on_validation_images_are_not_shown_as_the_test_sets(tmp_path
     assert row[2:] == [
         "one run, last epoch: 0.9910",
         "5",
-        "kept weights",
+        "kept model",
         "0.98864 ± 0.00127, sd 0.00103",
         "0.9901",
         "-",
@@ -180,7 +180,7 @@ def test_accuracies_on_validation_images_are_not_shown_as_the_test_sets(tmp_path
     assert "0.98752" not in page
     assert "0.9889" not in page
     figure = re.findall(r"<svg.*?</svg>", page, re.DOTALL)[1]
-    assert "kept weights, n = 5" in figure
+    assert "kept model, n = 5" in figure
     assert "last epoch" not in figure
 
 

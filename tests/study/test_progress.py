@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -64,17 +65,38 @@ def test_a_job_without_end_has_no_time_left(clock):
 
 
 def test_lines_say_each_trial_and_now_and_then_an_epoch(clock, capsys):
-    lines = Lines(Pace(to_go=None, jobs=1), done=0)
+    lines = Lines(Pace(to_go=None, jobs=1), done=0, monitored="test set")
     lines.trial_started(7)
     for epoch in range(1, 8):
         clock[0] += 10
         lines.epoch_ended(EpochReport(7, epoch, epoch, 200, 0.9 + epoch / 100, 0.98))
     lines.trial_ended(replace(TRIAL, seed=7))
     assert capsys.readouterr().out.splitlines() == [
-        "seed 7: epoch 3 (of at most 200), accuracy 0.9300, best 0.9800",
-        "seed 7: epoch 6 (of at most 200), accuracy 0.9600, best 0.9800",
-        "seed 7: saved 0.9876, best 0.9881 at epoch 46 of 71, 21 min; 1 done",
+        "An epoch takes about 10 s here: a trial at most 33 min (200 epochs)",
+        "seed 7: epoch 5 (of at most 200), test set (monitored) 0.9500, best 0.9800",
+        "seed 7: last epoch 0.9876, best 0.9881 at epoch 46 of 71, kept model 0.9881, 21 min; 1 done",
     ]
+
+
+def test_a_job_says_how_long_it_takes_once_epochs_have_been_measured(clock, capsys):
+    lines = Lines(Pace(to_go=5, jobs=2), done=0, monitored="test set")
+    lines.trial_started(0)
+    clock[0] += 20  # Something is compiled.
+    for epoch in range(1, 30):
+        lines.epoch_ended(EpochReport(0, epoch, epoch, 200, 0.9, 0.9))
+        clock[0] += 0.3
+    # The first that lies 1 s or more behind the first epoch is the fifth, at 1.2 s. Five trials of 60 s two by two.
+    (said,) = capsys.readouterr().out.splitlines()[:1]
+    assert said == (
+        "An epoch takes about 0.3 s here: a trial at most 60 s (200 epochs), the 5 of this job at most 3 min"
+    )
+
+
+def test_a_resumed_trial_says_after_which_epoch(clock, capsys):
+    lines = Lines(Pace(to_go=1, jobs=1), done=0, monitored="test set")
+    lines.trial_started(3)
+    lines.epoch_ended(EpochReport(3, 41, 0, 200, 0.9, 0.9))
+    assert capsys.readouterr().out == "seed 3: resumed after epoch 41 (of at most 200)\n"
 
 
 def test_a_failed_trial_says_why():
@@ -84,7 +106,7 @@ def test_a_failed_trial_says_why():
 def test_a_stopped_trial_says_why_and_its_figures():
     reason = "median stopping at epoch 100: 0.979870 < 0.981200 (median of 30)"
     assert trial_line(replace(TRIAL, status="stopped", reason=reason, epochs=100)) == (
-        f"seed 0 stopped, {reason}: saved 0.9876, best 0.9881 at epoch 46 of 100, 21 min"
+        f"seed 0 stopped, {reason}: last epoch 0.9876, best 0.9881 at epoch 46 of 100, kept model 0.9881, 21 min"
     )
 
 
@@ -92,11 +114,14 @@ SHOW = """
 from dataclasses import replace
 from mnist_minimal.study.progress import display; from mnist_minimal.trial import EpochReport
 from tests.study.test_ledger import TRIAL
-shown = display(3, 1, 1)
+shown = display(3, 1, 1, "test set")
 shown.trial_started(5)
 shown.epoch_ended(EpochReport(5, 4, 4, 200, 0.9765, 0.9777))
-shown.progress.refresh()
+shown.live.refresh()
 shown.trial_ended(replace(TRIAL, seed=5))
+shown.trial_started(6)
+shown.epoch_ended(EpochReport(6, 41, 0, 200, 0.9, 0.9))
+shown.live.refresh()
 shown.close()
 """
 
@@ -118,5 +143,8 @@ def test_bars_on_a_terminal():
     assert process.wait() == 0
     text = written.decode()
     assert "\x1b[" in text
-    for words in ("trials", "1/3", "2/3", "seed 5", "4/200", "accuracy 0.9765, best 0.9777", "at most"):
+    for words in ("trials", "1/3", "2/3", "seed 5", "4/200", "test set (monitored) 0.9765, best 0.9777", "at most"):
         assert words in text
+    assert "seed 6, resumed after epoch 41" in text
+    # What the terminal writes of Ctrl-C does not lengthen a bar, of which rich would then not erase enough.
+    assert re.search(r"best 0\.9777 *(\x1b\[0m)?\r\n", text)
