@@ -139,7 +139,7 @@ def find_studies(folder: Path) -> list[StudySummary]:
     tables = [csv for csv in there if ledger.is_ledger(csv)]
     found = [_summary(Study.at(csv), trials) for csv in tables if ledger.finished(trials := ledger.read(csv))]
     if not found:
-        others = [f"{csv.name}, {_kind(csv)}" for csv in there if csv not in tables]
+        others = [f"{csv.name}, {_kind(csv)}" for csv in there if csv not in tables and csv.is_file()]
         what = f"no CSV of trials but {plain('; '.join(others), 100)}" if others else "no finished trial in it"
         raise UserError(
             f"{folder}: found {what}, expected CSVs with finished trials; run mnist_minimal.trials first, or name "
@@ -150,7 +150,7 @@ def find_studies(folder: Path) -> list[StudySummary]:
 
 def _kind(path: Path) -> str:
     """What a file is, in words."""
-    return content.described(files.first_bytes(path))[0] if path.is_file() else "no file"
+    return content.described(files.first_bytes(path))[0]
 
 
 def highlighted(summaries: Sequence[StudySummary]) -> StudySummary:

@@ -104,11 +104,11 @@ def member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
         return file.read(most)
 
 
-def parsed(text: str | bytes) -> Any:
+def parsed(text: Any) -> Any:
     """What a JSON text says."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         raise RefusedError("expected the description of a Keras model as JSON, found something else") from None
 
 

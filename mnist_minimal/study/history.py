@@ -131,7 +131,7 @@ def _figures(path: Path, text: str) -> dict[str, list[float]]:
         raise
     except (ValueError, csv.Error) as error:
         raise UserError(
-            f"{path}: found a row that is none ({one_line(error)}), expected {EXPECTED}; {RESTORE}"
+            f"{path}: found a row that is no epoch ({one_line(error)}), expected {EXPECTED}; {RESTORE}"
         ) from error
     for column, highest in HIGHEST.items():
         wrong = next((value for value in figures[column] if not 0 <= value <= highest), None)
