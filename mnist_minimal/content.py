@@ -2,6 +2,9 @@
 
 import string
 import zlib
+from collections.abc import Mapping
+
+from mnist_minimal.errors import plain
 
 # As many bytes of a file as `kind_of` looks at.
 FIRST_BYTES = 512
@@ -20,6 +23,8 @@ HTML = "a web page (HTML)"
 JSON = "a JSON text"
 CSV = "a table as text (CSV)"
 TEXT = "a text"
+NOT_UTF8 = "a text that is not in UTF-8"
+SPREADSHEET = "a spreadsheet's own file (.xlsx or .ods)"
 EMPTY = "an empty file"
 UNKNOWN = "bytes of no format that is known here"
 
@@ -40,20 +45,31 @@ BEGINNINGS = {
     b"Rar!": "a RAR archive",
     b"%PDF": "a PDF file",
     b"MATLAB 5.0": MATLAB,
+    b"\xff\xfe": NOT_UTF8,
+    b"\xfe\xff": NOT_UTF8,
+}
+
+# The first file in a zip archive stands at byte 30, its name first.
+ZIPPED = {
+    b"[Content_Types].xml": SPREADSHEET,
+    b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet": SPREADSHEET,
 }
 
 IDX_TYPES = (b"\x08", b"\x09", b"\x0b", b"\x0c", b"\x0d", b"\x0e")
 
-# What to do instead, where one step is known.
+# What to do instead, where one step is known, whatever the file is wanted for.
 STEPS = {
     GZIP: "unpack it first, as with gunzip",
     TAR: "unpack it first, as with tar -xf",
     LFS: "fetch the file itself with `git lfs pull`",
     HTML: "download the file itself, not the page about it",
-    PICKLE: "a pickle may run any code and is never opened; save the numbers with numpy.savez or the model with Keras",
-    PARQUET: "read it with pandas and save the numbers with numpy.savez",
-    CSV: "read it with pandas and save the numbers with numpy.savez",
-    MATLAB: "read it with scipy.io.loadmat and save the numbers with numpy.savez",
+}
+
+# The same where a text is wanted.
+TEXT_STEPS = {
+    **STEPS,
+    NOT_UTF8: "save it as UTF-8",
+    SPREADSHEET: "open it in the spreadsheet and save it as CSV in UTF-8",
 }
 
 
@@ -61,6 +77,9 @@ def kind_of(first_bytes: bytes) -> str:
     """What a file is whose first bytes (FIRST_BYTES of them, or all) these are, as words: "a zip archive"."""
     if not first_bytes:
         return EMPTY
+    for name, kind in ZIPPED.items():
+        if first_bytes.startswith(b"PK\x03\x04") and first_bytes.startswith(name, 30):
+            return kind
     for beginning, kind in BEGINNINGS.items():
         if first_bytes.startswith(beginning):
             return kind
@@ -79,7 +98,9 @@ def kind_of(first_bytes: bytes) -> str:
     try:
         text = first_bytes.decode("utf-8-sig", errors="strict" if len(first_bytes) < FIRST_BYTES else "ignore")
     except UnicodeDecodeError:
-        return UNKNOWN
+        letters = sum(byte >= 0x20 or byte in string.whitespace.encode() for byte in first_bytes)
+        beyond = sum(byte >= 0x80 for byte in first_bytes)
+        return NOT_UTF8 if letters == len(first_bytes) > 4 * beyond else UNKNOWN
     if not all(character.isprintable() or character in string.whitespace for character in text):
         return UNKNOWN
     return _kind_of_text(text.lstrip())
@@ -117,7 +138,21 @@ def described(first_bytes: bytes) -> tuple[str, str]:
     return f"{GZIP} of {within}", within
 
 
-def found(first_bytes: bytes) -> str:
-    """`described`, with the one step that helps, where one is known: "a gzip file of a pickle; ..."."""
-    words, kind = described(first_bytes)
-    return f"{words}; {STEPS[kind]}" if kind in STEPS else words
+def refusal(first_bytes: bytes, expected: str, step: str, steps: Mapping[str, str] = STEPS) -> str:
+    """What to tell the user of a file of another kind: what was found, what was expected, and one step to take.
+
+    Args:
+        first_bytes: FIRST_BYTES of the file, or all.
+        expected: What it should have been, in words.
+        step: What to do where `steps` has nothing for its kind.
+        steps: What to do, by kind.
+    """
+    what, kind = described(first_bytes)
+    words = f"found {what}"
+    if kind in (CSV, TEXT, JSON) and what == kind:
+        line = first_bytes.decode("utf-8-sig", errors="ignore").strip().splitlines()[0]
+        words += f" that begins with {plain(line, 60)!r}"
+    elif kind in (UNKNOWN, IDX):
+        words += f" that begins with the bytes {first_bytes[:4].hex()}"
+    otherwise = step if what == kind else steps.get(GZIP, step)
+    return f"{words}, expected {expected}; {steps.get(kind, otherwise)}"

@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mnist_minimal import content
+from mnist_minimal.content import TEXT_STEPS
 from mnist_minimal.errors import UserError, one_line
 
 # Of a text that is read whole: the history of a trial has about 90 bytes an epoch, a study's JSON is a page long.
@@ -29,27 +31,50 @@ def read(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
             too_large = os.fstat(file.fileno()).st_size > max_bytes
-            content = b"" if too_large else file.read(max_bytes + 1)
+            data = b"" if too_large else file.read(max_bytes + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error}); get access or name another") from error
-    if too_large or len(content) > max_bytes:
+    if too_large or len(data) > max_bytes:
         raise UserError(f"{path}: expected a file of at most {max_bytes:,} bytes, found a larger one; check the name")
-    return content
+    return data
 
 
-def read_text(path: Path) -> str:
-    """All of a text file in UTF-8 of at most MAX_TEXT_BYTES.
+def first_bytes(path: Path) -> bytes:
+    """As many of a file's first bytes as tell what it is.
+
+    Raises:
+        UserError: if it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(content.FIRST_BYTES)
+    except OSError as error:
+        raise UserError(
+            f"{path}: can't be read ({error.strerror or one_line(error)}); get access or name another"
+        ) from error
+
+
+def read_text(path: Path, expected: str, step: str) -> str:
+    """All of a text file in UTF-8 of at most MAX_TEXT_BYTES, without the byte order mark that Windows' editors add.
+
+    Args:
+        path: The file.
+        expected: What it is, in words, for an error.
+        step: What the user can do where it is something else.
 
     Raises:
         FileNotFoundError: if there is none.
         UserError: if it is no text; or as of `read`.
     """
+    data = read(path, MAX_TEXT_BYTES)
     try:
-        return read(path, MAX_TEXT_BYTES).decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected a text in UTF-8, found what is none ({one_line(error)})") from error
+        raise UserError(
+            f"{path}: {content.refusal(data[: content.FIRST_BYTES], expected, step, TEXT_STEPS)}"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -59,13 +84,16 @@ def read_json(path: Path) -> Any:
         FileNotFoundError: if there is none.
         UserError: if it is no JSON, or is nested too deeply for Python; or as of `read_text`.
     """
-    text = read_text(path)
+    step = "restore or remove the file"
+    text = read_text(path, "JSON", step)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: expected JSON, found what can't be read as that ({one_line(error)}); restore or remove the file"
-        ) from error
+        beginning = text.encode()[: content.FIRST_BYTES]
+        found = content.refusal(beginning, "JSON", step, TEXT_STEPS)
+        if content.kind_of(beginning) == content.JSON:
+            found = f"found JSON that can't be read ({one_line(error)}), expected a whole text; {step}"
+        raise UserError(f"{path}: {found}") from error
 
 
 def reject_symlink(path: Path) -> Path:

@@ -39,10 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.model is not None or name in MODELS or OWN.fullmatch(name):
         model = builder(name)()
     else:
-        try:
-            model = load(name)
-        except UserError as error:
-            raise UserError(f"{error}; the models with names are {', '.join(MODELS)}") from error
+        if not os.path.exists(name):
+            raise UserError(
+                f"{name}: found no file of this name, expected one of a model, or a model's name; the models with "
+                f"names are {', '.join(MODELS)}"
+            )
+        model = load(name)
     print(f"{model.name}: one image's way from the pixels to the class probabilities")
     print(layer_lines(layer_table(model), terminal_width()))
     if model.name in RECEPTIVE_FIELDS:

@@ -31,11 +31,18 @@ def _tar(file: io.BytesIO) -> None:
         archive.addfile(tarfile.TarInfo("train-images-idx3-ubyte"), io.BytesIO())
 
 
+def _workbook(file: io.BytesIO) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("[Content_Types].xml", "<Types/>")
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+
+
 _PICKLE = pickle.dumps({"x_train": [0] * 100})
 
 FOREIGN = {
     "hdf5": (_written(_hdf5), "HDF5"),
     "zip": (_written(_zip), "zip"),
+    "spreadsheet": (_written(_workbook), "spreadsheet"),
     "npy": (_written(lambda file: np.save(file, np.arange(3))), "NumPy array"),
     "idx": (bytes([0, 0, 13, 1, 0, 0, 0, 1, 0, 0, 0, 0]), "idx"),
     "pickle": (_PICKLE, "pickle"),
@@ -44,6 +51,8 @@ FOREIGN = {
     "tar": (_written(_tar), "tar archive"),
     "csv": (b"label,pixel0,pixel1\r\n5,0,0\r\n0,0,12\r\n", "CSV"),
     "csv with a byte order mark": ("\ufefflabel;pixel0\n5;0\n".encode(), "CSV"),
+    "csv in UTF-16": ("label,pixel0\n5,0\n".encode("utf-16"), "not in UTF-8"),
+    "csv in another encoding": ("label,Gr\xf6\xdfe\n5,0\n".encode("cp1252"), "not in UTF-8"),
     "parquet": (b"PAR1" + bytes(20) + b"PAR1", "Parquet"),
     "matlab": (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(200), "MATLAB"),
     "web page": (b"\n<!DOCTYPE html>\n<html><head><title>403 Forbidden</title></head></html>\n", "web page"),
@@ -52,5 +61,5 @@ FOREIGN = {
     "text": (b"see the wiki for where the data went\n", "text"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(30), "PNG"),
     "empty": (b"", "empty"),
-    "unknown": (bytes(range(255, 100, -1)), "no format that is known"),
+    "unknown": (bytes(range(250, 100, -1)), "no format that is known"),
 }

@@ -51,5 +51,14 @@ def test_a_text_that_is_cut_off_in_a_character():
 
 
 def test_the_step_to_take_is_told():
-    assert content.found(FILES[content.LFS]) == "a Git LFS pointer; fetch the file itself with `git lfs pull`"
-    assert content.found(FILES[content.TEXT]) == "a text"
+    step = "name another"
+    assert content.refusal(FILES[content.LFS], "a model", step) == (
+        "found a Git LFS pointer, expected a model; fetch the file itself with `git lfs pull`"
+    )
+    assert content.refusal(FILES[content.TEXT], "a model", step) == (
+        "found a text that begins with 'mean \u00e4 of the', expected a model; name another"
+    )
+    assert content.refusal(gzip.compress(FILES[content.NPY]), "a model", step) == (
+        "found a gzip file of a NumPy array (.npy), expected a model; unpack it first, as with gunzip"
+    )
+    assert content.refusal(FILES[content.LFS], "a model", step, {}).endswith("; name another")

@@ -103,8 +103,9 @@ def test_each_file_in_turn_and_a_bad_one_in_one_line(model, tmp_path, monkeypatc
     assert main(["first.h5", "bad.h5", "none.h5", "second.keras", "--dataset", "digits"]) == 1
     printed = capsys.readouterr()
     assert printed.err.splitlines() == [
-        "error: bad.h5: found a text; expected a model saved by Keras (.h5 or .keras)",
-        "error: none.h5: expected a model's file, found none of this name",
+        "error: bad.h5: found a text that begins with 'nothing', expected a model saved by Keras (.h5 or .keras); "
+        "name the file that model.save(...) wrote",
+        "error: none.h5: found no file of this name, expected one of a model; check the name",
     ]
     first, second = re.split("(?=second)", printed.out)
     assert first.startswith("first.h5: sep697, 697 parameters, on the test set of digits\n")

@@ -7,13 +7,12 @@ of which nothing else is known.
 import csv
 import itertools
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mnist_minimal import files
+from mnist_minimal import content, files
 from mnist_minimal.analysis.monitored import images, validation_share
 from mnist_minimal.errors import UserError, plain
 from mnist_minimal.study import identity, ledger, table
@@ -73,19 +72,27 @@ def read_sample(path: Path, measure: str, name: str | None = None) -> Sample:
     """
     name = path.stem if name is None else name
     try:
-        text = files.read(path, ledger.MAX_BYTES).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: expected accuracies as text in UTF-8, found what can't be read ({error}); name another file, or "
-            "save it as UTF-8"
-        ) from error
-    lines = text.splitlines()
-    if lines and (table.is_header(lines[0]) or any("status" in table.split(lines[0], one) for one in table.DELIMITERS)):
+        data = files.read(path, ledger.MAX_BYTES)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: found no such file, expected accuracies; check the name") from error
+    foreign = content.refusal(
+        data[: content.FIRST_BYTES],
+        f"the CSV of a study, or accuracies as text, one a line or in a column {measure}_accuracy",
+        "name another file",
+        content.TEXT_STEPS,
+    )
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {foreign}") from error
+    if not lines:
+        raise UserError(f"{path}: {foreign}")
+    if table.is_header(lines[0]) or any("status" in table.split(lines[0], one) for one in table.DELIMITERS):
         sample = _study(path, measure, name)
     else:
-        sample = Sample(name, _plain_accuracies(path, lines, f"{measure}_accuracy"))
+        sample = Sample(name, _plain_accuracies(path, lines, f"{measure}_accuracy", foreign))
     if not sample.accuracies:
-        raise UserError(f"{path}: expected at least one finished trial, found none; run mnist_minimal.trials first")
+        raise UserError(f"{path}: found no finished trial in it, expected one or more; run mnist_minimal.trials first")
     return sample
 
 
@@ -145,12 +152,12 @@ def _flat(value: Any, name: str) -> dict[str, Any]:
     return {key: inner for part in parts for key, inner in part.items()}
 
 
-def _plain_accuracies(path: Path, lines: Sequence[str], column: str) -> list[float]:
+def _plain_accuracies(path: Path, lines: Sequence[str], column: str, foreign: str) -> list[float]:
     empty = f' "{table.DELIMITERS}'
     rows = [(number, [line.strip(empty)]) for number, line in enumerate(lines, start=1) if line.strip(empty)]
     index = 0
     if rows and table.decimal(rows[0][1][0]) is None:
-        names, rows = _columns(path, lines[rows[0][0] - 1 :], column, rows)
+        names, rows = _columns(path, lines[rows[0][0] - 1 :], column, rows, foreign)
         index = names.index(column)
     accuracies = []
     for number, row in rows:
@@ -165,7 +172,7 @@ def _plain_accuracies(path: Path, lines: Sequence[str], column: str) -> list[flo
 
 
 def _columns(
-    path: Path, lines: Sequence[str], column: str, rows: list[tuple[int, list[str]]]
+    path: Path, lines: Sequence[str], column: str, rows: list[tuple[int, list[str]]], foreign: str
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of a table's columns, and its rows behind them by the numbers of their lines.
 
@@ -174,13 +181,11 @@ def _columns(
         lines: The table's lines, the header first.
         column: The column that it must have.
         rows: The lines that are not empty by their numbers, as tables of one column.
+        foreign: What to say where it has not that column.
     """
     delimiter = next((one for one in table.DELIMITERS if column in table.split(lines[0], one)), "")
     if not delimiter:
-        raise UserError(
-            f"{path}: expected the CSV of a study, one accuracy a line, or a column {column}, found the columns "
-            f"{plain(', '.join(re.split(f'[{table.DELIMITERS}]', lines[0])), 100)}"
-        )
+        raise UserError(f"{path}: {foreign}")
     names, first = table.split(lines[0], delimiter), rows[0][0]
     if len(names) == 1:
         return names, rows[1:]  # Each line is a number, which may have a comma in it.
@@ -194,7 +199,7 @@ def _columns(
             if any(row):
                 found.append((number, row))
     except csv.Error as error:
-        raise UserError(f"{path}: expected a CSV, found text that is none ({error}); fix the file") from error
+        raise UserError(f"{path}: found text that is no CSV ({error}), expected one; fix the file") from error
     return names, found
 
 

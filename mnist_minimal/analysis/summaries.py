@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_minimal import content, files
 from mnist_minimal.analysis.monitored import monitors_test_set
 from mnist_minimal.analysis.published import Publication
 from mnist_minimal.analysis.statistics import TARGET, Share, Summary, share_reaching, summarize
@@ -118,10 +119,10 @@ def read_study(study: Study) -> StudySummary:
     """
     trials = ledger.read(study.csv)
     if not ledger.finished(trials):
-        found = "none in it" if study.csv.exists() else "no such file"
+        found = "no finished trial in it" if study.csv.exists() else "no such file"
         raise UserError(
-            f"{study.csv}: expected a CSV with at least one finished trial, found {found}; run mnist_minimal.trials "
-            "first, or name another"
+            f"{study.csv}: found {found}, expected a CSV with at least one; run mnist_minimal.trials first, or name "
+            "another"
         )
     return _summary(study, trials)
 
@@ -134,14 +135,22 @@ def find_studies(folder: Path) -> list[StudySummary]:
     Raises:
         UserError: if there is no such study, or a CSV of trials is damaged.
     """
-    tables = [csv for csv in ledger.find(folder) if ledger.is_ledger(csv)]
+    there = ledger.find(folder)
+    tables = [csv for csv in there if ledger.is_ledger(csv)]
     found = [_summary(Study.at(csv), trials) for csv in tables if ledger.finished(trials := ledger.read(csv))]
     if not found:
+        others = [f"{csv.name}, {_kind(csv)}" for csv in there if csv not in tables and csv.is_file()]
+        what = f"no CSV of trials but {plain('; '.join(others), 100)}" if others else "no finished trial in it"
         raise UserError(
-            f"{folder}: expected CSVs with finished trials, found none; run mnist_minimal.trials first, or name the "
-            "folder with --results"
+            f"{folder}: found {what}, expected CSVs with finished trials; run mnist_minimal.trials first, or name "
+            "the folder with --results"
         )
     return sorted(found, key=lambda summary: (summary.params, summary.name))
+
+
+def _kind(path: Path) -> str:
+    """What a file is, in words."""
+    return content.described(files.first_bytes(path))[0]
 
 
 def highlighted(summaries: Sequence[StudySummary]) -> StudySummary:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_minimal import content
+from mnist_minimal import content, files
 from mnist_minimal.errors import UserError, one_line
 
 # The idx file of each array, as http://yann.lecun.com/exdb/mnist names it.
@@ -33,6 +33,20 @@ FILE_NAME = re.compile(
 
 # What a file says that is not there whole.
 INCOMPLETE = "download or copy it again"
+
+SAVEZ = "numpy.savez(PATH, x_train=..., y_train=..., x_test=..., y_test=...)"
+
+# What to do with files of other kinds.
+STEPS = {
+    **content.STEPS,
+    content.PICKLE: f"a pickle may run any code and is never opened here: save its arrays with {SAVEZ}",
+    content.CSV: f"read it with pandas and save its columns as arrays with {SAVEZ}",
+    content.PARQUET: f"read it with pandas and save its columns as arrays with {SAVEZ}",
+    content.SPREADSHEET: f"read it with pandas and save its columns as arrays with {SAVEZ}",
+    content.MATLAB: f"read it with scipy.io.loadmat and save its arrays with {SAVEZ}",
+    content.HDF5: f"read it with h5py and save its arrays with {SAVEZ}",
+    content.NPY: f"save the four arrays together with {SAVEZ}",
+}
 
 
 def array_of(name: str) -> tuple[str, str] | None:
@@ -87,24 +101,9 @@ def array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def first_bytes(path: Path) -> bytes:
-    """As many of a file's first bytes as tell what it is.
-
-    Raises:
-        UserError: if it can't be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return file.read(content.FIRST_BYTES)
-    except OSError as error:
-        raise UserError(
-            f"{path}: can't be read ({error.strerror or one_line(error)}); get access or name another"
-        ) from error
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
-    packed = content.kind_of(first_bytes(path)) == content.GZIP
+    packed = content.kind_of(files.first_bytes(path)) == content.GZIP
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
             yield file
@@ -121,12 +120,6 @@ def _shape(path: Path, axes: int) -> tuple[int, ...]:
     with _opened(path) as file:
         header = file.read(4 + 4 * axes)
     if len(header) < 4 + 4 * axes or header[:4] != start:
-        beginning = first_bytes(path)
-        words, kind = content.described(beginning)
-        if kind in (content.IDX, content.UNKNOWN):
-            words += f" that starts with {header[:4].hex()}"
-        raise UserError(
-            f"{path}: found {words}, expected an idx file of unsigned bytes with {axes} axes, which starts with "
-            f"{start.hex()}; {content.STEPS.get(kind, INCOMPLETE)}"
-        )
+        expected = f"an idx file of unsigned bytes with {axes} axes, which begins with {start.hex()}"
+        raise UserError(f"{path}: {content.refusal(files.first_bytes(path), expected, INCOMPLETE, STEPS)}")
     return tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_minimal import content
+from mnist_minimal import content, files
 from mnist_minimal.data import archive, forms, idx
 from mnist_minimal.errors import UserError, one_line, plain
 
@@ -25,20 +25,9 @@ MAX_ENTRIES = 20_000
 # What stands at the end of every zip archive, within this many bytes.
 ZIP_END, ZIP_END_BYTES = b"PK\x05\x06", 70_000
 
-SAVEZ = "numpy.savez(PATH, x_train=..., y_train=..., x_test=..., y_test=...)"
-
 EXPECTED = "an .npz in the layout of keras.datasets.mnist or a folder of the four idx files"
 
-STEPS = {
-    **content.STEPS,
-    content.PICKLE: f"a pickle may run any code and is never opened here; save its arrays with {SAVEZ}",
-    content.CSV: f"read it with pandas and save its columns as arrays with {SAVEZ}",
-    content.PARQUET: f"read it with pandas and save its columns as arrays with {SAVEZ}",
-    content.MATLAB: f"read it with scipy.io.loadmat and save its arrays with {SAVEZ}",
-    content.HDF5: f"read it with h5py and save its arrays with {SAVEZ}",
-    content.NPY: f"save the four arrays together with {SAVEZ}",
-    content.IDX: "name the folder that all four idx files are in",
-}
+STEPS = {**idx.STEPS, content.IDX: "name the folder that all four idx files are in"}
 
 
 def read(path: Path, name: str | None = None) -> tuple[dict[str, np.ndarray], list[Path]]:
@@ -210,7 +199,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             there = ", ".join(name.removesuffix(".npy") for name in npz.namelist()[:8])
             raise UserError(
                 f"found {plain(there, 300) or 'nothing'} in it and no {', '.join(missing)}, expected the arrays "
-                f"{', '.join(idx.NAMES)} as in keras.datasets.mnist; save them with {SAVEZ}"
+                f"{', '.join(idx.NAMES)} as in keras.datasets.mnist; save them with {idx.SAVEZ}"
             )
         layouts = {key: archive.layout(npz, key) for key in idx.NAMES}
     _check_layouts(dict.fromkeys(idx.NAMES, path), layouts)
@@ -220,10 +209,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 @contextmanager
 def _npz_opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    beginning = idx.first_bytes(path)
+    beginning = files.first_bytes(path)
     if content.kind_of(beginning) != content.ZIP:
-        words, kind = content.described(beginning)
-        raise UserError(f"{path}: found {words}, expected {EXPECTED}; {STEPS.get(kind, 'check --data')}")
+        raise UserError(f"{path}: {content.refusal(beginning, EXPECTED, 'check --data', STEPS)}")
     try:
         with archive.opened(path) as npz:
             yield npz

@@ -50,6 +50,16 @@ NUMBERS = ("nb_layers", "nb_params")
 SKIPPED = ("optimizer", "optimizer_weights")
 
 
+# What the user can do about a file that is none of a model, and about one that can't be read.
+OTHER_FILE = "name the file that model.save(...) wrote"
+AGAIN = "save or download it again"
+
+
+def unreadable(found: str) -> str:
+    """What to tell of a file that can't be read to its end."""
+    return f"found {found}, expected a model saved by Keras; {AGAIN}"
+
+
 class RefusedError(Exception):
     """The file is not read, for the reason in the message."""
 
@@ -81,19 +91,24 @@ def contents(data: bytes) -> tuple[dict[str, Any], list[h5py.Dataset]]:
 def member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     """One file of an archive, of at most so many bytes."""
     infos = [info for info in archive.infolist() if info.filename == name]
-    if len(infos) != 1:
-        raise RefusedError(f"expected one {name} in the archive, found {len(infos)}")
+    if not infos:
+        there = ", ".join(archive.namelist()[:5])[:100] or "nothing"
+        raise RefusedError(
+            f"found a zip archive with {there!a} in it and no {name}, expected a .keras file; {OTHER_FILE}"
+        )
+    if len(infos) > 1:
+        raise RefusedError(f"found {len(infos)} files {name} in the archive, expected one; {AGAIN}")
     if infos[0].file_size > most:
         raise RefusedError(f"expected at most {most:,} bytes in {name}, found {infos[0].file_size:,}")
     with archive.open(infos[0]) as file:
         return file.read(most)
 
 
-def parsed(text: str | bytes) -> Any:
+def parsed(text: Any) -> Any:
     """What a JSON text says."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         raise RefusedError("expected the description of a Keras model as JSON, found something else") from None
 
 
@@ -190,7 +205,9 @@ def serve(data: bytes, output: IO[bytes]) -> None:
         frame(output, b"E", b"expected a file that can be read in little memory, found one that needs more")
     except Exception as error:
         # What zipfile, zlib, h5py and NumPy raise on what is damaged has no end.
-        frame(output, b"E", f"expected an undamaged file, found: {error or type(error).__name__}".encode())
+        kind = "a zip archive" if data.startswith(b"PK") else "an HDF5 file"
+        reason = str(error)[:150] or type(error).__name__
+        frame(output, b"E", unreadable(f"{kind} that can't be read ({reason})").encode())
 
 
 def frame(output: IO[bytes], kind: bytes, payload: bytes | memoryview) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, plain
 from mnist_minimal.models.architecture import shown
+from mnist_minimal.saving.child import OTHER_FILE
 from mnist_minimal.saving.reader import Contents
 
 LAYOUTS = {
@@ -123,7 +124,11 @@ def stored(contents: Contents) -> Stored:
         version = _version(_written(contents.metadata, "keras_version"), "3")
         layout = "W" if config is None else "Z3" if major(version) > 2 else "Z2" if name == "layers" else "Z1"
         return Stored(layout, version, None, config, _tree(contents))
-    raise UserError("expected a Keras model or its weights, found an HDF5 file without any")
+    there = plain(", ".join([name for name in groups if name] + list(contents.arrays)), 100) or "nothing"
+    raise UserError(
+        f"found an HDF5 file with {there} in it and no model, expected a model saved by Keras or its weights; "
+        f"{OTHER_FILE}"
+    )
 
 
 def _hdf5_layout(config: Any, version: str) -> str:

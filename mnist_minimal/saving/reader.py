@@ -78,7 +78,7 @@ class Reader:
                 self._close(process)
                 late = not timer.is_alive() or status == -getattr(signal, "SIGXCPU", 0)
                 what = "takes too long to read" if late else "ends the HDF5 library"
-                raise UserError(f"expected an undamaged file, found one that {what}") from error
+                raise UserError(child.unreadable(f"a file that {what}")) from error
             except BaseException:
                 # The answer was not read to its end, or is not one: the next one could not be told from it.
                 process.kill()

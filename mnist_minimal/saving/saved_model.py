@@ -21,6 +21,7 @@ import numpy as np
 from mnist_minimal import content, files
 from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.saving.assignment import Pairs, assignment
+from mnist_minimal.saving.child import OTHER_FILE
 from mnist_minimal.saving.identify import Builders, all_layers, by_arrays, by_computation, parts_for, published
 from mnist_minimal.saving.layouts import Stored, stored
 from mnist_minimal.saving.reader import MAX_FILE_BYTES, READER
@@ -30,6 +31,13 @@ from mnist_minimal.training.seeding import seeded
 
 # More than a model's file has beside its numbers: its description and the headers of its arrays.
 ROOM = 1_000_000
+
+# What to do with files of other kinds.
+STEPS = {
+    **content.STEPS,
+    content.PICKLE: "a pickle may run any code and is never opened: save the model with model.save('model.keras')",
+    content.JSON: "name the file of the weights, and leave the description beside it",
+}
 
 # Of the texts beside a file of weights that may describe it.
 MAX_DESCRIPTIONS = 20
@@ -164,10 +172,11 @@ def load_described(
     try:
         data = files.read(path, MAX_FILE_BYTES)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: expected a model's file, found none of this name") from error
+        raise UserError(f"{path}: found no file of this name, expected one of a model; check the name") from error
     first = data[: content.FIRST_BYTES]
     if content.kind_of(first) not in (content.HDF5, content.ZIP):
-        raise UserError(f"{path}: found {content.found(first)}; expected a model saved by Keras (.h5 or .keras)")
+        expected = "a model saved by Keras (.h5 or .keras)"
+        raise UserError(f"{path}: {content.refusal(first, expected, OTHER_FILE, STEPS)}")
     try:
         found = stored(READER.read(data))
         del data

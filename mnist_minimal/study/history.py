@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal import files
+from mnist_minimal import content, files
 from mnist_minimal.errors import UserError, one_line, plain
 from mnist_minimal.training.history import History
 
@@ -21,6 +21,8 @@ COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_ra
 
 # The loss of a trial that went astray may be anything.
 HIGHEST = {"accuracy": 1.0, "val_accuracy": 1.0, "learning_rate": 1e6}
+
+EXPECTED = "the history of a trial"
 
 RESTORE = "restore the file, or remove the trial's row and train it again"
 
@@ -52,17 +54,17 @@ class HistoryFile(History):
         if len(self) == 1:
             csv.writer(text).writerow(["epoch", *names])
         csv.writer(text).writerow([len(self) - 1, *(self.figures[name][-1] for name in names)])
-        content = text.getvalue().encode()
+        data = text.getvalue().encode()
         files.reject_symlink(self.path)
         try:
             with self.path.open("ab" if self.size else "wb") as file:
-                file.write(content)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise UserError(files.not_written(self.path, error)) from error
-        self.size += len(content)
-        self.checksum.update(content)
+        self.size += len(data)
+        self.checksum.update(data)
 
     def position(self) -> dict[str, Any]:
         return {"bytes": self.size, "sha256": self.checksum.hexdigest()}
@@ -75,13 +77,13 @@ class HistoryFile(History):
         """
         size = position["bytes"]
         try:
-            content = files.read(self.path, files.MAX_TEXT_BYTES)[:size]
+            data = files.read(self.path, files.MAX_TEXT_BYTES)[:size]
         except FileNotFoundError:
-            content = b""
-        checksum = hashlib.sha256(content)
+            data = b""
+        checksum = hashlib.sha256(data)
         if checksum.hexdigest() != position["sha256"]:
             raise UserError(f"expected the history {self.path.name} as it was written, found it changed")
-        figures = _figures(self.path, content.decode())
+        figures = _figures(self.path, data.decode())
         if len(figures.pop("epoch")) != epochs:
             raise UserError(f"expected {epochs} epochs in the history {self.path.name}, found others")
         try:
@@ -98,9 +100,9 @@ def read(path: Path) -> dict[str, list[float]]:
         UserError: if the file can't be read as that.
     """
     try:
-        text = files.read_text(path)
+        text = files.read_text(path, EXPECTED, RESTORE)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: expected the history of a trial, found no such file; {RESTORE}") from error
+        raise UserError(f"{path}: found no such file, expected {EXPECTED}; {RESTORE}") from error
     return _figures(path, text)
 
 
@@ -114,11 +116,14 @@ def read_history(path: Path) -> "pandas.DataFrame":
 
 def _figures(path: Path, text: str) -> dict[str, list[float]]:
     try:
-        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True) if text else [[]]
+        if not set(COLUMNS) & set(header):
+            beginning = text.encode()[: content.FIRST_BYTES]
+            raise UserError(f"{path}: {content.refusal(beginning, EXPECTED, RESTORE, content.TEXT_STEPS)}")
         if not set(COLUMNS) <= set(header) or not rows:
             raise UserError(
-                f"{path}: expected the columns {', '.join(COLUMNS)} and an epoch or more, found "
-                f"{plain(', '.join(header), 300)} and {len(rows)}; {RESTORE}"
+                f"{path}: found the columns {plain(', '.join(header), 100)} and {len(rows)} epochs, expected "
+                f"{', '.join(COLUMNS)} and an epoch or more; {RESTORE}"
             )
         columns = zip(*(map(float, row) for row in rows), strict=True)
         figures = {name: list(values) for name, values in zip(header, columns, strict=True)}
@@ -126,12 +131,12 @@ def _figures(path: Path, text: str) -> dict[str, list[float]]:
         raise
     except (ValueError, csv.Error) as error:
         raise UserError(
-            f"{path}: expected the history of a trial, found none ({one_line(error)}); {RESTORE}"
+            f"{path}: found a row that is no epoch ({one_line(error)}), expected {EXPECTED}; {RESTORE}"
         ) from error
     for column, highest in HIGHEST.items():
         wrong = next((value for value in figures[column] if not 0 <= value <= highest), None)
         if wrong is not None:
-            raise UserError(f"{path}: expected every {column} from 0 to {highest:g}, found {wrong:g}; {RESTORE}")
+            raise UserError(f"{path}: found {wrong:g} in {column}, expected numbers from 0 to {highest:g}; {RESTORE}")
     if figures["epoch"] != list(range(len(rows))):
-        raise UserError(f"{path}: expected epochs counted from 0, found others; {RESTORE}")
+        raise UserError(f"{path}: found other epochs than 0, 1, 2, ..., expected each once; {RESTORE}")
     return figures

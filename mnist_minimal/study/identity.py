@@ -30,7 +30,7 @@ def read(study: Study) -> dict[str, Any]:
         return {}
     if not isinstance(facts, dict):
         raise UserError(
-            f"{study.json}: expected the study's recipe, found a {type(facts).__name__}; restore the file or use "
+            f"{study.json}: found a {type(facts).__name__}, expected the study's recipe; restore the file or use "
             "another --out"
         )
     recipe = facts.get("recipe")

@@ -19,12 +19,12 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal import files
+from mnist_minimal import content, files
 from mnist_minimal.errors import UserError
 from mnist_minimal.files import reject_symlink
 from mnist_minimal.study import table
 from mnist_minimal.study.study import Study
-from mnist_minimal.study.table import COLUMNS, HEADER, HeaderError, Layout, RowError
+from mnist_minimal.study.table import COLUMNS, HEADER, ForeignError, HeaderError, Layout, RowError
 from mnist_minimal.trial import FAILED, FINISHED, STOPPED, Trial
 
 if TYPE_CHECKING:
@@ -185,29 +185,29 @@ class Ledger:
         path, torn = reject_symlink(self.study.csv), self.study.torn
         if _file_state(path) != self._state:
             self._read()
-        content = self._content
+        found = self._content
         if trial.seed in self._done:
             return False
-        row = table.format_row(trial, content.layout, content.line_end, content.decimal_comma)
+        row = table.format_row(trial, found.layout, found.line_end, found.decimal_comma)
         try:
-            parsed = table.read_row(row, content.layout)  # A row that could not be read again would spoil the file.
+            parsed = table.read_row(row, found.layout)  # A row that could not be read again would spoil the file.
         except RowError as error:
             raise UserError(f"{path}, a row to append: expected a trial, found {error}; fix or remove it") from error
         assert parsed is not None
-        if content.torn:
-            _write_at_end(reject_symlink(torn), content.torn + b"\n")
-            os.truncate(path, content.whole)
+        if found.torn:
+            _write_at_end(reject_symlink(torn), found.torn + b"\n")
+            os.truncate(path, found.whole)
             self._state = _file_state(path)
             print(f"{path}: its last line was no whole row and is in {torn.name} now", file=sys.stderr)
-        missing_end = "" if content.ended else content.line_end
-        header = "" if content.whole else HEADER + content.line_end
+        missing_end = "" if found.ended else found.line_end
+        header = "" if found.whole else HEADER + found.line_end
         added = f"{missing_end}{header}{row}".encode()
         before, after = _write_at_end(path, added)
-        content.trials.append(parsed)
+        found.trials.append(parsed)
         if parsed.status != FAILED:
             self._done.add(parsed.seed)
         self._written[parsed.seed, parsed.status == FAILED] = row.rstrip("\r\n")
-        self._content = replace(content, whole=content.whole + len(added), torn=b"", ended=True)
+        self._content = replace(found, whole=found.whole + len(added), torn=b"", ended=True)
         # Where another program wrote in between, the file is read again.
         self._state = after if before == self._state or (not self._state and not before[1]) else ()
         return True
@@ -239,7 +239,7 @@ def accuracies(trials: Iterable[Trial], measure: str) -> list[float]:
     return [getattr(trial, f"{measure}_accuracy") for trial in done]
 
 
-def _write_at_end(path: Path, content: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _write_at_end(path: Path, data: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Adds to a file, on disk when this returns; the states of the file before and after."""
     # A pipe would be waited for.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -249,7 +249,7 @@ def _write_at_end(path: Path, content: bytes) -> tuple[tuple[int, ...], tuple[in
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.EINVAL, "it is no file", str(path))
-            if os.write(descriptor, content) != len(content):
+            if os.write(descriptor, data) != len(data):
                 os.ftruncate(descriptor, before.st_size)
                 raise OSError(errno.ENOSPC, "no space left for a whole row", str(path))
             os.fsync(descriptor)
@@ -278,11 +278,17 @@ def _content(path: Path) -> _Content:
         if not ended:
             text, whole = text + tail, len(data)
         trials, commas = _trials(text, layout)
+    except ForeignError as error:
+        found = content.refusal(
+            data[: content.FIRST_BYTES],
+            f"a CSV of trials, its first line {HEADER[:28]}...",
+            "name another file, or use another --out",
+            content.TEXT_STEPS,
+        )
+        if any(map(table.is_header, (text + tail).splitlines())):
+            found = "found other lines above its header, expected a CSV of trials; remove these lines"
+        raise UserError(f"{path}: {found}") from error
     except HeaderError as error:
-        if not _is_utf8(text + tail):
-            raise UserError(
-                f"{path}, line 1: expected a CSV of trials in UTF-8, found bytes that are none; save it as UTF-8"
-            ) from error
         raise UserError(f"{path}: {error}") from error
     except RowError as error:
         raise UserError(
@@ -311,15 +317,6 @@ def _is_whole(text: str, tail: str, layout: Layout) -> bool:
     try:
         table.read_row(tail, layout)
     except RowError:
-        return False
-    return True
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a text that was decoded with "surrogateescape" has no bytes of another encoding."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
         return False
     return True
 

@@ -75,6 +75,10 @@ class HeaderError(ValueError):
     """A header that is none of a table of trials; says what was found, and what is to be done."""
 
 
+class ForeignError(HeaderError):
+    """A first line that is no header of a table of trials at all."""
+
+
 class RowError(ValueError):
     """A row that is no trial; says what was found.
 
@@ -119,16 +123,14 @@ def read_header(header: str) -> Layout:
     """How a table with a header, one line, is written.
 
     Raises:
-        HeaderError: if it lacks a column or has one twice.
+        ForeignError: if it has none of the columns.
+        HeaderError: if it lacks one or has one twice.
     """
     names, delimiter = max(
         ((split(header, delimiter), delimiter) for delimiter in DELIMITERS), key=lambda read: _known(read[0])
     )
     if not _known(names):
-        raise HeaderError(
-            f"found {plain(header, 60) or 'an empty line'!r} as its first line; expected the header of a table of "
-            f"trials ({HEADER[:28]}...); name another file, or use another --out"
-        )
+        raise ForeignError(header)
     for name in COLUMNS:
         if names.count(name) > 1:
             raise HeaderError(f"found the column {name} twice in its header; remove or rename one")

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mnist_minimal import content, files
 from mnist_minimal.data import archive
 from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import atomic_write
@@ -76,7 +77,10 @@ class Checkpoint:
         except UserError as error:
             print(f"{path}: {error}; the trial starts again", file=sys.stderr)
         except (AttributeError, *archive.CORRUPT_FILE_ERRORS) as error:
-            print(f"{path}: damaged ({one_line(error)}); the trial starts again", file=sys.stderr)
+            found = content.refusal(files.first_bytes(path), "a checkpoint", "the trial starts again", {})
+            if found.startswith(f"found {content.ZIP},"):
+                found = f"found a checkpoint that can't be read ({one_line(error)}); the trial starts again"
+            print(f"{path}: {found}", file=sys.stderr)
 
     def _read(self, path: Path, shapes: Sequence[tuple[int, ...]] | None) -> None:
         if not path.is_file():

@@ -160,16 +160,16 @@ def test_files_of_accuracies_alone(tmp_path, results, capsys, content, measure):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "expected at least one finished trial"),
+        ("", "found an empty file, expected the CSV of a study"),
         ("0.98\n98.7\n", r"line 2: expected an accuracy in \[0, 1\], found '98.7'"),
         ("0.98\nnan\n", "line 2: expected an accuracy"),
         ("run,saved_accuracy\n1\n", "line 2: expected an accuracy .* found ''"),
-        ("run,best_accuracy\n1,0.9\n", "or a column saved_accuracy, found the columns run, best_accuracy"),
+        ("run,best_accuracy\n1,0.9\n", "begins with 'run,best_accuracy', expected .* or in a column saved_accuracy"),
         ("model,seed,status\n", "found no column params, dataset, .* and 13 more of a table of trials in its header"),
         ("model;seed;status\n", "found no column params, dataset, .* and 13 more of a table of trials in its header"),
-        ("0.98,0.97\n", "one accuracy a line, or a column saved_accuracy, found the columns 0.98, 0.97"),
+        ("0.98,0.97\n", "begins with '0.98,0.97', expected .* one a line or in a column saved_accuracy"),
         ("run,saved_accuracy\n1,0,98\n", "line 2: expected 2 fields, found 3; fix the line"),
-        (ledger.HEADER + "\n", "expected at least one finished trial"),
+        (ledger.HEADER + "\n", "found no finished trial in it, expected one or more"),
     ],
 )
 def test_damaged_files_are_errors_with_their_name(tmp_path, content, message):
@@ -188,7 +188,7 @@ def test_names_with_a_dot_in_front_are_no_studies(results):
 
 def test_bytes_are_no_accuracies(tmp_path):
     (tmp_path / "odd.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"odd\.csv: expected accuracies as text"):
+    with pytest.raises(UserError, match=r"odd\.csv: found .*, expected the CSV of a study, or accuracies as text"):
         read_sample(tmp_path / "odd.csv", "saved")
 
 

@@ -102,7 +102,7 @@ def test_an_accuracy_after_the_epochs_allowed_does_not_count(tmp_path):
     assert within(late, OBJECTIVES["gap13914"], history) == 0.9918
     early = trial("gap13914", 0, best=0.9919, best_epoch=19)
     assert within(early, OBJECTIVES["gap13914"], tmp_path / "none.csv") == 0.9919
-    with pytest.raises(UserError, match="expected the history"):
+    with pytest.raises(UserError, match="found no such file, expected the history"):
         within(late, OBJECTIVES["gap13914"], tmp_path / "none.csv")
 
 

@@ -328,7 +328,7 @@ def test_a_folder_without_idx_files_is_refused(tmp_path):
         (lambda content: content + b"x", "found more bytes after the header, expected 23,520"),
         (
             lambda content: b"\0\0\x0d\x03" + content[4:],
-            "found an idx file that starts with 00000d03, expected .* starts with 00000803",
+            "found an idx file that begins with the bytes 00000d03, expected .* begins with 00000803",
         ),
         (lambda content: b"", "found an empty file, expected an idx file"),
         (lambda content: content[:4] + b"\xff\xff\xff\xff" + content[8:], "expected at most 500,000,000"),

@@ -220,7 +220,7 @@ def test_a_class_of_a_foreign_package_is_not_keras_own(saved):
 
 
 def test_no_file_a_folder_and_a_pipe_are_refused(tmp_path):
-    assert refused(tmp_path / "none.h5") == "expected a model's file, found none of this name"
+    assert refused(tmp_path / "none.h5") == "found no file of this name, expected one of a model; check the name"
     assert refused(tmp_path) == "expected a file, found a folder, a pipe or a device; check the name"
     os.mkfifo(tmp_path / "pipe.h5")
     assert refused(tmp_path / "pipe.h5") == refused(tmp_path)
@@ -229,9 +229,7 @@ def test_no_file_a_folder_and_a_pipe_are_refused(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"P", b"not a model", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80\x04K\x01."])
 def test_other_contents_are_refused(data, tmp_path):
     (tmp_path / "model.h5").write_bytes(data)
-    assert re.match(
-        "found .*; expected a model saved by Keras|expected an undamaged file", refused(tmp_path / "model.h5")
-    )
+    assert re.match("found .*, expected a model saved by Keras.*; ", refused(tmp_path / "model.h5"))
 
 
 @pytest.mark.parametrize("source", ["saved", "zipped"])
@@ -240,7 +238,7 @@ def test_a_truncated_file_is_refused(source, kept, request):
     path = request.getfixturevalue(source)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
-    assert refused(path).startswith("expected an undamaged file, found: ")
+    assert re.match(r"found (an HDF5 file|a zip archive) that can't be read \(.*; save or download", refused(path))
 
 
 def test_a_file_above_the_bound_is_refused_unread(tmp_path):
@@ -375,7 +373,7 @@ def test_a_heap_that_the_hdf5_library_never_leaves_ends_by_the_limit_of_time(sav
     first = data.index(b"GCOL") + 16
     data[first : first + 16] = bytes(16)
     saved.with_name("endless.h5").write_bytes(data)
-    assert refused(saved.with_name("endless.h5")) == "expected an undamaged file, found one that takes too long to read"
+    assert refused(saved.with_name("endless.h5")).startswith("found a file that takes too long to read, expected")
     assert load(saved).name == "sep997"
 
 
@@ -405,28 +403,30 @@ def test_a_zip_bomb_that_understates_its_size_is_refused(zipped):
     replace_members(zipped, weights=b"\x89HDF\r\n\x1a\n" + bytes(50_000_000))
     data = zipped.read_bytes()
     zipped.write_bytes(data.replace((50_000_008).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
-    assert refused(zipped).startswith("expected an undamaged file, found: ")
+    assert refused(zipped).startswith("found a zip archive that can't be read (Bad CRC-32")
 
 
 def test_a_keras_file_without_its_parts_is_refused(tmp_path):
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
-    assert refused(path) == "expected one model.weights.h5 in the archive, found 0"
+    assert refused(path).startswith("found a zip archive with 'config.json' in it and no model.weights.h5, expected")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model.weights.h5", "")
-    assert refused(path) == "expected one config.json in the archive, found 0"
+    assert refused(path).startswith("found a zip archive with 'model.weights.h5' in it and no config.json, expected")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_descriptions_in_a_keras_file_are_refused(zipped):
     with zipfile.ZipFile(zipped, "a") as archive:
         archive.writestr("config.json", "{}")
-    assert refused(zipped) == "expected one config.json in the archive, found 2"
+    assert refused(zipped).startswith("found 2 files config.json in the archive, expected one;")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in FILES if kind not in (content.HDF5, content.ZIP)])
 def test_what_is_no_model_is_named_by_its_content(kind, tmp_path):
     (tmp_path / "model.h5").write_bytes(FILES[kind])
-    expected = f"found {content.found(FILES[kind])}; expected a model saved by Keras (.h5 or .keras)"
-    assert refused(tmp_path / "model.h5") == expected
+    assert re.match(
+        rf"found {re.escape(kind)}.*, expected a model saved by Keras \(\.h5 or \.keras\); ",
+        refused(tmp_path / "model.h5"),
+    )

@@ -42,7 +42,7 @@ def test_one_child_serves_many_files(fresh):
         found = fresh.read(hdf5(a=values, b=np.int8(3)))
         np.testing.assert_array_equal(found.arrays["a"], values.astype(np.float32))
         assert found.arrays["b"] == 3
-        with pytest.raises(UserError, match="expected an undamaged file"):
+        with pytest.raises(UserError, match="found an HDF5 file that can't be read"):
             fresh.read(b"\x89HDF\r\n\x1a\nnothing")
         pids.add(fresh._process.pid)
     assert len(pids) == 1
@@ -72,7 +72,7 @@ def test_what_needs_more_memory_than_the_limit_is_refused(fresh):
     with h5py.File(file, "w") as hdf5:
         # 800 MB in one chunk, of which only an array of a tenth is said to be there.
         hdf5.create_dataset("a", (1000,), "f8", chunks=(150_000_000,), maxshape=(None,), compression="gzip")[0] = 1
-    with pytest.raises(UserError, match=r"expected an undamaged file|little memory"):
+    with pytest.raises(UserError, match=r"that can't be read|that ends the HDF5|too long|little memory"):
         fresh.read(file.getvalue())
     assert list(fresh.read(hdf5_small()).arrays) == ["a"]
 
@@ -108,7 +108,7 @@ def test_an_answer_that_is_none_is_refused(answer, fresh, monkeypatch, tmp_path)
     lying = tmp_path / "child.py"
     lying.write_text(f"import sys\nsys.stdout.buffer.write({answer})\nsys.stdout.flush()\nsys.stdin.buffer.read(9)\n")
     monkeypatch.setattr(child, "__file__", str(lying))
-    with pytest.raises(UserError, match="expected an undamaged file, found one that ends the HDF5 library"):
+    with pytest.raises(UserError, match="found a file that ends the HDF5 library"):
         fresh.read(hdf5_small())
 
 

@@ -210,7 +210,7 @@ def test_a_row_edited_by_hand_into_no_trial_is_named_by_its_line(path, old, new,
 
 def test_bytes_that_are_no_text_are_refused(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
-    with pytest.raises(UserError, match="expected a CSV of trials in UTF-8"):
+    with pytest.raises(UserError, match=r"sep997\.csv: found a picture \(PNG\), expected a CSV of trials"):
         ledger.read(path)
 
 

@@ -125,8 +125,11 @@ LINE = table.format_row(TRIAL)
         (HEADER.replace(",seed", ",Seed").replace(",", ";") + "\n", "found no column seed in its header"),
         ("model,seed,status\n", "found no column params, dataset, protocol, trainer, epochs and 13 more"),
         (HEADER + ",seed\n", "found the column seed twice in its header; remove or rename one"),
-        (400 * "x," + "\n", r"found 'x,x,x,.*…' as its first line; expected the header of a table of trials"),
-        ("\n" + HEADER + "\n", "found 'an empty line' as its first line"),
+        (
+            400 * "x," + "\n",
+            r"found a table as text \(CSV\) that begins with 'x,x,x,.*…', expected a CSV of trials",
+        ),
+        ("\n" + HEADER + "\n", "found other lines above its header, expected a CSV of trials; remove these lines"),
         (f"{HEADER},note\n{LINE}", ""),
         (f"{HEADER},note\n" + LINE.replace("0.9876", "0,9876"), "line 2: .* found "),
         (f"{HEADER}\n{LINE}" + LINE.replace(",9881,", ",9.881,"), "line 3: .* found test_correct '9.881' instead of"),

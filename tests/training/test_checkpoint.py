@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_trial_or_a_damaged_one_is_not_resumed(tmp_path,
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     assert resumed(path, {"seed": SEED}).epochs == 0
-    assert f"{path}: damaged" in capsys.readouterr().err
+    assert f"{path}: found a checkpoint that can't be read (" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_as_large_after_many_epochs_as_after_few(tmp_path):
@@ -286,7 +286,7 @@ def test_a_state_of_other_types_starts_again(tmp_path, capsys, changed):
 def test_a_hostile_checkpoint_starts_again(tmp_path, capsys):
     path = tmp_path / "1.checkpoint.npz"
     np.savez(path, state=np.frombuffer(b'{"identity": ' + b"[" * 100_000, np.uint8))
-    assert "damaged (maximum recursion depth exceeded" in started_again(path, capsys)
+    assert "found a checkpoint that can't be read (maximum recursion depth exceeded" in started_again(path, capsys)
     np.savez(path, state=np.array([{}], dtype=object))
     assert "expected 8 bytes in state for its shape (1,), found" in started_again(path, capsys)
     np.savez_compressed(path, state=np.zeros(50_000_000, np.uint8))
@@ -295,7 +295,7 @@ def test_a_hostile_checkpoint_starts_again(tmp_path, capsys):
         write_checkpoint(path, np.array([b"text"])), capsys
     )
     path.write_bytes(b"\x00" * 1000)
-    assert "damaged (File is not a zip file)" in started_again(path, capsys)
+    assert "found a checkpoint that can't be read (File is not a zip file)" in started_again(path, capsys)
     path.unlink()
     path.mkdir()
     assert "expected a checkpoint, found a folder, a device or a pipe" in started_again(path, capsys)
