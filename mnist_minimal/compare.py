@@ -7,14 +7,13 @@ column saved_accuracy, best_accuracy or test_accuracy, is compared as a study of
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from mnist_minimal import files
 from mnist_minimal.analysis.comparison import compare_pairs, notes
 from mnist_minimal.analysis.figures import draw_samples
 from mnist_minimal.analysis.samples import differences, read_samples
 from mnist_minimal.analysis.tables import MEASURE_NAMES, MEASURES_EXPLAINED, sample_table
-from mnist_minimal.cli.options import expanded_path
+from mnist_minimal.cli.options import add_results, expanded_path, results_folders
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.cli.streams import terminal_width
@@ -32,13 +31,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="STUDY",
         help="a study's name, its CSV, or a file of accuracies",
     )
-    parser.add_argument(
-        "--results",
-        type=expanded_path,
-        default=Path("results"),
-        metavar="DIR",
-        help="folder of studies (default: %(default)s)",
-    )
+    add_results(parser)
     parser.add_argument(
         "--measure",
         choices=MEASURES,
@@ -62,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.out:
         files.check_output(options.out, files.PICTURE)
-    samples = read_samples(options.studies, options.results, options.measure)
+    samples = read_samples(options.studies, results_folders(options), options.measure)
     unlike = differences(samples)
     if unlike and not options.mix:
         raise UserError(f"these studies are not alike: {'; '.join(unlike)}; compare others, or give --mix")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_minimal.analysis.figures import draw_study, model_diagram
-from mnist_minimal.cli.options import expanded_path, model_name
+from mnist_minimal.cli.options import OWN_RESULTS, expanded_path, model_name
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
@@ -17,7 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     parser = command_parser(__doc__, "plots")
     parser.add_argument(
-        "csv", nargs="*", type=expanded_path, metavar="STUDY.csv", help="CSVs of studies (default: all of results/)"
+        "csv",
+        nargs="*",
+        type=expanded_path,
+        metavar="STUDY.csv",
+        help=f"CSVs of studies (default: all of {OWN_RESULTS})",
     )
     parser.add_argument(
         "--out", type=expanded_path, metavar="DIR", help="folder for the pictures (default: beside each CSV)"
@@ -33,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     studies = options.csv
     if not studies and not options.diagram:
-        studies = ledger.find(Path("results"))
+        studies = ledger.find(OWN_RESULTS)
         if not studies:
             raise UserError(
-                "expected CSVs of trials in results/, found none; name one, or run mnist_minimal.trials first"
+                f"found no CSV of trials in {OWN_RESULTS}, expected one; name one, or run mnist_minimal.trials first"
             )
     for csv in studies:
         if csv.suffix != ".csv":

@@ -5,9 +5,9 @@ A job is resumed where it was stopped: the same command skips the seeds that are
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mnist_minimal.cli.options import (
+    OWN_RESULTS,
     accuracy,
     add_arguments,
     assignment,
@@ -80,7 +80,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=expanded_path,
-        default=Path("runs"),
+        default=OWN_RESULTS,
         metavar="DIR",
         help="the folder for what this finds, and from which the same job is resumed (default: %(default)s)",
     )

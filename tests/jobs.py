@@ -34,7 +34,7 @@ class Job:
     folder: Path
     options: tuple[str, ...] = ("--runs", "3", "--epochs", "2", "--trainer", "native")
     model: str = "sep997"
-    out: Path = field(default=Path("results"))
+    out: Path = field(default=Path("runs"))
 
     @property
     def results(self) -> Path:

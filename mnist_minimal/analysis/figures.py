@@ -333,7 +333,7 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
     ecdf(accuracies, TARGET, lower)
     lower.set_xlabel("accuracy on the test set")
     figure.suptitle(title)
-    pictures = [save_figure(figure, out / f"{study.name}-distribution.png")]
+    pictures = [save_figure(figure, out / f"{study.paths.name}-distribution.png")]
 
     best, median = study.best, median_trial(study.trials)
     shown = [best] if best == median else [best, median]
@@ -344,7 +344,7 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
         accuracy_curves(history, upper).set_title(f"{name} of {len(study.trials)} trials: seed {trial.seed}")
         learning_rate(history, figure.add_subplot(3, len(shown), column + 1 + 2 * len(shown), sharex=upper))
     figure.suptitle(title)
-    return [*pictures, save_figure(figure, out / f"{study.name}-curves.png")]
+    return [*pictures, save_figure(figure, out / f"{study.paths.name}-curves.png")]
 
 
 def _mark_learning_rate_steps(history: "pandas.DataFrame", ax: "Axes") -> None:

@@ -1,21 +1,23 @@
-"""The published models in one table: parameters, multiply-accumulates, what was published, what the results say."""
+"""The models in one table: parameters, multiply-accumulates, what was published, what the results say."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_minimal.analysis.objectives import studied
+from mnist_minimal.analysis.objectives import folders_with, studied
 from mnist_minimal.analysis.published import PUBLISHED
 from mnist_minimal.analysis.tables import markdown, sd_cell, trial_count
 from mnist_minimal.models.counting import layer_table, trainable_parameters
 from mnist_minimal.recipes import RECIPES
 
 
-def listing(results: Path, width: int | None = None) -> str:
-    """All models as a Markdown table, the largest first.
+def listing(folders: Sequence[Path], width: int | None = None) -> str:
+    """The published models as a Markdown table, the largest first, and below them the other studies that are there.
 
     Args:
-        results: Folder of the results; a model without finished trials there is listed without.
+        folders: Folders of results; a published model without finished trials there is listed without.
         width: Characters in a line of the terminal, as `tables.markdown` takes it.
     """
+    from mnist_minimal.analysis.summaries import studies_in
     from mnist_minimal.models import MODELS
 
     rows = [("name", "parameters", "multiply-accumulates", "published", "here", "source")]
@@ -28,22 +30,33 @@ def listing(results: Path, width: int | None = None) -> str:
                 f"{trainable_parameters(model):,}",
                 f"{sum(row.macs for row in layer_table(model)):,}",
                 published.text,
-                said(name, published.measure, results),
+                "; ".join(said(name, published.measure, folder) for folder in folders_with(name, folders)),
                 RECIPES[name].source,
             )
         )
+    rows += [
+        (study.name, f"{study.params:,}", "", "", in_words(study.accuracies("test"), len(study.stopped)), "")
+        for study in studies_in(folders)
+        if not study.comparable
+    ]
     return markdown(rows, width)
 
 
 def said(name: str, measure: str, results: Path) -> str:
     """What the saved results say of a model, in the measure that was published."""
-    from mnist_minimal.analysis.statistics import summarize
     from mnist_minimal.study import ledger
 
     _, trials, stopped = studied(name, results)
     if not trials:
         return "no trial yet"
-    found = summarize(ledger.accuracies(trials, measure))
+    return in_words(ledger.accuracies(trials, measure), stopped)
+
+
+def in_words(accuracies: Sequence[float], stopped: int) -> str:
+    """How many trials there are and what they came to."""
+    from mnist_minimal.analysis.statistics import summarize
+
+    found = summarize(accuracies)
     n = f"n = {trial_count(found.n, stopped)}"
     if found.n == 1:
         return f"{n}: {found.best:.4f}"

@@ -98,6 +98,11 @@ def studied(model: str, results: Path) -> tuple[Study, list[Trial], int]:
     return study, ledger.finished(trials), sum(trial.status == STOPPED for trial in trials)
 
 
+def folders_with(model: str, folders: Sequence[Path]) -> list[Path]:
+    """The folders of results in which the study of a published recipe has finished trials; else the last of them."""
+    return [folder for folder in folders if studied(model, folder)[1]] or [folders[-1]]
+
+
 def check(model: str, results: Path) -> list[Check]:
     """Checks one model on its saved results: the best trial's saved model, and the accuracies of all.
 
@@ -123,8 +128,8 @@ def check(model: str, results: Path) -> list[Check]:
     return checks
 
 
-def comparison(models: Sequence[str], results: Path, width: int | None = None) -> str:
-    """The published accuracies beside those of the saved results, as a Markdown table, one row a model.
+def comparison(models: Sequence[str], folders: Sequence[Path], width: int | None = None) -> str:
+    """The published accuracies beside those of the saved results, as a Markdown table, one row a study.
 
     Each compares the accuracy that was published: the last epoch's, the best epoch's on the test set, or the kept
     model's. A table wider than `width` is broken as `tables.markdown` does it.
@@ -146,12 +151,14 @@ def comparison(models: Sequence[str], results: Path, width: int | None = None) -
             "reached (95 %)",
         ),
     ]
-    for model in models:
+    there = {model: folders_with(model, folders) for model in models}
+    for model, folder in [(each, folder) for each in models for folder in there[each]]:
         found = [publication for publication in PUBLISHED if publication.model == model]
         objectives = OBJECTIVES[model]
-        study, trials, stopped = studied(model, results)
+        study, trials, stopped = studied(model, folder)
         parameters = (f"{PARAMETERS[model]:,}", f"{trials[0].params:,}" if trials else "-")
-        name = (f"`{model}`", *parameters, "; ".join(publication.text for publication in found))
+        where = "" if len(there[model]) == 1 else f" in {folder}"
+        name = (f"`{model}`{where}", *parameters, "; ".join(publication.text for publication in found))
         target = f"{objectives.accuracy:.4g}, {MEASURE_NAMES[objectives.measure]}"
         if not trials:
             rows.append((*name, MEASURE_NAMES[found[0].measure], "0", "-", "-", "-", target, "-"))

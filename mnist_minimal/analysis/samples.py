@@ -46,17 +46,25 @@ class Sample:
     training: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def find(name: str, results: Path) -> Path:
-    """The file that a user names: a path, or the name of a study in the folder of results.
+def find(name: str, folders: Sequence[Path]) -> Path:
+    """The file that a user names: a path, or the name of a study in one of the folders of results.
 
     Raises:
-        UserError: if there is neither.
+        UserError: if there is neither, or the name is in several folders.
     """
-    for path in (Path(name), results / f"{name}.csv"):
-        if path.is_file():
-            return path
-    known = ", ".join(path.stem for path in ledger.find(results)) or "none"
-    raise UserError(f"{name}: expected a file or the name of a study in {results} (there: {known}), found neither")
+    if Path(name).is_file():
+        return Path(name)
+    found = [path for folder in folders if (path := folder / f"{name}.csv").is_file()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{name}: found {' and '.join(map(str, found))}, expected one; name the file")
+    known = ", ".join(str(path.with_suffix("")) for folder in folders for path in ledger.find(folder)) or "none"
+    where = " and ".join(map(str, folders))
+    raise UserError(
+        f"{name}: found no file of this name and no study in {where}, expected one (there: {plain(known, 200)}); train "
+        "it with mnist_minimal.trials, or name its folder with --results"
+    )
 
 
 def read_sample(path: Path, measure: str, name: str | None = None) -> Sample:
@@ -224,13 +232,13 @@ def _unlike(facts: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     return found
 
 
-def read_samples(studies: Sequence[str], results: Path, measure: str) -> list[Sample]:
+def read_samples(studies: Sequence[str], folders: Sequence[Path], measure: str) -> list[Sample]:
     """Reads what a user names, each under a name of its own.
 
     Raises:
         UserError: if fewer than two are named, or one twice, or one can't be read.
     """
-    paths = [find(name, results) for name in studies]
+    paths = [find(name, folders) for name in studies]
     if len(paths) < 2:
         raise UserError(f"expected two studies or more to compare, found {len(paths)}; name another")
     for path, other in itertools.combinations(paths, 2):

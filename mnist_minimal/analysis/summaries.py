@@ -1,7 +1,7 @@
 """What the studies in a folder found: their trials, read and summarized."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mnist_minimal import content, files
@@ -27,6 +27,7 @@ class StudySummary:
         kept: Of the accuracies on the test set of the weights that were kept: the best epoch's on the monitored images
             where the recipe restores them, else the last epoch's.
         cut: The cap on the epochs where it is lower than the recipe's, else None.
+        label: What it is called where its name alone would not tell it from another, or "".
     """
 
     paths: Study
@@ -35,11 +36,12 @@ class StudySummary:
     failed: list[Trial]
     kept: Summary
     cut: int | None
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The study's name."""
-        return self.paths.name
+        """The study's name, with its folder where several folders have one of that name."""
+        return self.label or self.paths.name
 
     @property
     def model(self) -> str:
@@ -127,24 +129,35 @@ def read_study(study: Study) -> StudySummary:
     return _summary(study, trials)
 
 
-def find_studies(folder: Path) -> list[StudySummary]:
-    """The studies with a finished trial whose CSVs lie in a folder, by number of parameters, then by name.
+def find_studies(*folders: Path) -> list[StudySummary]:
+    """The studies with a finished trial whose CSVs lie in some folders, by number of parameters, then by name.
 
     CSVs with other columns are not of trials and are passed over, as are those whose names begin with a dot.
 
     Raises:
         UserError: if there is no such study, or a CSV of trials is damaged.
     """
-    there = ledger.find(folder)
-    tables = [csv for csv in there if ledger.is_ledger(csv)]
-    found = [_summary(Study.at(csv), trials) for csv in tables if ledger.finished(trials := ledger.read(csv))]
+    found = studies_in(folders)
     if not found:
-        others = [f"{csv.name}, {_kind(csv)}" for csv in there if csv not in tables and csv.is_file()]
+        there = [csv for folder in folders for csv in ledger.find(folder) if csv.is_file()]
+        others = [f"{csv.name}, {_kind(csv)}" for csv in there if not ledger.is_ledger(csv)]
         what = f"no CSV of trials but {plain('; '.join(others), 100)}" if others else "no finished trial in it"
         raise UserError(
-            f"{folder}: found {what}, expected CSVs with finished trials; run mnist_minimal.trials first, or name "
-            "the folder with --results"
+            f"{' and '.join(map(str, folders))}: found {what}, expected CSVs with finished trials; run "
+            "mnist_minimal.trials first, or name the folder with --results"
         )
+    return found
+
+
+def studies_in(folders: Sequence[Path]) -> list[StudySummary]:
+    """`find_studies`; [] where there is none."""
+    tables = [csv for folder in folders for csv in ledger.find(folder) if ledger.is_ledger(csv)]
+    found = [_summary(Study.at(csv), trials) for csv in tables if ledger.finished(trials := ledger.read(csv))]
+    names = [summary.name for summary in found]
+    found = [
+        summary if names.count(summary.name) == 1 else replace(summary, label=str(summary.paths.csv.with_suffix("")))
+        for summary in found
+    ]
     return sorted(found, key=lambda summary: (summary.params, summary.name))
 
 

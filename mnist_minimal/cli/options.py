@@ -41,6 +41,28 @@ def from_arguments(arguments: argparse.Namespace) -> Choice:
     return Choice(arguments.dataset, arguments.data, arguments.dataset_name)
 
 
+# Where the commands that read look: what one's own trials found, and in a checkout what the project publishes.
+OWN_RESULTS, PUBLISHED_RESULTS = Path("runs"), Path("results")
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of the commands that read studies."""
+    parser.add_argument(
+        "--results",
+        type=expanded_path,
+        action="append",
+        metavar="DIR",
+        help=f"a folder of studies; may be repeated (default: {OWN_RESULTS}, into which mnist_minimal.trials writes, "
+        f"and {PUBLISHED_RESULTS}, which the project publishes)",
+    )
+
+
+def results_folders(arguments: argparse.Namespace) -> list[Path]:
+    """The folders that the parsed option of `add_results` means; at least one, which need not be there."""
+    there = [folder for folder in (OWN_RESULTS, PUBLISHED_RESULTS) if folder.is_dir()]
+    return arguments.results or there or [OWN_RESULTS]
+
+
 def expanded_path(text: str) -> Path:
     """A file or folder as an argument of a command; a `~` that no shell expands, as in `--out=~/x`, is the home."""
     return Path(os.path.expanduser(text))

@@ -31,11 +31,13 @@ DRAWABLE = ("mnist", "digits")
 MAX_NETWORKS, MAX_WEIGHTS = 120, 320_000
 
 
-def write_report(results: Path, out: Path, choice: Choice, publications: "Sequence[Publication]") -> list[str]:
+def write_report(
+    folders: Sequence[Path], out: Path, choice: Choice, publications: "Sequence[Publication]"
+) -> list[str]:
     """Writes the page.
 
     Args:
-        results: The folder with the studies' CSVs and, beside them, their JSON, histories and saved models.
+        folders: The folders with the studies' CSVs and, beside them, their JSON, histories and saved models.
         out: The page; what is there is replaced.
         choice: The data set whose test images are shown; "auto" is the one that the study shown was tested on.
         publications: What was published about the models.
@@ -52,7 +54,7 @@ def write_report(results: Path, out: Path, choice: Choice, publications: "Sequen
     from mnist_minimal.page import charts, text
     from mnist_minimal.page.digits import examples
 
-    studies = find_studies(results)
+    studies = find_studies(*folders)
     shown = highlighted(studies)
     found = answer(studies)
     plotted = charts.plotted(studies, shown)

@@ -146,7 +146,7 @@ def test_trials_that_were_stopped_early_are_shown_beside_the_finished(study):
     results = study("sep697", trial("sep697", 0, best=0.9901), stopped)
     (*_, found) = check("sep697", results)
     assert found.words == "0.99 in any of 2000 epochs: reached by 1 to 2 of 2 (1 stopped early)"
-    row = comparison(["sep697"], results)
+    row = comparison(["sep697"], [results])
     assert "| 1 (and 1 stopped early) |" in row
     # Wilson's limits for 1 and for 2 of 2.
     assert "| 1 to 2 of 2 (9% to 100%) |" in row
@@ -163,7 +163,7 @@ def test_the_table_by_hand(study):
     accuracies = (0.9930, 0.9940, 0.9941)
     rows = [trial("small8624", seed, best=best) for seed, best in enumerate(accuracies)]
     results = study("small8624", *rows, trial("small8624", 3, best=1.0, status="failed", reason="made up"))
-    head, _, line = comparison(["small8624"], results).splitlines()
+    head, _, line = comparison(["small8624"], [results]).splitlines()
     cells = dict(zip(*([cell.strip() for cell in row.strip("|").split("|")] for row in (head, line)), strict=True))
     assert cells == {
         "model": "`small8624`",
@@ -182,7 +182,7 @@ def test_the_table_by_hand(study):
 
 
 def test_a_model_without_trials_has_a_row(tmp_path):
-    assert "| 0 | -" in " ".join(comparison(["sep697"], tmp_path).splitlines()[-1].split())
+    assert "| 0 | -" in " ".join(comparison(["sep697"], [tmp_path]).splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(

@@ -102,12 +102,12 @@ NOT_A_CSV = {
 MODELS = "expected one of the models .*, or one of your own as module:function"
 CASES = [
     *(("plots", [name], complaint) for name, complaint in NOT_A_CSV.items()),
-    ("plots", [], "expected CSVs of trials in results/, found none; name one, or run mnist_minimal.trials first"),
+    ("plots", [], "found no CSV of trials in runs, expected one; name one, or run mnist_minimal.trials first"),
     ("plots", ["sep997.csv", "--out", "file"], "file: expected a folder for the pictures, found a file; name another"),
     ("plots", ["sep997.csv", "--out", "pipe.csv"], "pipe.csv: expected a folder for the pictures, found a file"),
     ("plots", ["--diagram", "../../x"], MODELS),
     *(
-        ("compare", [name, "sep997.csv"], f"{name}: expected a file or the name of a study in results .* found neither")
+        ("compare", [name, "sep997.csv"], f"{name}: found no file of this name and no study in runs")
         for name in ("none.csv", "folder.csv", "pipe.csv", "dangling.csv", "/dev/zero", "file/x.csv", "")
     ),
     (

@@ -114,7 +114,7 @@ def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run
     )
     done = run_fresh(trials.main, *TRIALS, "--runs", "1", "--recipe", "sep697")
     assert done.returncode == 0, done.stderr
-    begun = json.loads((tmp_path / "results/my_nets.tiny-digits.json").read_text())["recipe"]
+    begun = json.loads((tmp_path / "runs/my_nets.tiny-digits.json").read_text())["recipe"]
     assert begun == RECIPES["sep697"].as_dict() | {"model": "my_nets:tiny"}
     other = run_fresh(trials.main, *TRIALS, "--runs", "1", "--recipe", "sep997")
     assert other.returncode == 2

@@ -64,7 +64,7 @@ class Reader(HTMLParser):
 
 
 def written(folder, publications=PUBLISHED):
-    write_report(folder, folder / "report.html", Choice("digits"), publications)
+    write_report([folder], folder / "report.html", Choice("digits"), publications)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -355,7 +355,7 @@ def test_without_the_images_the_page_has_the_board_but_no_digits(csv):
 
     csv.with_suffix("").mkdir()
     save(MODELS["sep997"](), csv.with_suffix("") / "4.h5")
-    missing = write_report(csv.parent, csv.parent / "report.html", Choice("digits"), PUBLISHED)
+    missing = write_report([csv.parent], csv.parent / "report.html", Choice("digits"), PUBLISHED)
     assert missing[0].startswith("no digits are shown: sep997 was tested on mnist, and the images found are of digits")
     page = (csv.parent / "report.html").read_text(encoding="utf-8")
     assert "Draw a digit" in page
@@ -389,7 +389,7 @@ def test_the_digits_of_a_study_on_the_digits_are_shown_unasked(tmp_path):
     append_row(tmp_path / "sep997-digits.csv", replace(TRIAL, seed=4, **fields))
     (tmp_path / "sep997-digits").mkdir()
     save(model, tmp_path / "sep997-digits/4.h5")
-    missing = write_report(tmp_path, tmp_path / "report.html", Choice(), PUBLISHED)
+    missing = write_report([tmp_path], tmp_path / "report.html", Choice(), PUBLISHED)
     assert all("curves" in line for line in missing), missing
     assert "takes for others" in (tmp_path / "report.html").read_text(encoding="utf-8")
 

@@ -78,7 +78,7 @@ def page(folder, study, texts, versions):
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *map(astuple, trials)])
     (folder / f"{study}.json").write_text(json.dumps({"versions": versions}))
-    report.write_report(folder, folder / "report.html", Choice("digits"), PUBLISHED)
+    report.write_report([folder], folder / "report.html", Choice("digits"), PUBLISHED)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 

@@ -133,7 +133,7 @@ def page(tmp_path_factory, dataset):
     header = "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss\n"
     (folder / "sep997/0.csv").write_text(f"{header}0,0.9,0.01,0.3,0.95,0.2\n1,0.95,0.001,0.2,0.98,0.1\n")
     choice = Choice("digits") if MNIST_PATH is None else Choice("mnist", MNIST_PATH)
-    assert write_report(folder, folder / "report.html", choice, PUBLISHED) == []
+    assert write_report([folder], folder / "report.html", choice, PUBLISHED) == []
     return folder / "report.html"
 
 

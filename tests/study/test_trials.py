@@ -49,7 +49,7 @@ def finished_job(tmp_path_factory) -> Path:
 
 
 def test_the_main_job_leaves_csv_recipe_models_and_histories(finished_job):
-    results = finished_job / "results"
+    results = finished_job / "runs"
     rows = ledger.read(results / "sep997-digits.csv")
     assert [(row.model, row.params, row.dataset, row.protocol, row.trainer, row.seed, row.epochs) for row in rows] == [
         ("sep997", 997, "digits", "source", "native" if core.available() else "keras", seed, 1) for seed in (0, 1)
@@ -68,7 +68,7 @@ def test_the_main_job_leaves_csv_recipe_models_and_histories(finished_job):
 
 def test_the_main_job_says_what_came_out(finished_job):
     output = (finished_job / "output").read_text()
-    rows = ledger.read(finished_job / "results/sep997-digits.csv")
+    rows = ledger.read(finished_job / "runs/sep997-digits.csv")
     mean = sum(row.saved_accuracy for row in rows) / 2
     assert "sep997 on digits, protocol source: 2 finished trials, 0 failed" in output
     assert "The epochs were capped at 1; the recipe has up to 200." in output
@@ -79,22 +79,22 @@ def test_the_main_job_says_what_came_out(finished_job):
 
 
 def test_the_same_command_again_runs_nothing_and_more_runs_only_what_is_missing(finished_job, run_python):
-    out = ("--out", finished_job / "results")
-    before = (finished_job / "results/sep997-digits.csv").read_text()
-    left_by_a_kill = finished_job / "results/sep997-digits/1.checkpoint.npz"
+    out = ("--out", finished_job / "runs")
+    before = (finished_job / "runs/sep997-digits.csv").read_text()
+    left_by_a_kill = finished_job / "runs/sep997-digits/1.checkpoint.npz"
     left_by_a_kill.touch()
     assert run(trials.main, [*COMMAND[2:], "--runs", "2", *map(str, out)]) == 0
-    assert (finished_job / "results/sep997-digits.csv").read_text() == before
+    assert (finished_job / "runs/sep997-digits.csv").read_text() == before
     assert not left_by_a_kill.exists()
     assert run(trials.main, [*COMMAND[2:], "--runs", "3", *map(str, out)]) == 0
-    after = (finished_job / "results/sep997-digits.csv").read_text()
+    after = (finished_job / "runs/sep997-digits.csv").read_text()
     assert after.startswith(before)
-    assert [row.seed for row in ledger.read(finished_job / "results/sep997-digits.csv")] == [0, 1, 2]
+    assert [row.seed for row in ledger.read(finished_job / "runs/sep997-digits.csv")] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("trainer", ["auto", pytest.param("keras", marks=pytest.mark.slow)])
 def test_a_trial_gives_the_same_bits_in_another_process_and_beside_others(finished_job, run_python, tmp_path, trainer):
-    alone = finished_job / "results"
+    alone = finished_job / "runs"
     if trainer == "keras":
         alone = tmp_path / "alone"
         assert run_python(*COMMAND, "--runs", "2", "--trainer", trainer, "--out", alone).returncode == 0
@@ -112,7 +112,7 @@ def command(out: Path, *options: str | Path) -> int:
 @pytest.fixture
 def one_trial(finished_job, tmp_path) -> Path:
     """A copy of the results of that job, of which more can be asked."""
-    return Path(shutil.copytree(finished_job / "results", tmp_path / "results"))
+    return Path(shutil.copytree(finished_job / "runs", tmp_path / "results"))
 
 
 def test_a_second_process_on_a_study_is_refused_at_once_and_told_who_has_it(one_trial, run_python):
@@ -134,7 +134,7 @@ def identity_of(out: Path) -> dict[str, Any]:
 
 
 def test_a_study_knows_its_data_its_network_and_its_trainer(finished_job):
-    known = identity_of(finished_job / "results")
+    known = identity_of(finished_job / "runs")
     assert known["trainer"] == ("native" if core.available() else "keras")
     digits = load_digits(n_class=10)
     labels = digits.target.astype("<i8")
@@ -196,7 +196,7 @@ def test_a_study_of_an_earlier_version_is_read_and_completed(one_trial, capsys):
 
 def test_rows_tell_which_code_trained_them(finished_job):
     """As setuptools-scm does, from git: by the commit, where there is one."""
-    (found,) = {row.version for row in ledger.read(finished_job / "results/sep997-digits.csv")}
+    (found,) = {row.version for row in ledger.read(finished_job / "runs/sep997-digits.csv")}
     assert found == mnist_minimal.__version__ != "0.1.0"
     git = ["git", "-C", str(REPOSITORY), "rev-parse", "--short=7", "HEAD"]
     if (REPOSITORY / ".git").exists() and shutil.which("git"):
@@ -216,7 +216,7 @@ def test_training_leaves_the_users_random_numbers_alone(tmp_path, trainer):
 
 
 def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_python):
-    finished = run_python(*COMMAND[:-1], "2", "--runs", "3", "--out", finished_job / "results")
+    finished = run_python(*COMMAND[:-1], "2", "--runs", "3", "--out", finished_job / "runs")
     assert finished.returncode == 2
     assert "this study was begun with max_epochs 1, and now it would be 2" in finished.stderr
     assert "Traceback" not in finished.stderr

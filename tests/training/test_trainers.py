@@ -191,7 +191,7 @@ def test_without_the_core_the_main_job_trains_with_keras_and_says_so(run_python,
     finished = run_python("-c", WITHOUT_CORE, *OPTIONS)
     assert finished.returncode == 0, finished.stderr
     assert "Training with Keras, not with the C++ core: " in finished.stdout
-    assert ",keras," in (tmp_path / "results/sep997-digits.csv").read_text()
+    assert ",keras," in (tmp_path / "runs/sep997-digits.csv").read_text()
 
 
 @pytest.mark.slow
