@@ -129,7 +129,6 @@ def test_any_name_stays_a_string_of_the_embedded_json(name):
 @given(fields, fields)
 def test_any_text_is_a_title_and_a_description_of_a_figure(title, description):
     from matplotlib.figure import Figure
-
     from mnist_minimal.page.figures import _svg
 
     def drawn(title, description):
