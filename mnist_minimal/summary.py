@@ -36,14 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     name = options.what if options.model is None else options.model
     if options.model is not None or name in MODELS or OWN.fullmatch(name):
-        model = builder(name)()
+        model = builder(name, to_train=False)()
     else:
         try:
             model = load(name)
         except UserError as error:
             raise UserError(f"{error}; the models with names are {', '.join(MODELS)}") from error
-    print(f"{model.name}: one image's way from the pixels to the class probabilities")
-    print(layer_lines(layer_table(model)))
+    lines = layer_lines(layer_table(model))
+    shape = " x ".join(map(str, model.inputs[0].shape[1:]))
+    print(f"{model.name}: one image's way from the pixels, {shape}, to the output")
+    print(lines)
     if model.name in RECEPTIVE_FIELDS:
         fields = ", ".join(map(str, RECEPTIVE_FIELDS[model.name]))
         print(f"Its source prints other receptive fields after the convolutions and the pool: {fields}.")

@@ -25,7 +25,7 @@ def listing(results: Path) -> str:
             (
                 name,
                 f"{trainable_parameters(model):,}",
-                f"{sum(row.macs for row in layer_table(model)):,}",
+                f"{sum(row.macs or 0 for row in layer_table(model)):,}",
                 published.text,
                 said(name, published.measure, results),
                 RECIPES[name].source,
