@@ -46,8 +46,9 @@ MOVES = (
 POINTWISE_FUNCTIONS = {
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "DivideNoNan", "Maximum", "Minimum", "Power", "Cast"),
     *("Negative", "Absolute", "Abs", "Square", "Sqrt", "Rsqrt", "Reciprocal", "Exp", "Log", "Clip", "Round", "Sign"),
-    *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Softplus", "Softsign", "Softmax"),
-    *("LogSoftmax", "Sigmoid", "HardSigmoid", "HardSilu", "LogSigmoid", "Tanh", "HardTanh", "Identity"),
+    *("ReLU", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Softplus", "Softsign", "Softmax"),
+    *("LogSoftmax", "Sigmoid", "HardSigmoid", "LogSigmoid", "Tanh", "HardTanh", "Identity", "SoftShrink", "HardShrink"),
+    *("TanhShrink", "SparsePlus", "SparseSigmoid", "Squareplus"),
 }
 MOVING_FUNCTIONS = {"Reshape", "Transpose", "ExpandDims", "Squeeze", "Concatenate", "Stack", "GetItem", "Flip"}
 
@@ -160,7 +161,7 @@ def _boxes(
     if isinstance(operation, (*CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE)):
         return _convolved(operation, boxes, output)
     if isinstance(operation, RECURRENT) and boxes.ndim == 3:
-        return np.broadcast_to(boxes.max(axis=(1, 2)).reshape(4, *[1] * len(output)), (4, *output))
+        return _recurrent(operation, boxes)
     if isinstance(operation, ATTENTION):
         reached = np.max([one.reshape(4, -1).max(axis=1) for one in inputs], axis=0)
         return np.broadcast_to(reached.reshape(4, *[1] * len(output)), (4, *output))
@@ -187,6 +188,23 @@ def _of_each_step(layer: keras.Layer, boxes: np.ndarray, output: tuple[int, ...]
     ]
     known = [step for step in steps if step is not None]
     return np.stack(known, axis=1) if len(known) == len(steps) else None
+
+
+def _recurrent(layer: Any, boxes: np.ndarray) -> np.ndarray | None:
+    """What a recurrent layer makes of a sequence: each step depends on those before it."""
+    if isinstance(layer, layers.Bidirectional):
+        ways = _recurrent(layer.forward_layer, boxes), _recurrent(layer.backward_layer, boxes)
+        known = [way for way in ways if way is not None]
+        if len(known) < 2 or layer.merge_mode is None:
+            return None
+        if layer.return_sequences:
+            known[1] = known[1][:, ::-1]
+        return np.concatenate(known, axis=-1) if layer.merge_mode == "concat" else np.maximum(*known)
+    if not isinstance(layer, RECURRENT):
+        return None
+    steps = boxes.max(axis=-1, keepdims=True)[:, :: -1 if layer.go_backwards else 1]
+    states = np.repeat(np.maximum.accumulate(steps, axis=1), layer.units, axis=-1)
+    return states if layer.return_sequences else states[:, -1]
 
 
 def _channels_first(layer: keras.Layer) -> bool:
