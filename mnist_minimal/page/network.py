@@ -76,7 +76,7 @@ def describe(model: "keras.Model") -> dict[str, Any]:
 
 
 def _step(step: Layer) -> dict[str, Any]:
-    kind = step.settings["function"] if step.kind == "activation" else step.kind
+    kind = step.settings.get({"activation": "function", "operation": "operation"}.get(step.kind, ""), step.kind)
     if kind not in READ:
         raise UserError(
             f"layer {shown(step.name)}: expected one that the page can compute, found {shown(kind)}; those known are "

@@ -234,6 +234,20 @@ def test_multiply_accumulates_worked_by_hand(shape, apply, macs):
     assert table[-1].output_shape == model.output_shape[1:]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "millions_of_macs", "millions_of_parameters"),
+    # Table 4 of https://arxiv.org/abs/1801.04381, and table 8 of https://arxiv.org/abs/1704.04861.
+    [("MobileNetV2", 300, 3.4), ("MobileNet", 569, 4.2)],
+)
+def test_known_networks_have_what_their_papers_say(name, millions_of_macs, millions_of_parameters):
+    model = getattr(keras.applications, name)(weights=None)
+    table = layer_table(model)
+    assert sum(row.macs for row in table) / 1e6 == pytest.approx(millions_of_macs, abs=1)
+    assert sum(row.trainable for row in table) / 1e6 == pytest.approx(millions_of_parameters, rel=0.03)
+    assert sum(row.trainable + row.non_trainable for row in table) == model.count_params()
+
+
 def graph() -> keras.Model:
     pixels = keras.Input((28, 28, 1), name="pixels")
     first = layers.Conv2D(4, 3, padding="same", name="first")(pixels)
