@@ -349,6 +349,19 @@ def test_a_name_and_a_file_of_it_give_the_same_table(tmp_path, capsys):
     assert re.fullmatch(r"total +697 +0 +80,576 +whole image", lines[-1])
 
 
+def test_a_model_of_the_users_own_takes_any_input(tmp_path, monkeypatch, capsys):
+    (tmp_path / "rows_of_my_own.py").write_text(
+        "import keras\n"
+        "def net():\n"
+        "    return keras.Sequential([keras.Input((784,)), keras.layers.Dense(3), keras.layers.Dense(2)])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["rows_of_my_own:net"]) == 0
+    printed = capsys.readouterr().out
+    assert "the pixels, 784, to the output" in printed
+    assert re.search(r"^total +2,363 +0 +2,358 +whole image$", printed, re.MULTILINE)
+
+
 @pytest.mark.parametrize("arguments", [["sep998"], ["--model", "sep998"]])
 def test_an_unknown_model_is_told_the_known_ones(arguments):
     with pytest.raises(UserError) as error:

@@ -356,6 +356,11 @@ def test_a_cycle_in_the_description_ends(saved):
     assert "found a cycle" in refused(saved)
 
 
+def test_a_builder_may_load_a_model_itself(tmp_path):
+    save(randomized("sep697"), tmp_path / "model.h5")
+    assert load(tmp_path / "model.h5", {"own": lambda: load(tmp_path / "model.h5")}).count_params() == 697
+
+
 def test_arrays_of_another_model_are_refused_by_their_number(tmp_path):
     model = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
     model.save_weights(tmp_path / "model.weights.h5")
