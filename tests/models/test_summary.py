@@ -244,7 +244,7 @@ def test_known_networks_have_what_their_papers_say(name, millions_of_macs, milli
     model = getattr(keras.applications, name)(weights=None)
     table = layer_table(model)
     assert sum(row.macs for row in table) / 1e6 == pytest.approx(millions_of_macs, abs=1)
-    assert sum(row.trainable for row in table) / 1e6 == pytest.approx(millions_of_parameters, rel=0.03)
+    assert sum(row.trainable for row in table) / 1e6 == pytest.approx(millions_of_parameters, rel=0.05)
     assert sum(row.trainable + row.non_trainable for row in table) == model.count_params()
 
 
