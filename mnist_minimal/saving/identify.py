@@ -12,7 +12,7 @@ import keras
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS, architecture
 from mnist_minimal.models.architecture import Layer, shown
-from mnist_minimal.models.parameters import MOVING_STATISTICS, PARAMETERS
+from mnist_minimal.models.parameters import ELEMENTS
 from mnist_minimal.saving import translation
 from mnist_minimal.saving.assignment import Pairs, assignment
 from mnist_minimal.saving.layouts import Stored, Tree
@@ -63,7 +63,7 @@ def plan(builder: Builder) -> Plan:
 
 def published(elements: int) -> Builders:
     """The published models whose weights have so many elements in all; none is built to tell."""
-    return {name: builder for name, builder in MODELS.items() if PARAMETERS[name] + MOVING_STATISTICS[name] == elements}
+    return {name: builder for name, builder in MODELS.items() if ELEMENTS[name] == elements}
 
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
@@ -200,10 +200,9 @@ def by_arrays(stored: Stored, builders: Builders) -> tuple[str, keras.Model, Pai
             fitting[name] = model, assignment(parts_of(model), stored, stored.theano)
         except UserError:
             continue
-    if not builders:
-        raise UserError(f"expected the arrays of a published model, found others, of {stored.elements():,} parameters")
     if not fitting:
-        models = ", ".join(f"{name} ({plan(builder).parameters:,} parameters)" for name, builder in builders.items())
+        sizes = {name: plan(builder).parameters for name, builder in builders.items()} or ELEMENTS
+        models = ", ".join(f"{name} ({size:,} parameters)" for name, size in sizes.items())
         raise UserError(
             f"expected the arrays of one of the models {models}; found others, of {stored.elements():,} parameters"
         )

@@ -270,10 +270,11 @@ def _loaded(
     found: Stored, model: keras.Model, name: str | None, builders: Builders | None, description: Path | None
 ) -> LoadedModel:
     """A model with what is known of it."""
-    for layer in model.layers:
+    layers = all_layers(model)
+    for layer in layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
-    raw = name is not None and (builders is None or any(isinstance(x, keras.layers.Rescaling) for x in model.layers))
+    raw = name is not None and (builders is None or any(isinstance(x, keras.layers.Rescaling) for x in layers))
     return LoadedModel(model, found.layout, found.version, name, raw, kind_of_outputs(model), description=description)
 
 

@@ -176,5 +176,5 @@ def test_the_classifier_is_the_model_where_its_convention_is_known_or_given(digi
 
 def test_the_page_refuses_a_function_that_is_not_keras_own_by_its_name():
     old = load_described(REPOSITORY / "tests" / "fixtures" / "keras2_chain.h5")
-    with pytest.raises(UserError, match="the page can compute, found 'mnist_minimal>keras2_hard_sigmoid'"):
+    with pytest.raises(UserError, match="the page can compute, found 'keras2_hard_sigmoid'"):
         describe(adapt(old, "1"))

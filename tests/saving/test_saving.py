@@ -13,7 +13,7 @@ from keras import layers
 
 import mnist_minimal
 from mnist_minimal.errors import UserError
-from mnist_minimal.models import MODELS
+from mnist_minimal.models import MODELS, parameters
 from mnist_minimal.saving import saved_model
 from mnist_minimal.saving.saved_model import load, save
 from mnist_minimal.training.evaluation import evaluate, probabilities
@@ -160,7 +160,9 @@ def mixed(pooling: type[keras.Layer] = layers.AveragePooling2D) -> keras.Model:
 def more_models(monkeypatch):
     """Two more models, of the same arrays."""
     for pooling in (layers.AveragePooling2D, layers.MaxPooling2D):
-        monkeypatch.setitem(MODELS, f"mixed{pooling.__name__}", lambda pooling=pooling: mixed(pooling))
+        name = f"mixed{pooling.__name__}"
+        monkeypatch.setitem(MODELS, name, lambda pooling=pooling: mixed(pooling))
+        monkeypatch.setitem(parameters.ELEMENTS, name, mixed(pooling).count_params())
 
 
 @pytest.mark.parametrize("name", [pytest.param("mixedAveragePooling2D", marks=pytest.mark.slow), "mixedMaxPooling2D"])
@@ -352,6 +354,11 @@ def test_a_cycle_in_the_description_ends(saved):
 
     edit_config(saved, loop)
     assert "found a cycle" in refused(saved)
+
+
+def test_a_builder_may_load_a_model_itself(tmp_path):
+    save(randomized("sep697"), tmp_path / "model.h5")
+    assert load(tmp_path / "model.h5", {"own": lambda: load(tmp_path / "model.h5")}).count_params() == 697
 
 
 def test_arrays_of_another_model_are_refused_by_their_number(tmp_path):
