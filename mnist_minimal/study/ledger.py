@@ -141,6 +141,7 @@ class Ledger:
     def __init__(self, study: Study) -> None:
         self.study = study
         self._state = _file_state(study.csv)
+        self._others: set[int] = set()  # Seeds that another program has added since.
         self._take(_content(study.csv))
         removed = self._without_rows()
         if removed:
@@ -167,9 +168,10 @@ class Ledger:
         if _file_state(self.study.csv) == self._state:
             return
         state = _settled_state(self.study.csv)
-        before = self._content.trials
+        before, done_before = self._content.trials, self._done
         self._take(_content(self.study.csv))
         self._state = state
+        self._others |= self._done - done_before
         found = {(trial.seed, trial.status == FAILED) for trial in self._content.trials}
         lost = [trial for trial in before if (trial.seed, trial.status == FAILED) not in found]
         if lost:
@@ -205,8 +207,8 @@ class Ledger:
         under the name of the CSV or of what is moved aside is refused, wherever it leads.
 
         Returns:
-            False where the seed is already there as finished or stopped: that row stays, and this one is kept beside
-            the CSV.
+            False where the seed is already there as finished or stopped. That row stays; where another program has
+            added it meanwhile, this one is kept beside the CSV.
 
         Raises:
             UserError: if the file is not what `read` takes or can't be written, or the trial has a figure out of its
@@ -219,7 +221,8 @@ class Ledger:
             row = table.format_row(trial, found.layout, found.line_end, found.decimal_comma)
             parsed = self._read_again(row)
             if trial.seed in self._done:
-                self._keep([parsed], "has written a row of", "one of them has to be left out")
+                if trial.seed in self._others:
+                    self._keep([parsed], "has written a row of", "one of them has to be left out")
                 return False
             if found.torn and not self._move_torn_aside():
                 continue
@@ -231,6 +234,7 @@ class Ledger:
             if state is None:
                 continue
             found.trials.append(parsed)
+            self._others.discard(parsed.seed)
             if parsed.status != FAILED:
                 self._done.add(parsed.seed)
             self._content = replace(found, whole=found.whole + len(added), torn=b"", ended=True)
