@@ -71,7 +71,7 @@ def test_load_data_by_name_and_by_path(tmp_path, digits, monkeypatch):
 
 def test_load_data_warns_where_the_digits_take_mnists_place(monkeypatch, tmp_path):
     notice = "Using scikit-learn's small digits"
-    monkeypatch.setattr(sets, "_load_from_keras", lambda: (_ for _ in ()).throw(sets.MnistUnavailableError("offline")))
+    monkeypatch.setattr(sets, "_load_from_keras", lambda name: (_ for _ in ()).throw(sets.UnavailableError("offline")))
     with pytest.warns(UserWarning, match=notice):
         assert mm.load_data("auto").name == "digits"
     with pytest.raises(UserError, match="MNIST was found nowhere: offline"):
