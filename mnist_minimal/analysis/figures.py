@@ -239,7 +239,7 @@ def learning_rate(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "Axe
 def augmentation_grid(
     images: np.ndarray, labels: np.ndarray, augmentation: Augmentation, seed: int, epochs: range
 ) -> "Figure":
-    """Draws the first image of each class as it is, and beside it as it is in some epochs.
+    """Draws the first image of each of the first ten classes as it is, and beside it as it is in some epochs.
 
     Args:
         images: The training images, uint8 (n, height, width, channels); of 3 channels they are shown in colour.
@@ -250,7 +250,7 @@ def augmentation_grid(
     """
     from matplotlib.figure import Figure
 
-    classes, shown = np.unique(labels, return_index=True)
+    classes, shown = (found[:10] for found in np.unique(labels, return_index=True))
     columns = {"as it is": images[shown]}
     for epoch in epochs:
         changes = draw_changes(augmentation, seed, epoch, images)

@@ -26,6 +26,7 @@ from mnist_minimal.recipes import (
     variation,
 )
 from mnist_minimal.study.study import Study
+from mnist_minimal.training.keras_fit import scheduled_rate
 
 
 def varied(name: str, **values) -> Recipe:
@@ -168,6 +169,19 @@ def test_parts_are_part_of_the_name():
     assert name("conv18242", steps) == "conv18242-cc1e05"
     lion = varied("conv18242", optimizer="Lion", **{"optimizer.learning_rate": 0.001})
     assert name("conv18242", lion) == "conv18242-7ac486"
+
+
+def test_a_schedule_by_epoch_is_stretched_with_the_epochs():
+    longer = varied("pyramid3762", max_epochs=30)
+    assert longer.schedule.points == ((0, 0.05), (4, 0.1), (16, 0.01), (24, 0.005), (30, 0))
+    # A third of the way from .005 to 0.
+    assert scheduled_rate(longer, 26) == pytest.approx(0.005 * 2 / 3)
+    steps = varied("small7384", max_epochs=30)
+    assert steps.schedule.after == (12, 26)
+    assert name("small7384", steps) == "small7384-06795a"
+    assert steps.replace(max_epochs=15) is RECIPES["small7384"]
+    assert varied("small7384", max_epochs=30, **{"schedule.after": (6, 13)}).schedule.after == (6, 13)
+    assert varied("sep997", max_epochs=30).schedule == RECIPES["sep997"].schedule
 
 
 def test_setting_a_value_to_what_it_is_gives_the_published_recipe():
