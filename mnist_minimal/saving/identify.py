@@ -145,6 +145,8 @@ def by_computation(net: Net, builders: Builders, may_add: bool) -> tuple[str, di
             if not _compared(steps, inner)[1]:
                 expected, difference = inner, ""
                 break
+        if not difference and not _same_images(net.input_shape, plan(builders[name]).net.input_shape):
+            difference = f"expected an input of {plan(builders[name]).net.input_shape}, found {shown(net.input_shape)}"
         if not difference:
             pairs = {
                 (one.op.name, other.op.name)
@@ -160,6 +162,15 @@ def by_computation(net: Net, builders: Builders, may_add: bool) -> tuple[str, di
         raise UserError("expected a published model, found a network of another number of parameters")
     nearest = net.name if net.name in differences else max(differences, key=lambda name: differences[name][0])
     raise UserError(f"expected one of the models {', '.join(builders)}; it is not {nearest}: {differences[nearest][1]}")
+
+
+def _same_images(found: tuple[int | None, ...] | None, expected: tuple[int | None, ...] | None) -> bool:
+    """Whether two networks may take the same images, as far as their shapes are known."""
+    if found is None or expected is None:
+        return True
+    return len(found) == len(expected) and all(
+        None in lengths or lengths[0] == lengths[1] for lengths in zip(found, expected, strict=True)
+    )
 
 
 def _without_added(steps: list[Step]) -> list[list[Step]]:

@@ -58,6 +58,21 @@ def test_keras_itself_reads_what_is_saved(ending, tmp_path, images):
 
 
 @pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_the_layers_of_a_published_model_for_images_of_another_size_are_another_model(ending, tmp_path):
+    published = randomized("sep997")
+    pixels = tensor = keras.Input((20, 24, 1))
+    for layer in published.layers[1:]:
+        tensor = type(layer).from_config(layer.get_config())(tensor)
+    model = keras.Model(pixels, tensor, name="smaller")
+    model.set_weights(published.get_weights())
+    save(model, tmp_path / f"model.{ending}")
+    loaded = mnist_minimal.load(tmp_path / f"model.{ending}")
+    assert (loaded.name, loaded.input_shape) == ("smaller", (None, 20, 24, 1))
+    images = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 1)).astype(np.float32)
+    np.testing.assert_array_equal(loaded(images), model(images))
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras"])
 def test_the_optimizer_is_not_saved_and_the_model_keeps_it(ending, tmp_path):
     model = randomized("sep697")
     save(model, tmp_path / f"bare.{ending}")
