@@ -43,14 +43,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--measure",
         choices=MEASURES,
         default="saved",
-        help="saved: the accuracy on the monitored images after the last epoch, which the sources call saved; best: the "
+        help="saved: the accuracy on the monitored images after the last epoch, as the sources call it; best: the "
         "highest after any epoch; test: that of the kept model, the weights in the saved file, on the test set "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--mix",
         action="store_true",
-        help="compare even where data sets, protocols (which images were monitored), or one model's caps on the epochs or recipes differ",
+        help="compare even where data sets, protocols (which images were monitored), or one model's caps on the epochs "
+        "or recipes differ",
     )
     parser.add_argument("--out", type=expanded_path, metavar="FILE.png", help="also draw the distributions")
     return parser.parse_args(arguments)

@@ -138,7 +138,7 @@ def run_job(
     )
     if notice:
         print(notice)
-    shown = display(options.runs, len(done), options.jobs, monitored_set(recipe, dataset, options.protocol))
+    shown = display(options.runs, len(done), options.jobs)
     policies = [
         shown,
         Interruption(interrupted),
@@ -152,13 +152,6 @@ def run_job(
         shown.close()
     after = table.trials()
     return 1 if any(trial.seed in seeds and not table.has_done(trial.seed) for trial in after) else 0
-
-
-def monitored_set(recipe: Recipe, dataset: "Dataset", protocol: str) -> str:
-    """Which images a trial monitors, in words."""
-    from mnist_minimal.data.sets import held_out
-
-    return "held-out images" if held_out(len(dataset.x_train), protocol, recipe.validation_share) else "test set"
 
 
 def seeds_of(options: argparse.Namespace) -> range:

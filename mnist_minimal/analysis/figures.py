@@ -300,8 +300,8 @@ def model_diagram(model: str, path: Path) -> None:
             )
     except ImportError as error:
         raise UserError(
-            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install pydot` "
-            "and your system's package graphviz"
+            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install "
+            "mnist_minimal[draw]` and your system's package graphviz"
         ) from error
 
 

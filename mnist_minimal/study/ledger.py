@@ -198,7 +198,7 @@ class Ledger:
             _write_at_end(reject_symlink(torn), content.torn + b"\n")
             os.truncate(path, content.whole)
             self._state = _file_state(path)
-            print(f"{path}: its last line was no whole row and is in {torn.name} now", file=sys.stderr)
+            print(f"{path}: its last line was torn, no whole row, and is kept in {torn.name} now", file=sys.stderr)
         missing_end = "" if content.ended else content.line_end
         header = "" if content.whole else HEADER + content.line_end
         added = f"{missing_end}{header}{row}".encode()

@@ -19,11 +19,10 @@ class Display(Policy):
     Args:
         pace: Estimates the time left.
         done: Trials of the job that are finished or stopped already.
-        monitored: The images that are monitored, in words: "test set", say.
     """
 
-    def __init__(self, pace: "Pace", done: int, monitored: str) -> None:
-        self.pace, self.done, self.monitored = pace, done, monitored
+    def __init__(self, pace: "Pace", done: int) -> None:
+        self.pace, self.done = pace, done
         self.estimated = False
 
     def trial_started(self, seed: int) -> None:
@@ -42,9 +41,6 @@ class Display(Policy):
 
     def _print(self, line: str) -> None:
         """Prints a line."""
-
-    def _accuracies(self, report: EpochReport) -> str:
-        return f"{self.monitored} (monitored) {report.accuracy:.4f}, best {report.best_accuracy:.4f}"
 
     def close(self) -> None:
         """Ends the display."""
@@ -131,11 +127,16 @@ def trial_line(trial: Trial) -> str:
     )
 
 
+def accuracies(report: EpochReport) -> str:
+    """A running trial's accuracies in words."""
+    return f"{report.monitored} {report.accuracy:.4f}, best {report.best_accuracy:.4f}"
+
+
 class Lines(Display):
     """Plain lines: one for every trial, and one for a running trial now and then."""
 
-    def __init__(self, pace: Pace, done: int, monitored: str) -> None:
-        super().__init__(pace, done, monitored)
+    def __init__(self, pace: Pace, done: int) -> None:
+        super().__init__(pace, done)
         self.last = time.monotonic()
 
     def epoch_ended(self, report: EpochReport) -> None:
@@ -144,7 +145,7 @@ class Lines(Display):
         if not report.trained:
             self._print(f"seed {report.seed}: resumed after {epoch}")
         elif time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-            self._print(f"seed {report.seed}: {epoch}, {self._accuracies(report)}", self.pace.left())
+            self._print(f"seed {report.seed}: {epoch}, {accuracies(report)}", self.pace.left())
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
@@ -159,12 +160,12 @@ class Lines(Display):
 class Bars(Display):
     """A bar for the trials and one for the epochs of each that runs, with rich."""
 
-    def __init__(self, pace: Pace, done: int, monitored: str, total: int | None) -> None:
+    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-        super().__init__(pace, done, monitored)
+        super().__init__(pace, done)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -189,7 +190,7 @@ class Bars(Display):
             self.epochs[report.seed],
             completed=report.epoch,
             total=report.max_epochs,
-            figures=self._accuracies(report),
+            figures=accuracies(report),
         )
         if not report.trained:
             resumed = f"seed {report.seed}, resumed after epoch {report.epoch}"
@@ -210,14 +211,13 @@ class Bars(Display):
         self.live.stop()
 
 
-def display(total: int | None, done: int, jobs: int, monitored: str) -> Display:
+def display(total: int | None, done: int, jobs: int) -> Display:
     """The display that suits where the output goes.
 
     Args:
         total: Trials in the job, or None where there is no end.
         done: Trials that are finished or stopped already.
         jobs: Trials that run side by side.
-        monitored: The images that are monitored, in words.
     """
     pace = Pace(None if total is None else total - done, jobs)
-    return Bars(pace, done, monitored, total) if sys.stdout.isatty() else Lines(pace, done, monitored)
+    return Bars(pace, done, total) if sys.stdout.isatty() else Lines(pace, done)

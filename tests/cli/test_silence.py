@@ -50,7 +50,8 @@ def test_the_log_of_an_import_that_fails_is_shown(run_python, fake_tensorflow):
     assert done.returncode == 1
     log, line = done.stderr.splitlines()
     assert log == "the log of an import"
-    assert line.startswith("error: ") and "no such symbol" in line
+    assert line.startswith("error: ")
+    assert "no such symbol" in line
 
 
 def test_the_log_of_an_import_that_ends_the_process_is_shown(run_python, fake_tensorflow):
