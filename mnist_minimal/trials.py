@@ -5,6 +5,7 @@ A job is resumed where it was stopped: the same command skips the seeds that are
 
 import argparse
 import itertools
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 from mnist_minimal.cli.options import accuracy, add_arguments, expanded_path, from_arguments, model_name, positive, seed
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
+from mnist_minimal.cli.streams import terminal_width
 from mnist_minimal.data.choice import Choice
+from mnist_minimal.errors import UserError
 from mnist_minimal.models import lookup
-from mnist_minimal.recipes import RECIPES, Recipe
+from mnist_minimal.recipes import RECIPES, Recipe, digits
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.job import data_facts, make_job
 from mnist_minimal.study.ledger import Ledger
@@ -28,6 +31,12 @@ from mnist_minimal.trial import FAILED
 
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
+
+
+PROTOCOLS = {
+    "source": "monitored are the images that the source, where the model was published, monitors: mostly the test set",
+    "holdout": "monitored are images held out of the training set",
+}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -43,7 +52,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        help="train a model of your own by this published recipe (default: the one in its module)",
+        help="train a model of your own by this published recipe (default: the one in its module), or a published one "
+        "on the digits (default: in batches of 16)",
     )
     parser.add_argument(
         "--runs", type=positive, metavar="N", help="how many trials (default: go on until Ctrl-C, or --until)"
@@ -60,8 +70,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--protocol",
         choices=("source", "holdout"),
         default="source",
-        help="which images are monitored: source, as where the model was published, mostly the test set; or holdout, "
-        "images held out of the training set (default: %(default)s)",
+        help="the protocol: which images decide on the learning rate, the end of a trial and its best epoch; source: "
+        f"{PROTOCOLS['source']}; holdout: {PROTOCOLS['holdout']} (default: %(default)s)",
     )
     parser.add_argument(
         "--trainer",
@@ -93,8 +103,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.epochs = min(options.epochs or recipe.max_epochs, recipe.max_epochs)
     with interruptible() as interrupted:
         dataset = sets.load(from_arguments(options))
+        said = [dataset.notice] if dataset.notice else []
+        if dataset.name == "digits" and options.model in RECIPES and options.recipe is None:
+            recipe = digits.for_digits(recipe)
+            said.append(
+                f"On the digits, which {options.model} learns in batches of {recipe.batch_size}, expect an accuracy of "
+                f"{digits.EXPECTED} (--recipe {options.model}: by its published recipe as it is)."
+            )
         if dataset.notice:
-            print(f"{dataset.notice} The rows say dataset={dataset.name} and go to a CSV of their own.")
+            said.append(f"The rows say dataset={dataset.name} and go to a CSV of their own.")
+        if said:
+            print(" ".join(said))
         study = Study.of(options.out, options.model, dataset.name, options.protocol)
         with owned(study):
             identity.check(study, data_facts(recipe, options.epochs, dataset))
@@ -167,16 +186,32 @@ def print_summary(options: argparse.Namespace, table: Ledger, dataset: "Dataset"
     done = ledger.done(trials)
     finished = len(ledger.finished(trials))
     failures = len({trial.seed for trial in trials} - {trial.seed for trial in done})
-    stopped = f", {len(done) - finished} stopped early by the rule" if finished < len(done) else ""
+    stopped = f", {len(done) - finished} stopped early by the median stopping rule" if finished < len(done) else ""
     print(
         f"\n{options.model} on {dataset.name}, protocol {options.protocol}: {finished} finished "
         f"{'trial' if finished == 1 else 'trials'}{stopped}, {failures} failed ({table.study.csv})"
     )
+    print(f"Protocol {options.protocol}: {PROTOCOLS[options.protocol]}.")
     caps, whole = sorted({trial.max_epochs for trial in done}), identity.recipe_epochs(table.study)
     if caps and whole and caps[0] < whole:
         print(f"The epochs were capped at {caps[0]}; the recipe has up to {whole}.")
     if finished:
-        print(study_table(trials, until=options.until))
+        print(study_table(trials, until=options.until, width=terminal_width()))
+        draw(table.study)
+
+
+def draw(study: Study) -> None:
+    """Draws the distribution of a study's accuracies beside its CSV, and says where, and how to see more."""
+    from mnist_minimal.analysis.figures import draw_distribution
+    from mnist_minimal.analysis.summaries import read_study
+
+    try:
+        picture = draw_distribution(read_study(study), study.out / f"{study.name}.png")
+    except UserError as error:
+        # What was asked for is done; a picture can be drawn at any time.
+        print(f"no picture was drawn: {error}", file=sys.stderr)
+        return
+    print(f"\n{picture} shows their distribution; the training curves too: python -m mnist_minimal.plots {study.csv}")
 
 
 if __name__ == "__main__":
