@@ -301,9 +301,29 @@ def model_diagram(model: str, path: Path) -> None:
             )
     except ImportError as error:
         raise UserError(
-            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install pydot` "
-            "and your system's package graphviz"
+            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install "
+            "mnist_minimal[draw]` and your system's package graphviz"
         ) from error
+
+
+def draw_distribution(study: "StudySummary", path: Path) -> Path:
+    """Draws one study's distribution on the test set as a PNG, and gives its path.
+
+    Raises:
+        UserError: if the picture can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    from mnist_minimal.analysis.statistics import TARGET
+
+    accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    histogram(accuracies, study.best.test_size, upper)
+    ecdf(accuracies, TARGET, lower)
+    lower.set_xlabel("accuracy on the test set")
+    figure.suptitle(_title(study))
+    return save_figure(figure, path)
 
 
 def draw_study(study: "StudySummary", out: Path) -> list[Path]:
@@ -321,21 +341,9 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
     """
     from matplotlib.figure import Figure
 
-    from mnist_minimal.analysis.statistics import TARGET
     from mnist_minimal.analysis.summaries import median_trial
 
-    accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
-    title = f"{label(study.model)} ({study.params} parameters) on {label(study.dataset)}, protocol "
-    title += label(study.protocol) + (f", cut at {study.cut} epochs" if study.cut else "")
-
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True)
-    histogram(accuracies, study.best.test_size, upper)
-    ecdf(accuracies, TARGET, lower)
-    lower.set_xlabel("accuracy on the test set")
-    figure.suptitle(title)
-    pictures = [save_figure(figure, out / f"{study.paths.name}-distribution.png")]
-
+    pictures = [draw_distribution(study, out / f"{study.paths.name}-distribution.png")]
     best, median = study.best, median_trial(study.trials)
     shown = [best] if best == median else [best, median]
     figure = Figure(figsize=(6 * len(shown), 6), layout="constrained")
@@ -344,8 +352,13 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
         upper = figure.add_subplot(3, len(shown), (column + 1, column + 1 + len(shown)))
         accuracy_curves(history, upper).set_title(f"{name} of {len(study.trials)} trials: seed {trial.seed}")
         learning_rate(history, figure.add_subplot(3, len(shown), column + 1 + 2 * len(shown), sharex=upper))
-    figure.suptitle(title)
+    figure.suptitle(_title(study))
     return [*pictures, save_figure(figure, out / f"{study.paths.name}-curves.png")]
+
+
+def _title(study: "StudySummary") -> str:
+    title = f"{label(study.model)} ({study.params} parameters) on {label(study.dataset)}, protocol "
+    return title + label(study.protocol) + (f", cut at {study.cut} epochs" if study.cut else "")
 
 
 def _mark_learning_rate_steps(history: "pandas.DataFrame", ax: "Axes") -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 MEASURE_NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept model"}
 
 MEASURES_EXPLAINED = (
-    "Last epoch: the accuracy on the monitored images after the last epoch (column saved_accuracy, the sources' word); "
-    "best epoch: the highest after any epoch; kept model: that of the weights in the saved file on the test set."
+    "Last epoch: the accuracy on the monitored images after the last epoch (saved_accuracy in the CSV, as in sources); "
+    "best epoch: the highest after any epoch; kept model: the accuracy on the test set of the weights in the file."
 )
 
 
@@ -135,7 +135,7 @@ def _blocks(rows: Sequence[Sequence[str]], width: int) -> str:
 
 
 def sample_table(samples: Sequence[Sample], title: str, width: int | None = None) -> str:
-    """n, mean, sd, interval, best and share at 99 % of every sample, as a table; the title heads the names."""
+    """n, mean, sd, interval, best and share at 99 % of every sample, as `markdown`; the title heads the names."""
     from mnist_minimal.analysis.statistics import TARGET, share_reaching, summarize
 
     reached = f"at least {TARGET:.0%} (95 % interval)"

@@ -107,8 +107,8 @@ def run_trials(
         'sep697-digits'
     """
     name, build = lookup.named(model)
-    by = _recipe(name, build, recipe)
     dataset, choice = _data(data, dataset_name)
+    by = _recipe(name, build, recipe, dataset.name)
     plan = Plan(
         Path(out or "runs").expanduser(),
         name,
@@ -189,10 +189,10 @@ def fit(
     dataset, _ = _data(data, dataset_name)
     if isinstance(model, keras.Model):
         name, build, trained = model.name, None, lookup.checked(model.name, model)
-        by = _recipe(name, lambda: trained, recipe)
+        by = _recipe(name, lambda: trained, recipe, dataset.name)
     else:
         name, build = lookup.named(model)
-        by = _recipe(name, build, recipe)
+        by = _recipe(name, build, recipe, dataset.name)
         with seeded(seed):
             trained = (build or lookup.builder(name))()
     check_recipe(by)
@@ -221,7 +221,7 @@ def _data(data: Data, name: str | None) -> "tuple[Dataset, Choice | None]":
     return dataset, Choice("digits") if dataset.name == "digits" else choice
 
 
-def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None) -> Recipe:
+def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None, dataset: str) -> Recipe:
     """How a model is trained."""
     if isinstance(recipe, Recipe):
         return recipe
@@ -232,7 +232,7 @@ def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None) -> Re
             f"{name}: found no recipe, which a model of your own needs; give recipe=, a Recipe or the name of a "
             f"published one: {', '.join(RECIPES)}"
         )
-    return lookup.recipe(name, recipe)
+    return lookup.recipe(name, recipe, dataset)
 
 
 def _whole(name: str, value: int, low: int, high: int | None = None) -> int:

@@ -52,8 +52,8 @@ class Dataset:
         name: One of `choice.DATASETS` but "auto", or the name the user gave a file of other images; the column
             `dataset` of the results.
         origin: Where the arrays came from, in words.
-        notice: What whoever sees figures of it must know, in a paragraph for any command: that the digits took MNIST's
-            place, and why; that EMNIST's images are transposed; or "".
+        notice: What whoever sees figures of it must know, in lines for any command: that the digits took MNIST's place,
+            why, and how to get MNIST; that EMNIST's images are transposed; or "".
         x_train, x_test: uint8 (n, height, width, channels) in [0, 255].
         y_train, y_test: int64 (n,) in 0 .. classes - 1.
     """
@@ -148,7 +148,7 @@ def load(choice: Choice) -> Dataset:
             raise UserError(f"MNIST was found nowhere: {unavailable}. {HOW_TO_GET_MNIST}") from unavailable
         return _load_digits(
             notice="Using scikit-learn's small digits, not MNIST, which could not be had: "
-            f"{unavailable}. Accuracies on them can't be compared with any on MNIST. {HOW_TO_GET_MNIST}"
+            f"{unavailable}. Accuracies on them can't be compared with any on MNIST.\n{HOW_TO_GET_MNIST}"
         )
     _check_is_mnist(vars(dataset), "Keras' mnist.npz")
     return dataset
@@ -252,8 +252,8 @@ EMNIST_NOTICE = (
 
 
 HOW_TO_GET_MNIST = (
-    f"To use MNIST, give --data PATH (or set {ENVIRONMENT_VARIABLE}) to an mnist.npz in Keras' layout or to a folder "
-    "with the four idx files in it."
+    "To get MNIST, download https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz (11 MB) and give it "
+    f"with --data mnist.npz, or set {ENVIRONMENT_VARIABLE} to it."
 )
 
 

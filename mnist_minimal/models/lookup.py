@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import RECIPES, Recipe
+from mnist_minimal.recipes.digits import for_dataset
 
 if TYPE_CHECKING:
     import keras
@@ -33,19 +34,22 @@ def file_name(name: str) -> str:
     return name.replace(":", ".")
 
 
-def recipe(name: str, published: str | None = None) -> Recipe:
+def recipe(name: str, published: str | None = None, dataset: str = "mnist") -> Recipe:
     """How a model is trained.
 
     Args:
         name: The model's name.
         published: The published recipe by which it is trained; None for the model's own, which is the published one
             or that in its module.
+        dataset: Name of the data set; on the digits a published model's own recipe is that of `recipes.digits`.
 
     Raises:
         UserError: if there is no recipe.
     """
-    if published or name in RECIPES:
-        return RECIPES[published or name]
+    if published:
+        return RECIPES[published]
+    if name in RECIPES:
+        return for_dataset(RECIPES[name], dataset)
     _check_form(name)
     module, function = _module(name), name.partition(":")[2]
     recipes = getattr(module, "RECIPES", {})

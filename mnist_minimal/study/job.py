@@ -65,7 +65,7 @@ def data_facts(plan: Plan) -> dict[str, Any]:
 
     return {
         "recipe": plan.recipe.as_dict(),
-        "set": changes(plan.model, plan.recipe),
+        "set": changes(plan.model, plan.recipe, plan.dataset.name),
         "max_epochs": plan.max_epochs,
         "data": checksums(plan.dataset),
     }

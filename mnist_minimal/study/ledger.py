@@ -260,7 +260,7 @@ class Ledger:
         if state is None:
             return False
         self._content, self._state = replace(found, torn=b""), state
-        print(f"{path}: its last line was no whole row and is in {torn.name} now", file=sys.stderr)
+        print(f"{path}: its last line was torn, no whole row, and is kept in {torn.name} now", file=sys.stderr)
         return True
 
 

@@ -61,8 +61,9 @@ def test_the_script_and_the_module_are_the_same(run_python, command):
 def test_the_script_lists_the_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    output = capsys.readouterr().out
-    assert all(command in output for command in COMMANDS)
+    lines = capsys.readouterr().out.splitlines()
+    for command, does in COMMANDS.items():
+        assert f"  {command} " in "".join(line for line in lines if line.endswith(f"  {does}"))
 
 
 def test_every_command_has_a_main():
@@ -204,6 +205,23 @@ def test_every_command_takes_debug_before_and_after_its_name(capsys):
         with pytest.raises(SystemExit):
             run(main, [command, "--help"])
         assert "--debug" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["trials", "--model", "sep997", "--run", "5"], "--run; did you mean --runs?"),
+        # What is then missing is not what is wrong.
+        (["trials", "--modle=sep997"], "--modle; did you mean --model?"),
+        (["evaluate", "--dat", "digits", "x.h5"], "--dat; did you mean --dataset or --data or --dataset-name?"),
+        (["compare", "a", "--qqqq"], "--qqqq\n"),
+    ],
+)
+def test_an_option_is_given_by_its_full_name(capsys, arguments, meant):
+    with pytest.raises(SystemExit) as end:
+        run(main, arguments)
+    assert end.value.code == 2
+    assert f"error: expected one of the options that --help lists, found {meant}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_the_readme_s_example_trains_goes_on_and_is_read_by_every_command(exampl
 
     evaluated = run_fresh(evaluate.main, *DIGITS, out / rows[0].weights)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert f"tiny, {PARAMETERS} parameters, on the test set of digits" in evaluated.stdout
+    assert f"tiny, {PARAMETERS} parameters, the kept model of a trial, on the test set of digits" in evaluated.stdout
     assert f"({rows[0].test_correct} of 297)" in evaluated.stdout
 
     drawn = run_fresh(plots.main, out / "my_nets.tiny-digits.csv")

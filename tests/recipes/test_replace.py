@@ -201,6 +201,9 @@ def test_a_recipe_of_ones_own_is_varied_by_what_it_was():
 
 
 def test_what_was_set_in_words():
-    assert variation.described("sep997", RECIPES["sep997"]) == ""
+    assert variation.described("sep997", RECIPES["sep997"], "mnist") == ""
     recipe = varied("sep697", batch_size=128, early_stopping=None)
-    assert variation.described("sep997", recipe) == "the recipe of sep697 with batch_size 128, early_stopping null"
+    assert (
+        variation.described("sep997", recipe, "mnist")
+        == "the recipe of sep697 with batch_size 128, early_stopping null"
+    )

@@ -145,7 +145,9 @@ def test_a_row_cut_short_is_read_over_and_moved_aside_by_the_next_append(path, k
     append(path, 2, 1)
     assert seeds(path) == [0, 2, 1]
     assert path.with_name("sep997.csv.torn").read_bytes() == cut + b"\n"
-    assert capsys.readouterr().err == f"{path}: its last line was no whole row and is in sep997.csv.torn now\n"
+    assert (
+        capsys.readouterr().err == f"{path}: its last line was torn, no whole row, and is kept in sep997.csv.torn now\n"
+    )
 
 
 def test_what_is_moved_aside_comes_behind_what_is_there(path):
