@@ -42,8 +42,8 @@ def dots(accuracies: Sequence[float], seeds: Sequence[int] = (), most: int = MAX
     Args:
         accuracies: In [0, 1].
         seeds: Those of the trials, in the same order; () where they have none.
-        most: The most dots there may be. Where there are more different accuracies, neighbours share a bin; all bins are
-            equally wide.
+        most: The most dots there may be. Where there are more different accuracies, neighbours share a bin; all bins
+            are equally wide.
     """
     found: dict[float, list[int]] = {}
     counts: dict[float, int] = {}
