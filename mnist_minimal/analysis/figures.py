@@ -117,7 +117,7 @@ def histogram(accuracies: Mapping[str, Sequence[float]], images: int, ax: "Axes 
     ticks: dict[float, str] = {}
     for row, ((name, sample), (color, _)) in enumerate(zip(accuracies.items(), styles(), strict=False)):
         found, base = heights[name], float(-row)
-        ax.axhline(base, color="0.75", linewidth=0.8, zorder=1)
+        ax.axhline(base, color="0.75", linewidth=0.8, zorder=3)
         if len(sample) < LEAST_FOR_BARS:
             equal = Counter(sample)
             step = min(BAR_SHARE / max(equal.values()), 0.14)
@@ -127,7 +127,7 @@ def histogram(accuracies: Mapping[str, Sequence[float]], images: int, ax: "Axes 
             unit, full = BAR_SHARE / (tallest * len(sample)), found > 0  # The height of one trial; bins with any.
             style: dict[str, Any] = {"color": color, "edgecolor": "white", "label": label(name)}
             ax.bar(middles[full], unit * found[full], np.diff(edges)[full], base, **style)
-            ticks |= {base: "0", base + unit * found.max(): str(found.max())}
+            ticks |= {base: "0", base + unit * found.max(): f"{found.max():,}"}
         mean = sum(sample) / len(sample)
         ax.plot(mean, base - 0.08, "^", color=color, markersize=7, clip_on=False)
         said = f"{label(name)}: {_trials(len(sample))}, {percent(mean, 3)} on average"
@@ -488,6 +488,29 @@ def model_diagram(model: str, path: Path) -> None:
         ) from error
 
 
+def draw_distribution(study: "StudySummary", path: Path) -> Path:
+    """Draws one study's distribution on the test set as a PNG, and gives its path.
+
+    Raises:
+        UserError: if the picture can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    from mnist_minimal.analysis.statistics import TARGET
+
+    accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
+    figure = Figure(figsize=(8, 4 + 1.3 * len(accuracies)), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(1.3 * len(accuracies), 3))
+    histogram(accuracies, study.best.test_size, upper)
+    ecdf(accuracies, TARGET, lower)
+    lower.set_xlabel(upper.get_xlabel().replace("accuracy", "accuracy on the test set"))
+    upper.set_xlabel("")
+    reached = f"{share_count(study.share())} trials reach {100 * TARGET:g} % with the model they keep"
+    entitle(figure, f"{reached}; their mean is {percent(study.kept.mean)}")
+    upper.set_title(_title(study), loc="left", color=QUIET)
+    return save_figure(figure, path)
+
+
 def draw_study(study: "StudySummary", out: Path) -> list[Path]:
     """Draws one study's distribution on the test set, and the training curves of its trials, the median one's bold.
 
@@ -503,24 +526,9 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
     """
     from matplotlib.figure import Figure
 
-    from mnist_minimal.analysis.statistics import TARGET
     from mnist_minimal.analysis.summaries import median_trial
 
-    accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
-    of = f"{label(study.model)}, {study.params:,} parameters" + _conditions(study)
-    share, kept = study.share(), study.kept
-
-    figure = Figure(figsize=(8, 4 + 1.3 * len(accuracies)), layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True, height_ratios=(1.3 * len(accuracies), 3))
-    histogram(accuracies, study.best.test_size, upper)
-    ecdf(accuracies, TARGET, lower)
-    lower.set_xlabel(upper.get_xlabel().replace("accuracy", "accuracy on the test set"))
-    upper.set_xlabel("")
-    reached = f"{share_count(share)} trials reach {100 * TARGET:g} % with the model they keep"
-    entitle(figure, f"{reached}; their mean is {percent(kept.mean)}")
-    upper.set_title(of, loc="left", color=QUIET)
-    pictures = [save_figure(figure, out / f"{study.name}-distribution.png")]
-
+    pictures = [draw_distribution(study, out / f"{study.paths.name}-distribution.png")]
     best, median = study.best, median_trial(study.trials)
     histories = {trial.seed: read_history(study.paths.history(trial.seed)) for trial in (median, best)}
     for trial in sampled(study.trials):
@@ -535,17 +543,17 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
     learning_rate(histories[best.seed], lower, color=COLORS[1], linewidth=1.6)
     learning_rate(histories[median.seed], lower, color=COLORS[0], linewidth=2.4)
     upper.set_xlabel("")
-    peak = histories[median.seed]["val_accuracy"].max()
-    drawn = "" if len(histories) == len(study.trials) else f", {len(histories)} of them drawn"
     of_all = f"The median of {_trials(len(study.trials))} is at its best in epoch {median.best_epoch}"
-    entitle(figure, f"{of_all}, with {percent(peak)}")
-    upper.set_title(of + drawn, loc="left", color=QUIET)
-    return [*pictures, save_figure(figure, out / f"{study.name}-curves.png")]
+    entitle(figure, f"{of_all}, with {percent(histories[median.seed]['val_accuracy'].max())}")
+    drawn = "" if len(histories) == len(study.trials) else f", {len(histories)} of them drawn"
+    upper.set_title(_title(study) + drawn, loc="left", color=QUIET)
+    return [*pictures, save_figure(figure, out / f"{study.paths.name}-curves.png")]
 
 
-def _conditions(study: "StudySummary") -> str:
-    """What sets a study apart from one of the whole recipe on MNIST as its source has it."""
-    said = "" if study.dataset == "mnist" else f", on {label(study.dataset)}"
+def _title(study: "StudySummary") -> str:
+    """What a study is of, and what sets it apart from one of the whole recipe on MNIST as its source has it."""
+    said = f"{label(study.model)}, {study.params:,} parameters"
+    said += "" if study.dataset == "mnist" else f", on {label(study.dataset)}"
     said += "" if study.protocol == "source" else f", protocol {label(study.protocol)}"
     return said + (f", cut at {study.cut} epochs" if study.cut else "")
 

@@ -28,7 +28,7 @@ DRAWABLE = ("mnist", "digits")
 
 # Trials whose own networks the page holds, and how many weights in all: enough for every trial that the project
 # publishes, in a page that can still be sent by mail.
-MAX_NETWORKS, MAX_WEIGHTS = 120, 320_000
+MAX_NETWORKS, MAX_WEIGHTS = 100, 320_000
 
 
 def write_report(results: Path, out: Path, choice: Choice, publications: "Sequence[Publication]") -> list[str]:
