@@ -20,6 +20,8 @@ const state = {
   asked: 0, // How many images the networks were asked about; who is late with an answer to an earlier one gives none.
 };
 
+const PEN_RESTS = 120; // Milliseconds.
+
 function chosenNetwork() {
   return page.networks[Number(element.network.value)];
 }
@@ -157,7 +159,10 @@ const answers = page.networks.flatMap((network, index) => {
   return [{ network, index, card, bars, digit }];
 });
 
-/* What every study's best network makes of an image, one after the other, so that the pen never waits for them. */
+/*
+ * What every study's best network makes of an image, one after the other. They begin when the pen rests for a moment,
+ * so that it never waits for them.
+ */
 function showAnswers(image, bare) {
   const asked = ++state.asked;
   const chosen = Number(element.network.value);
@@ -176,7 +181,7 @@ function showAnswers(image, bare) {
     });
     setTimeout(ask, 0, others);
   };
-  setTimeout(ask, 0, answers);
+  setTimeout(ask, state.pen ? PEN_RESTS : 0, answers);
 }
 
 /* Shows the ink, the image it gives, and what the networks make of that. */

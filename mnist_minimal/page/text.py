@@ -124,6 +124,12 @@ def lead(answer: Answer | None, shown: StudySummary) -> str:
 def numbers(answer: Answer | None, shown: StudySummary) -> list[Number]:
     """The three numbers that say most."""
     kept, share = shown.kept, shown.share()
+    if shown.dataset != "mnist":
+        return [
+            Number(percent(kept.best), f"in the best trial, seed {shown.best.seed}"),
+            Number(percent(kept.mean), f"on average of {_trials(shown)}"),
+            Number(f"{shown.params:,}", f"parameters of {shown.model}"),
+        ]
     of_shown = Number(
         share_count(share),
         f"trials of {title(shown)}, reached {PERCENT}; their mean is {percent(kept.mean)}, with the model each kept",
@@ -169,17 +175,23 @@ def account(study: StudySummary, publications: Sequence[Publication]) -> list[st
     # The best epoch's weights are those that some recipes keep.
     if (kept.mean, kept.best) != (ours.mean, ours.best):
         said.append(f"Kept model: {_mean_in_words(kept)}.")
-    depending = "Depending on the trials that were stopped, " if share.stopped else ""
-    said.append(
-        f"{depending}{share_count(share)} trials reached {PERCENT} with the model they kept (95 % interval of the "
-        f"share: {_share_ends(share)}, Wilson)."
-    )
+    if study.dataset == "mnist":
+        said.append(_reached(share))
     if study.stopped:
         said.append(
             f"{len(study.stopped):,} more were stopped early, as the recipe has it; their accuracies are not known, "
             "and the means are of the others alone."
         )
     return said + ([f"{len(study.failed):,} more failed."] if study.failed else [])
+
+
+def _reached(share: Share) -> str:
+    """How many trials reached the target."""
+    depending = "Depending on the trials that were stopped, " if share.stopped else ""
+    return (
+        f"{depending}{share_count(share)} trials reached {PERCENT} with the model they kept (95 % interval of the "
+        f"share: {_share_ends(share)}, Wilson)."
+    )
 
 
 def published(publication: Publication) -> str:
@@ -257,7 +269,7 @@ def kept(studies: Sequence[StudySummary]) -> list[Table]:
                 _count(study),
                 _mean(study.kept),
                 f"{percent(study.kept.best)} (seed\u00a0{study.best.seed})",
-                f"{share_count(study.share())} ({_share_ends(study.share())})",
+                f"{share_count(study.share())} ({_share_ends(study.share())})" if study.dataset == "mnist" else "-",
             )
             for study in studies
             if study.comparable == comparable

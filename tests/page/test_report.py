@@ -136,7 +136,7 @@ def test_what_is_mnists_alone_is_not_claimed_of_other_images(tmp_path):
     page = written(tmp_path)
     text = " ".join(Reader(page).text.split())
     assert "What training came to: own:net, 997 parameters, on cifar10" in text
-    assert "What was published of the ten networks is of MNIST, and does not apply to cifar10." in text
+    assert "the aim of 99 %, are of MNIST and do not apply to cifar10." in text
     assert "The drawing board is for digits" in text
     assert 'id="board"' not in page
     assert "sep697" not in content(page)["plane"]
