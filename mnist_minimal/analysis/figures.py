@@ -52,7 +52,7 @@ LEAST_FOR_BARS = 30
 BAR_SHARE = 0.6
 
 # A longer name would leave no room for the picture.
-MAX_NAME = 60
+MAX_NAME, MAX_TITLE = 60, 100
 
 # A title says what was found.
 TITLE: dict[str, Any] = {"fontsize": 12, "fontweight": "bold"}
@@ -65,9 +65,9 @@ def styles() -> Iterator[tuple[str, str]]:
     return zip(itertools.cycle(COLORS), itertools.cycle(LINES), strict=False)
 
 
-def label(name: str) -> str:
+def label(name: str, longest: int = MAX_NAME) -> str:
     """A name of the user's as Matplotlib is to draw it: as it is, not as a formula, and not too long."""
-    return plain(name, MAX_NAME).replace("$", r"\$")
+    return plain(name, longest).replace("$", r"\$")
 
 
 def percent(accuracy: float, digits: int = 2) -> str:
@@ -507,7 +507,7 @@ def draw_distribution(study: "StudySummary", path: Path) -> Path:
     upper.set_xlabel("")
     reached = f"{share_count(study.share())} trials reach {100 * TARGET:g} % with the model they keep"
     entitle(figure, f"{reached}; their mean is {percent(study.kept.mean)}")
-    upper.set_title(_title(study), loc="left", color=QUIET)
+    upper.set_title(label(study.title, MAX_TITLE), loc="left", color=QUIET)
     return save_figure(figure, path)
 
 
@@ -546,16 +546,8 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
     of_all = f"The median of {_trials(len(study.trials))} is at its best in epoch {median.best_epoch}"
     entitle(figure, f"{of_all}, with {percent(histories[median.seed]['val_accuracy'].max())}")
     drawn = "" if len(histories) == len(study.trials) else f", {len(histories)} of them drawn"
-    upper.set_title(_title(study) + drawn, loc="left", color=QUIET)
+    upper.set_title(label(study.title, MAX_TITLE) + drawn, loc="left", color=QUIET)
     return [*pictures, save_figure(figure, out / f"{study.paths.name}-curves.png")]
-
-
-def _title(study: "StudySummary") -> str:
-    """What a study is of, and what sets it apart from one of the whole recipe on MNIST as its source has it."""
-    said = f"{label(study.model)}, {study.params:,} parameters"
-    said += "" if study.dataset == "mnist" else f", on {label(study.dataset)}"
-    said += "" if study.protocol == "source" else f", protocol {label(study.protocol)}"
-    return said + (f", cut at {study.cut} epochs" if study.cut else "")
 
 
 def _trials(number: int) -> str:

@@ -156,8 +156,6 @@ def _network(study: "StudySummary", trial: "Trial") -> dict[str, Any]:
     Raises:
         UserError: if there is none, or none that the page can compute.
     """
-    from mnist_minimal.page import text
-
     weights = study.paths.weights(trial.seed)
     if not weights.is_file():
         raise UserError(f"there is no {weights}")
@@ -166,7 +164,7 @@ def _network(study: "StudySummary", trial: "Trial") -> dict[str, Any]:
     from mnist_minimal.saving.saved_model import load
 
     return {
-        "title": text.title(study),
+        "title": study.title,
         "study": study.name,
         "seed": trial.seed,
         "best": trial == study.best,

@@ -77,25 +77,15 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def title(study: StudySummary) -> str:
-    """A study's name for readers."""
-    name = f"{study.model}, {study.params:,} parameters"
-    if study.dataset != "mnist":
-        name += f", on {study.dataset}"
-    if study.protocol != "source":
-        name += f", protocol {study.protocol}"
-    return name if study.cut is None else f"{name}, cut at {study.cut} epochs"
-
-
 def heading(answer: Answer | None, shown: StudySummary) -> str:
     """The page's title."""
-    return QUESTION if answer or shown.dataset == "mnist" else f"What training came to: {title(shown)}"
+    return QUESTION if answer or shown.dataset == "mnist" else f"What training came to: {shown.title}"
 
 
 def lead(answer: Answer | None, shown: StudySummary) -> str:
     """The answer in one sentence; where there is none, what there is instead."""
     if answer is None:
-        best = f"The best of {_trials(shown)} of {title(shown)}, came to {percent(shown.kept.best)} on the test set."
+        best = f"The best of {_trials(shown)} of {shown.title}, came to {percent(shown.kept.best)} on the test set."
         if shown.dataset != "mnist":
             return best
         return f"There is no answer here yet, which takes trials on MNIST by a whole published recipe. {best}"
@@ -132,7 +122,7 @@ def numbers(answer: Answer | None, shown: StudySummary) -> list[Number]:
         ]
     of_shown = Number(
         share_count(share),
-        f"trials of {title(shown)}, reached {PERCENT}; their mean is {percent(kept.mean)}, with the model each kept",
+        f"trials of {shown.title}, reached {PERCENT}; their mean is {percent(kept.mean)}, with the model each kept",
     )
     if answer is None:
         best = Number(percent(kept.best), f"in the best trial, seed {shown.best.seed}")
@@ -264,7 +254,7 @@ def kept(studies: Sequence[StudySummary]) -> list[Table]:
     ):
         rows = [
             (
-                _named(study) if comparable else title(study),
+                _named(study) if comparable else study.title,
                 f"{study.params:,}",
                 _count(study),
                 _mean(study.kept),
@@ -287,7 +277,7 @@ def provenance(studies: Iterable[StudySummary]) -> Table:
         versions = (f"{name} {version}" for name, version in study.versions().items() if name != "mnist_minimal")
         rows.append(
             (
-                f"{study.name}: {title(study)}",
+                f"{study.name}: {study.title}",
                 f"{len(study.trials):,}",
                 f"{len(study.stopped):,}",
                 f"{len(study.failed):,}",
@@ -327,7 +317,7 @@ def best_run(study: StudySummary) -> str:
     best, epoch = study.best, study.kept_epoch
     weights = "its weights" if epoch is None else f"the weights of its epoch {epoch}"
     return (
-        f"At first the network here is the best of {len(study.trials):,} of {title(study)}, seed {best.seed}: "
+        f"At first the network here is the best of {len(study.trials):,} of {study.title}, seed {best.seed}: "
         f"{weights} get {best.test_correct:,} of {best.test_size:,} test images right."
     )
 
