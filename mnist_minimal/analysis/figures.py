@@ -362,7 +362,7 @@ def all_curves(
         ax.plot(history["epoch"], history["val_accuracy"], color="0.5", alpha=0.25, linewidth=0.8, zorder=1)
     shown = [(f"median: seed {median}", histories[median], COLORS[0], 2.2)]
     if best != median:
-        shown.insert(0, (f"best: seed {best}", histories[best], COLORS[1], 1.6))
+        shown.insert(0, (f"best kept model: seed {best}", histories[best], COLORS[1], 1.6))
     named = []
     for name, history, color, width in shown:
         ax.plot(history["epoch"], history["val_accuracy"], color=color, linewidth=width, zorder=width)

@@ -226,7 +226,7 @@ function beginSlider(redraw) {
 function drawCurves(root, width, height, plot) {
   const { monitored, median, best, training, runs } = page.curves;
   const wide = width > 640;
-  const [left, right, top] = [62, width - (wide ? 200 : 12), 26];
+  const [left, right, top] = [62, width - (wide ? 240 : 12), 26];
   const [bottom, rateTop, rateBottom] = [height - 142, height - 112, height - 44];
   const last = Math.max(...runs.map(({ epochs }) => epochs.at(-1)));
   const x = scale([1, Math.max(2, last)], [left, right]);
@@ -286,7 +286,7 @@ function drawCurves(root, width, height, plot) {
     ["training", "its training accuracy", bold.epochs.at(-1), training.at(-1)],
   ];
   if (finest && best !== median) {
-    named.unshift(["finest", `best, seed ${best}: ${exact(Math.max(...finest.accuracy))}`, finest.epochs.at(-1), finest.accuracy.at(-1)]);
+    named.unshift(["finest", `best kept model, seed ${best}: ${exact(Math.max(...finest.accuracy))}`, finest.epochs.at(-1), finest.accuracy.at(-1)]);
   }
   const places = wide
     ? spread(named.map(([, , , accuracy]) => y(accuracy)), named.map(() => 18), top, bottom)

@@ -179,7 +179,7 @@ def test_all_curves_are_pale_behind_the_bold_median(csv, monkeypatch, fields, mo
     widest = max(curves.lines, key=lambda line: line.get_linewidth())
     assert widest.get_ydata()[2] == BEST[2]
     assert {text.get_text() for text in curves.texts} == {
-        "best: seed 4, 99.01 %",
+        "best kept model: seed 4, 99.01 %",
         "median: seed 2, 98.84 %",
         "training accuracy of the median",
     }
