@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures.ecdf(accuracies, TARGET, axes["ecdf"])
     figures.best_of_k(accuracies, axes["best"])
     axes["histogram"].sharex(axes["ecdf"])
-    figure.suptitle("sep997: saved accuracies, published and ours")
+    figures.entitle(figure, f"sep997, last epoch: {figures.finding(accuracies)}")
     print(f"\n{figures.save_figure(figure, options.out)}")
     return 0
 

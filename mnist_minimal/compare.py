@@ -1,4 +1,4 @@
-"""Compare studies: a table, a test of each pair with its effect size, and the distributions in one picture.
+"""Compare studies: a table, a test of each pair with its effect size, and a picture of the distributions.
 
 A study is named (`sep997`, found in --results), or its CSV is. A file with one accuracy in [0, 1] a line, or with a
 column saved_accuracy, best_accuracy or test_accuracy, is compared as a study of which nothing else is known.
@@ -7,6 +7,7 @@ column saved_accuracy, best_accuracy or test_accuracy, is compared as a study of
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from mnist_minimal import files
 from mnist_minimal.analysis.comparison import compare_pairs, notes
@@ -46,15 +47,25 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="compare even where data sets, protocols (which images were monitored), or one model's caps on the epochs "
         "or recipes differ",
     )
-    parser.add_argument("--out", type=expanded_path, metavar="FILE.png", help="also draw the distributions")
+    parser.add_argument(
+        "--out",
+        type=expanded_path,
+        metavar="FILE.png",
+        help="the picture of the distributions (default: compare-STUDY-STUDY.png in the working folder)",
+    )
     return parser.parse_args(arguments)
+
+
+def picture(studies: Sequence[str]) -> Path:
+    """Where the distributions of studies are drawn if nobody says where: a name in the working folder."""
+    return Path(f"compare-{'-'.join(Path(study).stem for study in studies)}"[:100] + ".png")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     options = parse(arguments)
-    if options.out:
-        files.check_output(options.out, files.PICTURE)
+    out = options.out or picture(options.studies)
+    files.check_output(out, files.PICTURE)
     samples = read_samples(options.studies, results_folders(options), options.measure)
     unlike = differences(samples)
     if unlike and not options.mix:
@@ -62,9 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(sample_table(samples, f"accuracy, {MEASURE_NAMES[options.measure]}", terminal_width()))
     for paragraph in [MEASURES_EXPLAINED, *compare_pairs(samples), *notes(samples, unlike)]:
         print(f"\n{paragraph}")
-    if options.out:
-        draw_samples(samples, options.measure, options.out)
-        print(f"\n{options.out}")
+    draw_samples(samples, options.measure, out)
+    print(f"\n{out}")
     return 0
 
 

@@ -6,15 +6,19 @@ model diagram, which is Keras' own.
 
 import itertools
 import math
+import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mnist_minimal import files
+from mnist_minimal.analysis.dots import sampled
+from mnist_minimal.analysis.monitored import monitors_test_set
 from mnist_minimal.analysis.samples import TEST_SIZE, Sample
-from mnist_minimal.analysis.tables import MEASURE_NAMES
+from mnist_minimal.analysis.tables import MEASURE_NAMES, share_count
 from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.errors import UserError, plain
 from mnist_minimal.models.lookup import builder
@@ -32,27 +36,48 @@ if TYPE_CHECKING:
 
 
 # The Okabe-Ito palette, which the colour-blind tell apart, without its yellow, which is lost on white. For print in
-# grey the lines and the hatches differ too. Samples take them in turn; 7 colours and 4 lines make 28 different pairs.
+# grey the lines differ too. Samples take them in turn; 7 colours and 4 lines make 28 different pairs.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 LINES = ("-", "--", "-.", ":")
 
-HATCHES = ("", "////", "....", "\\\\\\\\")
+QUIET, FAINT = "0.4", "0.9"
 
 MAX_BINS = 30
 
+# Bars of fewer trials than this would say more of the bins' edges than of the trials; those are dots.
+LEAST_FOR_BARS = 30
+
+# How much of a row of the distribution its tallest bar takes; above it stands the row's name.
+BAR_SHARE = 0.6
+
 # A longer name would leave no room for the picture.
-MAX_NAME = 60
+MAX_NAME, MAX_TITLE = 60, 100
+
+# A title says what was found.
+TITLE: dict[str, Any] = {"fontsize": 12, "fontweight": "bold"}
+
+_HEADING: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom", "weight": "bold"}
 
 
-def styles() -> Iterator[tuple[str, str, str]]:
-    """The colours, lines and hatches of samples, in order and without end."""
-    return zip(itertools.cycle(COLORS), itertools.cycle(LINES), itertools.cycle(HATCHES), strict=False)
+def styles() -> Iterator[tuple[str, str]]:
+    """The colours and lines of samples, in order and without end."""
+    return zip(itertools.cycle(COLORS), itertools.cycle(LINES), strict=False)
 
 
-def label(name: str) -> str:
+def label(name: str, longest: int = MAX_NAME) -> str:
     """A name of the user's as Matplotlib is to draw it: as it is, not as a formula, and not too long."""
-    return plain(name, MAX_NAME).replace("$", r"\$")
+    return plain(name, longest).replace("$", r"\$")
+
+
+def percent(accuracy: float, digits: int = 2) -> str:
+    """An accuracy as figures have it: "98.76 %"."""
+    return f"{100 * accuracy:.{digits}f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of accuracies in percentage points, without its sign: "0.079 points"."""
+    return f"{100 * abs(difference):.3f} points"
 
 
 def save_figure(figure: "Figure", path: Path) -> Path:
@@ -67,11 +92,12 @@ def save_figure(figure: "Figure", path: Path) -> Path:
 
 
 def histogram(accuracies: Mapping[str, Sequence[float]], images: int, ax: "Axes | None" = None) -> "Axes":
-    """Draws how often each accuracy occurred; in shares where the samples differ in size.
+    """Draws how often each accuracy occurred, a row for each sample under its name.
 
     An accuracy on so many images is a whole multiple of 1/images. Each bin holds the same number of these values, its
     edges halfway between two of them, so that no bin is fuller only because it covers more values. All samples have the
-    same bins.
+    same bins. Bars are as high as their share of a sample's trials, and ticks say how many trials that is; of fewer
+    than LEAST_FOR_BARS trials each is a dot. A triangle marks the mean.
 
     Args:
         accuracies: Samples by name, each in [0, 1].
@@ -83,28 +109,41 @@ def histogram(accuracies: Mapping[str, Sequence[float]], images: int, ax: "Axes 
     counts = [accuracy * images for sample in accuracies.values() for accuracy in sample]
     low, high = math.floor(min(counts)), math.ceil(max(counts))
     width = max(1, math.ceil((high - low + 1) / MAX_BINS))
-    edges = [(edge - 0.5) / images for edge in range(low // width * width, high + width + 1, width)]
-    as_shares = len({len(sample) for sample in accuracies.values()}) > 1
-    for (name, sample), (color, line, hatch) in zip(accuracies.items(), styles(), strict=False):
-        ax.hist(
-            sample,
-            bins=edges,
-            weights=[1 / len(sample)] * len(sample) if as_shares else None,
-            histtype="stepfilled",
-            facecolor=(color, 0.25),
-            edgecolor=color,
-            linestyle=line,
-            hatch=hatch,
-            label=f"{label(name)}, n = {len(sample)}",
-        )
+    first = low // width * width
+    edges = np.array([(edge - 0.5) / images for edge in range(first, high + width + 1, width)])
+    middles = (edges[1:] + edges[:-1]) / 2
+    heights = {name: np.histogram(sample, edges)[0] for name, sample in accuracies.items()}
+    tallest = max((found.max() / found.sum() for found in heights.values() if found.sum() >= LEAST_FOR_BARS), default=1)
+    ticks: dict[float, str] = {}
+    for row, ((name, sample), (color, _)) in enumerate(zip(accuracies.items(), styles(), strict=False)):
+        found, base = heights[name], float(-row)
+        ax.axhline(base, color="0.75", linewidth=0.8, zorder=3)
+        if len(sample) < LEAST_FOR_BARS:
+            equal = Counter(sample)
+            step = min(BAR_SHARE / max(equal.values()), 0.14)
+            at = [(x, base + step * (place + 0.6)) for x, count in equal.items() for place in range(count)]
+            ax.plot(*zip(*at, strict=True), "o", color=color, markersize=8, markeredgecolor="white", label=label(name))
+        else:
+            unit, full = BAR_SHARE / (tallest * len(sample)), found > 0  # The height of one trial; bins with any.
+            style: dict[str, Any] = {"color": color, "edgecolor": "white", "label": label(name)}
+            ax.bar(middles[full], unit * found[full], np.diff(edges)[full], base, **style)
+            ticks |= {base: "0", base + unit * found.max(): f"{found.max():,}"}
+        mean = sum(sample) / len(sample)
+        ax.plot(mean, base - 0.08, "^", color=color, markersize=7, clip_on=False)
+        said = f"{label(name)}: {_trials(len(sample))}, {percent(mean, 3)} on average"
+        ax.annotate(said, (0, base + 0.8), xycoords=ax.get_yaxis_transform(), color=color, va="center", weight="bold")
+    ax.set_yticks(list(ticks), list(ticks.values()))
+    ax.set_ylim(0.8 - len(accuracies), 1)
+    ax.set_ylabel("trials" if ticks else "a dot a trial")
     ax.set_xlabel(f"accuracy (bins of {width}/{images:,})")
-    ax.set_ylabel("share of trials" if as_shares else "trials")
-    ax.legend()
+    _percent_axis(ax, "x")
+    _despine(ax)
+    ax.spines["bottom"].set_visible(False)  # Each row has a line of its own.
     return ax
 
 
 def ecdf(accuracies: Mapping[str, Sequence[float]], target: float, ax: "Axes | None" = None) -> "Axes":
-    """Draws the share of trials at or below each accuracy.
+    """Draws the share of trials at or below each accuracy, each line named where it runs.
 
     Args:
         accuracies: Samples by name, each in [0, 1].
@@ -112,12 +151,38 @@ def ecdf(accuracies: Mapping[str, Sequence[float]], target: float, ax: "Axes | N
         ax: Axes to draw on.
     """
     ax = ax or _new_axes()
-    for (name, sample), (color, line, _) in zip(accuracies.items(), styles(), strict=False):
-        ax.ecdf(sample, color=color, linestyle=line, label=f"{label(name)}, n = {len(sample)}")
-    ax.axvline(target, color="0.4", linestyle=":", label=f"{target:.0%}")
+    ranked = sorted(accuracies, key=lambda name: float(np.mean(accuracies[name])))
+    for (name, sample), (color, line) in zip(accuracies.items(), styles(), strict=False):
+        ax.ecdf(sample, color=color, linestyle=line, linewidth=2, label=label(name))
+        # The lowest sample's line has room to its left, the others' to their right.
+        rank = ranked.index(name)
+        level = 0.7 - 0.5 * rank / max(1, len(ranked) - 1) if len(ranked) > 1 else 0.5
+        left = rank == 0 and len(ranked) > 1
+        ax.annotate(
+            label(name),
+            (float(np.quantile(sample, level)), level),
+            xytext=(-8 if left else 8, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            color=color,
+            weight="bold",
+        )
+    ax.axvline(target, color=QUIET, linestyle=":", linewidth=1)
+    ax.annotate(
+        f"{100 * target:g} %",
+        (target, 1),
+        xycoords=ax.get_xaxis_transform(),
+        xytext=(4, -2),
+        textcoords="offset points",
+        va="top",
+        color=QUIET,
+    )
     ax.set_xlabel("accuracy")
     ax.set_ylabel("share of trials at or below")
-    ax.legend()
+    _percent_axis(ax, "x")
+    _percent_axis(ax, "y")
+    _despine(ax)
     return ax
 
 
@@ -131,21 +196,35 @@ def best_of_k(accuracies: Mapping[str, Sequence[float]], ax: "Axes | None" = Non
         accuracies: Samples by name, each in [0, 1].
         ax: Axes to draw on.
     """
-    from mnist_minimal.analysis.statistics import expected_best
+    from mnist_minimal.analysis.statistics import expected_best, sizes_of_best
 
     ax = ax or _new_axes()
-    for (name, sample), (color, line, _) in zip(accuracies.items(), styles(), strict=False):
-        found, k = expected_best(sample), range(1, len(sample) + 1)
-        trusted = max(1, len(sample) // 5)
-        ax.fill_between(k[:trusted], found.low[:trusted], found.high[:trusted], color=color, alpha=0.2, linewidth=0)
-        best = f"best of {len(sample)}: {max(sample):.4f}"
-        ax.plot(k, found.mean, color=color, linestyle=line, label=f"{label(name)}; {best}")
-        ax.plot(len(sample), max(sample), "o", color=color, markerfacecolor="none")
+    highest = max(accuracies, key=lambda name: max(accuracies[name]))
+    for (name, sample), (color, line) in zip(accuracies.items(), styles(), strict=False):
+        above = name == highest
+        found = expected_best(sample, sizes_of_best(len(sample)))
+        trusted = found.sizes <= max(1, len(sample) // 5)
+        band = found.sizes[trusted], found.low[trusted], found.high[trusted]
+        ax.fill_between(*band, color=color, alpha=0.15, linewidth=0)
+        ax.plot(found.sizes, found.mean, color=color, linestyle=line, linewidth=2, label=label(name))
+        ax.plot(len(sample), max(sample), "o", color=color, markerfacecolor="white")
+        ax.annotate(
+            f"{label(name)},\nbest of {len(sample):,}: {percent(max(sample))}",
+            (len(sample), max(sample)),
+            xytext=(-8, 8) if above else (8, -6),
+            textcoords="offset points",
+            ha="right" if above else "left",
+            va="bottom" if above else "top",
+            color=color,
+            weight="bold",
+        )
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter("{x:.0f}")
-    ax.set_xlabel("k, number of trials")
-    ax.set_ylabel("expected best accuracy of k trials")
-    ax.legend(loc="lower right")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.margins(y=0.12)
+    ax.set_xlabel("number of trials")
+    ax.set_ylabel("expected accuracy of the best of them")
+    _percent_axis(ax, "y")
+    _despine(ax)
     return ax
 
 
@@ -157,8 +236,8 @@ def selection(source: Sequence[Trial], holdout: Sequence[Trial], ax: "Axes | Non
     intervals, hollow where the epoch was chosen on the very images.
 
     Args:
-        source: Finished trials under the protocol "source".
-        holdout: Finished trials under the protocol "holdout".
+        source: Finished trials under the protocol "source", two or more.
+        holdout: Finished trials under the protocol "holdout", two or more.
         ax: Axes to draw on.
     """
     from mnist_minimal.analysis.statistics import summarize
@@ -171,9 +250,11 @@ def selection(source: Sequence[Trial], holdout: Sequence[Trial], ax: "Axes | Non
         ("the same epoch:\ntest set", ledger.accuracies(holdout, "test"), True),
     )
     for left in (0, 2):
-        ax.plot([left, left + 1], [columns[left][1], columns[left + 1][1]], color="0.75", linewidth=0.8, zorder=1)
+        ax.plot([left, left + 1], [columns[left][1], columns[left + 1][1]], color="0.82", linewidth=0.8, zorder=1)
+    means = []
     for column, (_, sample, honest) in enumerate(columns):
         found, color = summarize(sample), COLORS[column // 2]
+        means.append(found.mean)
         ax.errorbar(
             column,
             found.mean,
@@ -181,68 +262,145 @@ def selection(source: Sequence[Trial], holdout: Sequence[Trial], ax: "Axes | Non
             fmt="os"[column // 2],
             color=color,
             markerfacecolor=color if honest else "white",
-            capsize=6,
+            markersize=8,
+            linewidth=2,
             zorder=2,
         )
-        ax.annotate(f"{found.mean:.5f}", (column, found.mean), xytext=(10, 0), textcoords="offset points", va="center")
+        ax.annotate(
+            percent(found.mean, 3),
+            (column, found.mean),
+            xytext=(12, 0),
+            textcoords="offset points",
+            va="center",
+            color=color,
+            weight="bold",
+        )
     ax.set_xticks(range(len(columns)), [name for name, _, _ in columns])
     ax.set_xlim(-0.4, len(columns) - 0.4)
-    ax.axvline(1.5, color="0.6", linewidth=0.8)
-    ax.set_title(f"source, n = {len(source)}  |  holdout, n = {len(holdout)}")
+    ax.annotate(f"test set monitored, {_trials(len(source))}", (0.5, 1.01), **_HEADING, color=COLORS[0])
+    ax.annotate(f"held-out images monitored, {_trials(len(holdout))}", (2.5, 1.01), **_HEADING, color=COLORS[1])
+    gain, loss = means[1] - means[0], means[2] - means[3]
+    ax.set_title(
+        f"Chosen on the test set, an epoch is {points(gain)} {'above' if gain >= 0 else 'below'} the last one there;\n"
+        f"chosen on held-out images, {points(loss)} {'lower' if loss >= 0 else 'higher'} on the test set than on them",
+        loc="left",
+        pad=24,
+        **TITLE,
+    )
     ax.set_ylabel("accuracy")
+    _percent_axis(ax, "y")
+    _despine(ax)
     return ax
 
 
-def accuracy_curves(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "Axes":
-    """Draws training and validation accuracy by epoch, with a line where the learning rate steps down.
+def accuracy_curves(
+    history: "pandas.DataFrame", ax: "Axes | None" = None, monitored: str = "monitored images"
+) -> "Axes":
+    """Draws training and monitored accuracy by epoch, with a line where the learning rate steps down.
 
     Args:
         history: A trial's history as `read_history` gives it.
         ax: Axes to draw on.
+        monitored: Which images were monitored, as "test set (monitored)".
     """
-    from matplotlib.ticker import MaxNLocator
-
     ax = ax or _new_axes()
-    ax.plot(history["epoch"], history["accuracy"], color=COLORS[0], label="training (with dropout)")
-    ax.plot(history["epoch"], history["val_accuracy"], color=COLORS[1], linestyle="--", label="validation")
+    ax.plot(history["epoch"], history["accuracy"], color=COLORS[0], linestyle="--")
+    ax.plot(history["epoch"], history["val_accuracy"], color=COLORS[1], linewidth=2)
     best = history["val_accuracy"].idxmax()
-    ax.plot(history["epoch"][best], history["val_accuracy"][best], "o", color=COLORS[1], markerfacecolor="none")
+    ax.plot(history["epoch"][best], history["val_accuracy"][best], "o", color=COLORS[1], markerfacecolor="white")
     ax.annotate(
-        f"{history['val_accuracy'][best]:.4f}",
+        percent(history["val_accuracy"][best]),
         (history["epoch"][best], history["val_accuracy"][best]),
-        xytext=(0, 6),
+        xytext=(0, 8),
         textcoords="offset points",
         ha="center",
+        color=COLORS[1],
+        weight="bold",
     )
-    _mark_learning_rate_steps(history, ax)
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("accuracy")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    low = history[["accuracy", "val_accuracy"]].min(axis=1)
-    if len(low) > 10:
-        # The first epochs are far below all others and would flatten what matters.
-        ax.set_ylim(bottom=float(low.iloc[2]) - 0.002)
-    ax.legend(loc="lower right")
+    rates = history["learning_rate"]
+    for number, epoch in enumerate(history["epoch"][rates < rates.shift()]):
+        ax.axvline(epoch - 0.5, color="0.6", linestyle=":", linewidth=1)
+        if number == 0:
+            ax.annotate(
+                "learning rate steps down",
+                (epoch - 0.5, 0.02),
+                xycoords=ax.get_xaxis_transform(),
+                xytext=(4, 0),
+                textcoords="offset points",
+                color=QUIET,
+                fontsize="small",
+            )
+    _epoch_axis(ax, [history])
+    _name_lines(
+        ax,
+        [
+            (monitored, history["epoch"].iloc[-1], history["val_accuracy"].iloc[-1], COLORS[1]),
+            ("training (with dropout)", history["epoch"].iloc[-1], history["accuracy"].iloc[-1], COLORS[0]),
+        ],
+    )
     return ax
 
 
-def learning_rate(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "Axes":
-    """Draws the learning rate of each epoch, on a logarithmic axis."""
+def all_curves(
+    histories: Mapping[int, "pandas.DataFrame"],
+    median: int,
+    best: int,
+    ax: "Axes | None" = None,
+    monitored: str = "monitored images",
+) -> "Axes":
+    """Draws the monitored accuracy of many trials by epoch: all pale, the median one bold, the best one in colour.
+
+    Args:
+        histories: Their histories as `read_history` gives them, by seed, those of the two trials among them.
+        median: The seed of the median trial.
+        best: The seed of the best trial.
+        ax: Axes to draw on.
+        monitored: Which images were monitored, as "test set (monitored)".
+    """
     ax = ax or _new_axes()
-    ax.step(history["epoch"], history["learning_rate"], where="mid", color="0.2")
+    for history in histories.values():
+        ax.plot(history["epoch"], history["val_accuracy"], color="0.5", alpha=0.25, linewidth=0.8, zorder=1)
+    shown = [(f"median: seed {median}", histories[median], COLORS[0], 2.2)]
+    if best != median:
+        shown.insert(0, (f"best kept model: seed {best}", histories[best], COLORS[1], 1.6))
+    named = []
+    for name, history, color, width in shown:
+        ax.plot(history["epoch"], history["val_accuracy"], color=color, linewidth=width, zorder=width)
+        said = f"{name}, {percent(history['val_accuracy'].max())}"
+        named.append((said, history["epoch"].iloc[-1], history["val_accuracy"].iloc[-1], color))
+    middle = histories[median]
+    ax.plot(middle["epoch"], middle["accuracy"], color=COLORS[0], linestyle=":", linewidth=1.4)
+    named.append(("training accuracy of the median", middle["epoch"].iloc[-1], middle["accuracy"].iloc[-1], COLORS[0]))
+    _epoch_axis(ax, [middle])
+    _name_lines(ax, named)
+    ax.set_ylabel(f"accuracy on the {monitored}")
+    return ax
+
+
+def learning_rate(history: "pandas.DataFrame", ax: "Axes | None" = None, **style: Any) -> "Axes":
+    """Draws the learning rate of each epoch, on a logarithmic axis.
+
+    Args:
+        history: A trial's history as `read_history` gives it.
+        ax: Axes to draw on.
+        style: Matplotlib's properties of the line.
+    """
+    ax = ax or _new_axes()
+    ax.step(history["epoch"], history["learning_rate"], where="mid", **{"color": "0.2", **style})
     ax.set_yscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("learning rate")
+    _despine(ax)
     return ax
 
 
 def augmentation_grid(
     images: np.ndarray, labels: np.ndarray, augmentation: Augmentation, seed: int, epochs: range
 ) -> "Figure":
-    """Draws the first image of each of the first ten classes as it is, and beside it as it is in some epochs.
+    """Draws the first image of each class as it is, and beside it as it is in some epochs.
 
     Args:
-        images: The training images, uint8 (n, height, width, channels); of 3 channels they are shown in colour.
+        images: The training images, uint8 (n, side, side, 1).
         labels: Integers (n,).
         augmentation: What the recipe does.
         seed: The trial's seed.
@@ -250,7 +408,7 @@ def augmentation_grid(
     """
     from matplotlib.figure import Figure
 
-    classes, shown = (found[:10] for found in np.unique(labels, return_index=True))
+    classes, shown = np.unique(labels, return_index=True)
     columns = {"as it is": images[shown]}
     for epoch in epochs:
         changes = draw_changes(augmentation, seed, epoch, images)
@@ -260,8 +418,7 @@ def augmentation_grid(
     for column, (title, versions) in enumerate(columns.items()):
         axes[0, column].set_title(title, fontsize="small")
         for ax, version in zip(axes[:, column], versions, strict=True):
-            colour = version.shape[-1] == 3
-            ax.imshow(version / 255 if colour else version[..., 0] / 255, cmap="gray", vmin=0, vmax=1)
+            ax.imshow(version[..., 0], cmap="gray", vmin=0, vmax=255)
             ax.set_axis_off()
     return figure
 
@@ -273,12 +430,37 @@ def draw_samples(samples: Sequence[Sample], measure: str, path: Path) -> None:
     from mnist_minimal.analysis.statistics import TARGET
 
     accuracies = {sample.name: sample.accuracies for sample in samples}
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True)
+    figure = Figure(figsize=(8, 4 + 1.3 * len(samples)), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(1.3 * len(samples), 3))
     histogram(accuracies, min(sample.images or TEST_SIZE for sample in samples), upper)
     ecdf(accuracies, TARGET, lower)
-    figure.suptitle(f"accuracy, {MEASURE_NAMES[measure]}")
+    lower.set_xlabel(f"{MEASURE_NAMES[measure]}, {upper.get_xlabel()}")
+    upper.set_xlabel("")
+    entitle(figure, finding(accuracies))
     save_figure(figure, path)
+
+
+def finding(accuracies: Mapping[str, Sequence[float]]) -> str:
+    """How the means of two samples or more lie, in a sentence; of two also whether they are shown to differ (Welch)."""
+    from mnist_minimal.analysis.statistics import difference_of_means
+
+    means = {name: sum(sample) / len(sample) for name, sample in accuracies.items()}
+    highest, lowest = max(means, key=lambda name: means[name]), min(means, key=lambda name: means[name])
+    if highest == lowest:
+        return "All come to the same on average"
+    apart = points(means[highest] - means[lowest])
+    if len(means) > 2:
+        of_all = f"the highest and the lowest of {len(means)}"
+        return f"{label(highest)} lies {apart} above {label(lowest)} on average, {of_all}"
+    if difference_of_means(accuracies[highest], accuracies[lowest]).p_value >= 0.05:
+        return f"{label(highest)} and {label(lowest)} are not shown to differ, {apart} apart on average"
+    return f"{label(highest)} lies {apart} above {label(lowest)} on average"
+
+
+def entitle(figure: "Figure", title: str) -> None:
+    """Puts a title over a figure, from its left edge, broken where it would not fit."""
+    width = int(figure.get_figwidth() * 9.5)
+    figure.suptitle("\n".join(textwrap.wrap(title.replace(" %", "\u00a0%"), width)), x=0.01, ha="left", **TITLE)
 
 
 def model_diagram(model: str, path: Path) -> None:
@@ -301,8 +483,8 @@ def model_diagram(model: str, path: Path) -> None:
             )
     except ImportError as error:
         raise UserError(
-            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install "
-            "mnist_minimal[draw]` and your system's package graphviz"
+            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install pydot` "
+            "and your system's package graphviz"
         ) from error
 
 
@@ -317,17 +499,20 @@ def draw_distribution(study: "StudySummary", path: Path) -> Path:
     from mnist_minimal.analysis.statistics import TARGET
 
     accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True)
+    figure = Figure(figsize=(8, 4 + 1.3 * len(accuracies)), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(1.3 * len(accuracies), 3))
     histogram(accuracies, study.best.test_size, upper)
     ecdf(accuracies, TARGET, lower)
-    lower.set_xlabel("accuracy on the test set")
-    figure.suptitle(_title(study))
+    lower.set_xlabel(upper.get_xlabel().replace("accuracy", "accuracy on the test set"))
+    upper.set_xlabel("")
+    reached = f"{share_count(study.share())} trials reach {100 * TARGET:g} % with the model they keep"
+    entitle(figure, f"{reached}; their mean is {percent(study.kept.mean)}")
+    upper.set_title(label(study.title, MAX_TITLE), loc="left", color=QUIET)
     return save_figure(figure, path)
 
 
 def draw_study(study: "StudySummary", out: Path) -> list[Path]:
-    """Draws one study's distribution on the test set, and the training curves of its best and its median trial.
+    """Draws one study's distribution on the test set, and the training curves of its trials, the median one's bold.
 
     Args:
         study: The study.
@@ -337,7 +522,7 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
         The pictures written: `<study>-distribution.png` and `<study>-curves.png`.
 
     Raises:
-        UserError: if the history of one of the two trials can't be read, or a picture can't be written.
+        UserError: if the history of the best or the median trial can't be read, or a picture can't be written.
     """
     from matplotlib.figure import Figure
 
@@ -345,27 +530,96 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
 
     pictures = [draw_distribution(study, out / f"{study.paths.name}-distribution.png")]
     best, median = study.best, median_trial(study.trials)
-    shown = [best] if best == median else [best, median]
-    figure = Figure(figsize=(6 * len(shown), 6), layout="constrained")
-    for column, (name, trial) in enumerate(zip(("best", "median"), shown, strict=False)):
-        history = read_history(study.paths.history(trial.seed))
-        upper = figure.add_subplot(3, len(shown), (column + 1, column + 1 + len(shown)))
-        accuracy_curves(history, upper).set_title(f"{name} of {len(study.trials)} trials: seed {trial.seed}")
-        learning_rate(history, figure.add_subplot(3, len(shown), column + 1 + 2 * len(shown), sharex=upper))
-    figure.suptitle(_title(study))
+    histories = {trial.seed: read_history(study.paths.history(trial.seed)) for trial in (median, best)}
+    for trial in sampled(study.trials):
+        if study.paths.history(trial.seed).is_file():
+            histories.setdefault(trial.seed, read_history(study.paths.history(trial.seed)))
+    monitored = "test set (monitored)" if monitors_test_set(study.paths, best) else "held-out images (monitored)"
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    all_curves(histories, median.seed, best.seed, upper, monitored)
+    for history in histories.values():
+        learning_rate(history, lower, color="0.5", alpha=0.25, linewidth=0.8)
+    learning_rate(histories[best.seed], lower, color=COLORS[1], linewidth=1.6)
+    learning_rate(histories[median.seed], lower, color=COLORS[0], linewidth=2.4)
+    upper.set_xlabel("")
+    of_all = f"The median of {_trials(len(study.trials))} is at its best in epoch {median.best_epoch}"
+    entitle(figure, f"{of_all}, with {percent(histories[median.seed]['val_accuracy'].max())}")
+    drawn = "" if len(histories) == len(study.trials) else f", {len(histories)} of them drawn"
+    upper.set_title(label(study.title, MAX_TITLE) + drawn, loc="left", color=QUIET)
     return [*pictures, save_figure(figure, out / f"{study.paths.name}-curves.png")]
 
 
-def _title(study: "StudySummary") -> str:
-    title = f"{label(study.model)} ({study.params} parameters) on {label(study.dataset)}, protocol "
-    return title + label(study.protocol) + (f", cut at {study.cut} epochs" if study.cut else "")
+def _trials(number: int) -> str:
+    return f"{number:,} trial{'' if number == 1 else 's'}"
 
 
-def _mark_learning_rate_steps(history: "pandas.DataFrame", ax: "Axes") -> None:
-    rates = history["learning_rate"]
-    steps = history["epoch"][rates < rates.shift()]
-    for number, epoch in enumerate(steps):
-        ax.axvline(epoch - 0.5, color="0.6", linestyle=":", label="learning rate steps down" if number == 0 else None)
+def _despine(ax: "Axes") -> None:
+    """Takes the frame away, and leaves faint lines to read heights by."""
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.spines["bottom"].set_color("0.75")
+    ax.tick_params(length=0, colors="0.3")
+    ax.grid(axis="x", color=FAINT, linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def _percent_axis(ax: "Axes", which: Literal["x", "y"]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis = ax.xaxis if which == "x" else ax.yaxis
+
+    def text(value: float, _: int | None = None) -> str:
+        ticks = axis.get_majorticklocs()
+        step = 100 * float(ticks[1] - ticks[0]) if len(ticks) > 1 else 0.01
+        return f"{100 * value:.{max(0, math.ceil(-math.log10(step) - 1e-9))}f} %"
+
+    axis.set_major_locator(MaxNLocator(7, steps=(1, 2, 5, 10)))
+    axis.set_major_formatter(FuncFormatter(text))
+
+
+def _epoch_axis(ax: "Axes", histories: Sequence["pandas.DataFrame"]) -> None:
+    """Epochs in whole numbers; accuracies from where the first few epochs, far below all others, are over."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("accuracy")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lowest = [history[["accuracy", "val_accuracy"]].min(axis=1) for history in histories if len(history) > 10]
+    if lowest:
+        highest = max(float(np.max(line.get_ydata())) for line in ax.lines if np.size(line.get_ydata()) > 2)
+        bottom = min(float(low.iloc[max(2, len(low) // 12)]) for low in lowest) - 0.002
+        ax.set_ylim(bottom, highest + 0.04 * (highest - bottom))
+    _percent_axis(ax, "y")
+    _despine(ax)
+    ax.grid(axis="y", color=FAINT, linewidth=0.8)
+
+
+def _name_lines(ax: "Axes", named: Sequence[tuple[str, float, float, str]]) -> None:
+    """Writes names beside the ends of lines, in the lines' colours, far enough from each other to be read.
+
+    Args:
+        ax: The axes.
+        named: Of each line its name, the place of its end, and its colour.
+    """
+    ends = sorted(named, key=lambda line: -line[2])
+    right = ax.get_xlim()[1]
+    height = 0.0
+    for place, (name, epoch, accuracy, color) in enumerate(ends):
+        low, high = ax.get_ylim()
+        least = 0.06 * (high - low)
+        height = accuracy if place == 0 else min(accuracy, height - least)
+        ax.annotate(
+            name,
+            (epoch, accuracy),
+            xytext=(right, height),
+            textcoords="data",
+            va="center",
+            color=color,
+            weight="bold",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.8, "shrinkA": 2, "shrinkB": 2},
+        )
 
 
 def _new_axes() -> "Axes":

@@ -14,6 +14,9 @@ from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import FAILED, STOPPED, Trial
 
+# What the protocol that is no source's own means.
+PROTOCOLS = {"holdout": "held-out images monitored (protocol holdout)"}
+
 
 @dataclass(frozen=True)
 class StudySummary:
@@ -62,6 +65,16 @@ class StudySummary:
     def protocol(self) -> str:
         """Which images were monitored: "source" or "holdout"."""
         return self.trials[0].protocol
+
+    @property
+    def title(self) -> str:
+        """What it is of, for readers, and what sets it apart from a whole recipe on MNIST as its source has it."""
+        said = f"{self.model}, {self.params:,} parameters"
+        if self.dataset != "mnist":
+            said += f", on {self.dataset}"
+        if self.protocol != "source":
+            said += f", {PROTOCOLS.get(self.protocol, f'protocol {self.protocol}')}"
+        return said if self.cut is None else f"{said}, cut at {self.cut} epochs"
 
     @property
     def comparable(self) -> bool:

@@ -20,25 +20,28 @@ const state = {
   asked: 0, // How many images the networks were asked about; who is late with an answer to an earlier one gives none.
 };
 
+const PEN_RESTS = 120; // Milliseconds.
+
 function chosenNetwork() {
   return page.networks[Number(element.network.value)];
 }
 
+/* The colour of ink on the light or the dark page, as numbers, which a canvas wants. */
 function inkColor() {
-  // A style sheet has the colours of the light and of the dark page; a canvas wants one of them as numbers.
   const context = document.createElement("canvas").getContext("2d");
   context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
   return [1, 3, 5].map((place) => parseInt(context.fillStyle.slice(place, place + 2), 16));
 }
+
+let ink = inkColor();
 
 /* Paints values, 0 bare to 1 full ink, into a canvas of that many pixels. */
 function paint(canvas, [rows, columns], values) {
   [canvas.height, canvas.width] = [rows, columns];
   const context = canvas.getContext("2d");
   const picture = context.createImageData(columns, rows);
-  const color = inkColor();
   values.forEach((value, index) => {
-    picture.data.set(color, 4 * index);
+    picture.data.set(ink, 4 * index);
     picture.data[4 * index + 3] = 255 * value;
   });
   context.putImageData(picture, 0, 0);
@@ -79,11 +82,12 @@ function smoothInk(pixels) {
 function showBoard() {
   const canvas = element.board;
   const side = Math.max(SIDE, Math.round(canvas.clientWidth * devicePixelRatio));
-  const ink = paint(document.createElement("canvas"), [SIDE, SIDE], state.example ? smoothInk(state.example) : state.ink);
+  const values = state.example ? smoothInk(state.example) : state.ink;
+  const picture = paint(document.createElement("canvas"), [SIDE, SIDE], values);
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(ink, 0, 0, side, side);
+  context.drawImage(picture, 0, 0, side, side);
   if (document.activeElement === canvas && !state.pen) {
     context.scale(side / SIDE, side / SIDE);
     context.strokeStyle = "#D55E00";
@@ -157,7 +161,10 @@ const answers = page.networks.flatMap((network, index) => {
   return [{ network, index, card, bars, digit }];
 });
 
-/* What every study's best network makes of an image, one after the other, so that the pen never waits for them. */
+/*
+ * What every study's best network makes of an image, one after the other. They begin when the pen rests for a moment,
+ * so that it never waits for them.
+ */
 function showAnswers(image, bare) {
   const asked = ++state.asked;
   const chosen = Number(element.network.value);
@@ -176,7 +183,7 @@ function showAnswers(image, bare) {
     });
     setTimeout(ask, 0, others);
   };
-  setTimeout(ask, 0, answers);
+  setTimeout(ask, state.pen ? PEN_RESTS : 0, answers);
 }
 
 /* Shows the ink, the image it gives, and what the networks make of that. */
@@ -319,12 +326,15 @@ function beginBoard() {
   for (const change of ["focus", "blur"]) element.board.addEventListener(change, refresh);
   element.clear.addEventListener("click", clear);
   element.network.addEventListener("change", refresh);
-  element.layers.closest("details").addEventListener("toggle", refresh);
+  const details = element.layers.closest("details");
+  if (matchMedia("(max-width: 42rem)").matches) details.open = false;
+  details.addEventListener("toggle", refresh);
   addEventListener("resize", refresh);
   listNetworks();
   element.answers.append(...answers.map(({ card }) => card));
   const pictures = page.examples.map(addExample);
   const paintAll = () => {
+    ink = inkColor();
     for (const picture of pictures) picture();
     refresh();
   };

@@ -95,7 +95,8 @@ function drawPlane(root, width, height, plot) {
       const note = [`${study}, mean of ${countOf(n, "trial")}`, `${measure}: ${(100 * mean).toFixed(3)}\u00a0%`];
       above.append(line(at + 7, y(mean), at + 17, y(mean), "mean"));
       if (interval) above.append(line(at + 12, y(interval[0]), at + 12, y(interval[1]), "interval"));
-      points.push({ x: at + 12, y: y(mean), tip: note });
+      const { act, hint } = actOf(study, []);
+      points.push({ x: at + 12, y: y(mean), act, tip: [...note, ...(hint ? [hint] : [])] });
     }
     for (const { accuracy, of, note } of published) {
       const [cx, cy, size] = [at, y(accuracy), of === "mean" ? 5 : 6];
@@ -103,7 +104,8 @@ function drawPlane(root, width, height, plot) {
         ? svg("rect", { x: cx - size, y: cy - size, width: 2 * size, height: 2 * size, class: "published" })
         : svg("path", { d: `M${cx} ${cy - size}L${cx + size} ${cy}L${cx} ${cy + size}L${cx - size} ${cy}Z`, class: "published" });
       above.append(mark);
-      points.push({ x: cx, y: cy, mark, tip: [`${name}, published`, note] });
+      const { act, hint } = actOf(studies[0]?.study, []);
+      points.push({ x: cx, y: cy, mark, act, tip: [`${name}, published`, note, ...(hint ? [hint] : [])] });
     }
   });
   root.append(above);
@@ -224,7 +226,7 @@ function beginSlider(redraw) {
 function drawCurves(root, width, height, plot) {
   const { monitored, median, best, training, runs } = page.curves;
   const wide = width > 640;
-  const [left, right, top] = [62, width - (wide ? 200 : 12), 26];
+  const [left, right, top] = [62, width - (wide ? 240 : 12), 26];
   const [bottom, rateTop, rateBottom] = [height - 142, height - 112, height - 44];
   const last = Math.max(...runs.map(({ epochs }) => epochs.at(-1)));
   const x = scale([1, Math.max(2, last)], [left, right]);
@@ -284,7 +286,7 @@ function drawCurves(root, width, height, plot) {
     ["training", "its training accuracy", bold.epochs.at(-1), training.at(-1)],
   ];
   if (finest && best !== median) {
-    named.unshift(["finest", `best, seed ${best}: ${exact(Math.max(...finest.accuracy))}`, finest.epochs.at(-1), finest.accuracy.at(-1)]);
+    named.unshift(["finest", `best kept model, seed ${best}: ${exact(Math.max(...finest.accuracy))}`, finest.epochs.at(-1), finest.accuracy.at(-1)]);
   }
   const places = wide
     ? spread(named.map(([, , , accuracy]) => y(accuracy)), named.map(() => 18), top, bottom)

@@ -74,7 +74,7 @@ def strip(study: StudySummary, publications: Sequence[Publication]) -> dict[str,
     compared_last = sorted(study.measures, key=lambda measure: measure == compared_measure(study, publications))
     seeds = [trial.seed for trial in study.trials]
     rows = [
-        _row(f"ours, {MEASURE_NAMES[measure]}", study.accuracies(measure), seeds, study.name)
+        _row(f"ours, {_measure(study, measure)}", study.accuracies(measure), seeds, study.name)
         for measure in compared_last
     ]
     theirs = published_accuracies(study.model) if study.comparable else []
@@ -111,6 +111,12 @@ def curves(study: StudySummary, missing: list[str]) -> dict[str, Any]:
         seeds = ", ".join(map(str, sorted(lacking)[:10])) + (", ..." if len(lacking) > 10 else "")
         missing.append(f"no curves of {len(lacking)} trials of {study.name} are drawn: no histories of seeds {seeds}")
     return drawn if "training" in drawn else {}
+
+
+def _measure(study: StudySummary, measure: str) -> str:
+    """What an accuracy of a study's trials is called, and whether it is that of the models kept."""
+    same = measure != "test" and study.accuracies(measure) == study.accuracies("test")
+    return MEASURE_NAMES[measure] + (" (kept model)" if same else "")
 
 
 def _row(name: str, accuracies: Sequence[float], seeds: Sequence[int], study: str) -> dict[str, Any]:

@@ -17,20 +17,22 @@ function channels(input) {
   return input.shape[input.shape.length - 1];
 }
 
+/* How a window moves along one axis of an image: how many places it has, and how far before the image it begins. */
+function along(size, window, stride, padding) {
+  if (padding !== "same") return { size, count: Math.floor((size - window) / stride) + 1, before: 0 };
+  const count = Math.ceil(size / stride);
+  // TensorFlow puts an odd pixel of padding below and to the right.
+  return { size, count, before: Math.floor(Math.max((count - 1) * stride + window - size, 0) / 2) };
+}
+
 /*
  * Moves a window over an image and calls visit(to, from, tap) for each of its pixels that lies inside the image:
- * the numbers of the output pixel, of the input pixel, and of the place in the window. Returns the output's rows and
- * columns. "same" pads as TensorFlow does: an odd pixel of padding goes below and to the right.
+ * the numbers of the output pixel, of the input pixel, and of the place in the window. `begin(pixels)` is called before
+ * with the number of output pixels. Returns the output's rows and columns.
  */
-function slide(input, window, strides, padding, visit) {
-  const [rows, columns] = [0, 1].map((axis) => {
-    const size = input.shape[axis];
-    const count = padding === "same"
-      ? Math.ceil(size / strides[axis])
-      : Math.floor((size - window[axis]) / strides[axis]) + 1;
-    const missing = (count - 1) * strides[axis] + window[axis] - size;
-    return { size, count, before: padding === "same" ? Math.floor(Math.max(missing, 0) / 2) : 0 };
-  });
+function slide(input, window, strides, padding, begin, visit) {
+  const [rows, columns] = [0, 1].map((axis) => along(input.shape[axis], window[axis], strides[axis], padding));
+  begin(rows.count * columns.count);
   for (let row = 0; row < rows.count; row++) {
     for (let column = 0; column < columns.count; column++) {
       for (let down = 0; down < window[0]; down++) {
@@ -50,14 +52,15 @@ function slide(input, window, strides, padding, visit) {
 /* Every pixel's channels times a matrix [channels, outputs], plus a bias where there is one. */
 function mixChannels(input, matrix, bias, outputs) {
   const depth = channels(input);
-  const mixed = [];
+  const mixed = new Float64Array(input.data.length / depth * outputs);
+  let place = 0;
   for (let pixel = 0; pixel < input.data.length; pixel += depth) {
     for (let output = 0; output < outputs; output++) {
       let sum = bias ? bias[output] : 0;
       for (let channel = 0; channel < depth; channel++) {
         sum += input.data[pixel + channel] * matrix[channel * outputs + output];
       }
-      mixed.push(sum);
+      mixed[place++] = sum;
     }
   }
   return tensor([...input.shape.slice(0, -1), outputs], mixed);
@@ -80,53 +83,63 @@ function mean(values) {
 const STEPS = {
   Rescaling: (input, { scale, offset }) => elementwise(input, (value) => value * scale + offset),
 
-  Conv2D(input, { filters, kernel_size, strides, padding }, { kernel, bias }) {
-    const depth = channels(input);
-    const sums = [];
-    const size = slide(input, kernel_size, strides, padding, (to, from, tap) => {
-      for (let filter = 0; filter < filters; filter++) {
-        let sum = sums[to * filters + filter] ?? (bias ? bias[filter] : 0);
-        for (let channel = 0; channel < depth; channel++) {
-          sum += input.data[from * depth + channel] * kernel[(tap * depth + channel) * filters + filter];
-        }
-        sums[to * filters + filter] = sum;
+  Conv2D({ shape, data }, { filters, kernel_size, strides, padding }, { kernel, bias }) {
+    const depth = shape.at(-1);
+    let sums;
+    const begin = (pixels) => {
+      sums = new Float64Array(pixels * filters);
+      if (bias) for (let index = 0; index < sums.length; index++) sums[index] = bias[index % filters];
+    };
+    const size = slide({ shape }, kernel_size, strides, padding, begin, (to, from, tap) => {
+      for (let channel = 0; channel < depth; channel++) {
+        const value = data[from * depth + channel];
+        const weights = (tap * depth + channel) * filters;
+        for (let filter = 0; filter < filters; filter++) sums[to * filters + filter] += value * kernel[weights + filter];
       }
     });
     return tensor([...size, filters], sums);
   },
 
-  SeparableConv2D(input, { filters, kernel_size, strides, padding }, { depthwise_kernel, pointwise_kernel, bias }) {
-    const depth = channels(input);
-    const sums = [];
-    const size = slide(input, kernel_size, strides, padding, (to, from, tap) => {
+  SeparableConv2D({ shape, data }, { filters, kernel_size, strides, padding }, weights) {
+    const { depthwise_kernel: kernel, pointwise_kernel, bias } = weights;
+    const depth = shape.at(-1);
+    let sums;
+    const begin = (pixels) => {
+      sums = new Float64Array(pixels * depth);
+    };
+    const size = slide({ shape }, kernel_size, strides, padding, begin, (to, from, tap) => {
       for (let channel = 0; channel < depth; channel++) {
-        sums[to * depth + channel] = (sums[to * depth + channel] ?? 0) +
-          input.data[from * depth + channel] * depthwise_kernel[tap * depth + channel];
+        sums[to * depth + channel] += data[from * depth + channel] * kernel[tap * depth + channel];
       }
     });
     return mixChannels(tensor([...size, depth], sums), pointwise_kernel, bias, filters);
   },
 
-  MaxPooling2D(input, { pool_size, strides, padding }) {
-    const depth = channels(input);
-    const largest = [];
-    const size = slide(input, pool_size, strides, padding, (to, from) => {
+  MaxPooling2D({ shape, data }, { pool_size, strides, padding }) {
+    const depth = shape.at(-1);
+    let largest;
+    const begin = (pixels) => {
+      largest = new Float64Array(pixels * depth).fill(-Infinity);
+    };
+    const size = slide({ shape }, pool_size, strides, padding, begin, (to, from) => {
       for (let channel = 0; channel < depth; channel++) {
-        const value = input.data[from * depth + channel];
-        largest[to * depth + channel] = Math.max(largest[to * depth + channel] ?? -Infinity, value);
+        const value = data[from * depth + channel];
+        if (value > largest[to * depth + channel]) largest[to * depth + channel] = value;
       }
     });
     return tensor([...size, depth], largest);
   },
 
-  AveragePooling2D(input, { pool_size, strides, padding }) {
-    const depth = channels(input);
-    const sums = [];
-    const counts = [];
-    const size = slide(input, pool_size, strides, padding, (to, from) => {
-      counts[to] = (counts[to] ?? 0) + 1;
+  AveragePooling2D({ shape, data }, { pool_size, strides, padding }) {
+    const depth = shape.at(-1);
+    let [sums, counts] = [];
+    const begin = (pixels) => {
+      [sums, counts] = [new Float64Array(pixels * depth), new Float64Array(pixels)];
+    };
+    const size = slide({ shape }, pool_size, strides, padding, begin, (to, from) => {
+      counts[to] += 1;
       for (let channel = 0; channel < depth; channel++) {
-        sums[to * depth + channel] = (sums[to * depth + channel] ?? 0) + input.data[from * depth + channel];
+        sums[to * depth + channel] += data[from * depth + channel];
       }
     });
     return tensor([...size, depth], sums.map((sum, index) => sum / counts[Math.floor(index / depth)]));

@@ -28,7 +28,7 @@ DRAWABLE = ("mnist", "digits")
 
 # Trials whose own networks the page holds, and how many weights in all: enough for every trial that the project
 # publishes, in a page that can still be sent by mail.
-MAX_NETWORKS, MAX_WEIGHTS = 120, 320_000
+MAX_NETWORKS, MAX_WEIGHTS = 100, 320_000
 
 
 def write_report(
@@ -158,8 +158,6 @@ def _network(study: "StudySummary", trial: "Trial") -> dict[str, Any]:
     Raises:
         UserError: if there is none, or none that the page can compute.
     """
-    from mnist_minimal.page import text
-
     weights = study.paths.weights(trial.seed)
     if not weights.is_file():
         raise UserError(f"there is no {weights}")
@@ -168,7 +166,7 @@ def _network(study: "StudySummary", trial: "Trial") -> dict[str, Any]:
     from mnist_minimal.saving.saved_model import load
 
     return {
-        "title": text.title(study),
+        "title": study.title,
         "study": study.name,
         "seed": trial.seed,
         "best": trial == study.best,

@@ -78,25 +78,15 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def title(study: StudySummary) -> str:
-    """A study's name for readers."""
-    name = f"{study.model}, {study.params:,} parameters"
-    if study.dataset != "mnist":
-        name += f", on {study.dataset}"
-    if study.protocol != "source":
-        name += f", protocol {study.protocol}"
-    return name if study.cut is None else f"{name}, cut at {study.cut} epochs"
-
-
 def heading(answer: Answer | None, shown: StudySummary) -> str:
     """The page's title."""
-    return QUESTION if answer or shown.dataset == "mnist" else f"What training came to: {title(shown)}"
+    return QUESTION if answer or shown.dataset == "mnist" else f"What training came to: {shown.title}"
 
 
 def lead(answer: Answer | None, shown: StudySummary) -> str:
     """The answer in one sentence; where there is none, what there is instead."""
     if answer is None:
-        best = f"The best of {_trials(shown)} of {title(shown)}, came to {percent(shown.kept.best)} on the test set."
+        best = f"The best of {_trials(shown)} of {shown.title}, came to {percent(shown.kept.best)} on the test set."
         if shown.dataset != "mnist":
             return best
         return f"There is no answer here yet, which takes trials on MNIST by a whole published recipe. {best}"
@@ -125,9 +115,15 @@ def lead(answer: Answer | None, shown: StudySummary) -> str:
 def numbers(answer: Answer | None, shown: StudySummary) -> list[Number]:
     """The three numbers that say most."""
     kept, share = shown.kept, shown.share()
+    if shown.dataset != "mnist":
+        return [
+            Number(percent(kept.best), f"in the best trial, seed {shown.best.seed}"),
+            Number(percent(kept.mean), f"on average of {_trials(shown)}"),
+            Number(f"{shown.params:,}", f"parameters of {shown.model}"),
+        ]
     of_shown = Number(
         share_count(share),
-        f"trials of {title(shown)}, reached {PERCENT}; their mean is {percent(kept.mean)}, with the model each kept",
+        f"trials of {shown.title}, reached {PERCENT}; their mean is {percent(kept.mean)}, with the model each kept",
     )
     if answer is None:
         best = Number(percent(kept.best), f"in the best trial, seed {shown.best.seed}")
@@ -170,17 +166,23 @@ def account(study: StudySummary, publications: Sequence[Publication]) -> list[st
     # The best epoch's weights are those that some recipes keep.
     if (kept.mean, kept.best) != (ours.mean, ours.best):
         said.append(f"Kept model: {_mean_in_words(kept)}.")
-    depending = "Depending on the trials that were stopped, " if share.stopped else ""
-    said.append(
-        f"{depending}{share_count(share)} trials reached {PERCENT} with the model they kept (95 % interval of the "
-        f"share: {_share_ends(share)}, Wilson)."
-    )
+    if study.dataset == "mnist":
+        said.append(_reached(share))
     if study.stopped:
         said.append(
             f"{len(study.stopped):,} more were stopped early, as the recipe has it; their accuracies are not known, "
             "and the means are of the others alone."
         )
     return said + ([f"{len(study.failed):,} more failed."] if study.failed else [])
+
+
+def _reached(share: Share) -> str:
+    """How many trials reached the target."""
+    depending = "Depending on the trials that were stopped, " if share.stopped else ""
+    return (
+        f"{depending}{share_count(share)} trials reached {PERCENT} with the model they kept (95 % interval of the "
+        f"share: {_share_ends(share)}, Wilson)."
+    )
 
 
 def published(publication: Publication) -> str:
@@ -253,12 +255,12 @@ def kept(studies: Sequence[StudySummary]) -> list[Table]:
     ):
         rows = [
             (
-                _named(study) if comparable else title(study),
+                _named(study) if comparable else study.title,
                 f"{study.params:,}",
                 _count(study),
                 _mean(study.kept),
                 f"{percent(study.kept.best)} (seed\u00a0{study.best.seed})",
-                f"{share_count(study.share())} ({_share_ends(study.share())})",
+                f"{share_count(study.share())} ({_share_ends(study.share())})" if study.dataset == "mnist" else "-",
             )
             for study in studies
             if study.comparable == comparable
@@ -276,7 +278,7 @@ def provenance(studies: Iterable[StudySummary]) -> Table:
         versions = (f"{name} {version}" for name, version in study.versions().items() if name != "mnist_minimal")
         rows.append(
             (
-                f"{study.name}: {title(study)}",
+                f"{study.name}: {study.title}",
                 f"{len(study.trials):,}",
                 f"{len(study.stopped):,}",
                 f"{len(study.failed):,}",
@@ -316,7 +318,7 @@ def best_run(study: StudySummary) -> str:
     best, epoch = study.best, study.kept_epoch
     weights = "its weights" if epoch is None else f"the weights of its epoch {epoch}"
     return (
-        f"At first the network here is the best of {len(study.trials):,} of {title(study)}, seed {best.seed}: "
+        f"At first the network here is the best of {len(study.trials):,} of {study.title}, seed {best.seed}: "
         f"{weights} get {best.test_correct:,} of {best.test_size:,} test images right."
     )
 

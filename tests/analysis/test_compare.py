@@ -32,6 +32,12 @@ def write_study(folder, name, accuracies, recipe=RECIPE, **fields):
     return path
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Where nobody says where, the picture goes to the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def results(tmp_path):
     """Two studies that may be compared, and one under another protocol."""
@@ -126,13 +132,19 @@ def test_the_picture_has_bins_of_the_images_that_the_accuracies_are_of(results, 
     monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.append(figure))
     samples = [read_sample(results / f"{name}.csv", "saved") for name in ("sep997", "sep997-holdout")]
     figures.draw_samples(samples, "saved", results / "both.png")
-    upper = drawn[0].axes[0]
-    assert re.fullmatch(r"accuracy \(bins of \d+/5,000\)", upper.get_xlabel())
-    # Every trial is in a bin: the shares of each sample sum to 1.
-    for patch, sample in zip(upper.patches, samples, strict=True):
-        x, y = patch.get_xy().T
-        width = min(step for step in np.diff(np.unique(x)) if step > 1e-9)
-        assert np.trapezoid(y, x) == pytest.approx(width, rel=1e-6), sample.name
+    upper, lower = drawn[0].axes
+    assert re.fullmatch(r"last epoch, accuracy \(bins of \d+/5,000\)", lower.get_xlabel())
+    # Every trial is drawn: so few are dots.
+    for sample in samples:
+        dots = next(line for line in upper.lines if line.get_label() == sample.name)
+        assert sorted(dots.get_xdata()) == sorted(sample.accuracies)
+
+
+def test_it_draws_unless_asked_where_in_the_working_folder(results, capsys, monkeypatch):
+    monkeypatch.chdir(results.parent)
+    assert main(["sep997", "results/sep697.csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "compare-sep997-sep697.png"
+    assert matplotlib.image.imread(results.parent / "compare-sep997-sep697.png").std() > 0.05
 
 
 @pytest.mark.parametrize(

@@ -49,21 +49,52 @@ def csv(tmp_path):
     return path
 
 
-def test_histogram_bins_lie_on_the_grid_and_count_every_trial(axes):
-    figures.histogram({"last epoch": SAVED, "best epoch": BEST}, 10_000, axes)
-    edges = np.unique(np.concatenate([patch.get_xy()[:, 0] for patch in axes.patches]))
-    halves = edges * 10_000 - 0.5
-    np.testing.assert_allclose(halves, np.round(halves), atol=1e-6)
-    # Each filled outline goes up to the largest count of one bin: two trials had 0.9873.
-    assert max(patch.get_xy()[:, 1].max() for patch in axes.patches) == 2
-    assert axes.get_legend_handles_labels()[1] == ["last epoch, n = 5", "best epoch, n = 5"]
+MANY = np.repeat([0.9861, 0.9873, 0.9880], [5, 20, 10])
+
+
+def test_bars_lie_on_the_grid_and_count_every_trial(axes):
+    figures.histogram({"a": MANY, "b": MANY[:30]}, 10_000, axes)
+    edges = np.array([bar.get_x() for bar in axes.patches]) * 10_000
+    np.testing.assert_allclose(edges - 0.5, np.round(edges - 0.5), atol=1e-6)
+    first, second = axes.containers
+    assert [bar.get_y() for bar in first] == [0, 0, 0]
+    assert [bar.get_y() for bar in second] == [-1, -1, -1]
+    # Shares of trials: 5, 20 and 10 of 35, and 5, 20 and 5 of 30, by one unit.
+    shares = [bar.get_height() / first[0].get_height() for bar in [*first, *second]]
+    np.testing.assert_allclose(shares, np.array([5, 20, 10, 5 * 7 / 6, 20 * 7 / 6, 5 * 7 / 6]) / 5)
+
+
+def test_ticks_of_counts_are_whole_numbers_where_the_bars_end(axes):
+    figures.histogram({"a": MANY}, 10_000, axes)
+    tallest = max(bar.get_height() for bar in axes.patches)
+    assert dict(zip((tick.get_text() for tick in axes.get_yticklabels()), axes.get_yticks(), strict=True)) == {
+        "0": 0,
+        "20": pytest.approx(tallest),
+    }
+
+
+def test_fewer_than_thirty_trials_are_dots_at_their_accuracies(axes):
+    figures.histogram({"a": SAVED, "b": MANY}, 10_000, axes)
+    dots = next(line for line in axes.lines if line.get_label() == "a")
+    assert sorted(dots.get_xdata()) == SAVED
+    assert len(set(zip(*dots.get_data(), strict=True))) == 5
+    assert {bar.get_y() for bar in axes.patches} == {-1}
 
 
 def test_a_wide_histogram_has_wider_bins_of_equally_many_values(axes):
-    figures.histogram({"last epoch": np.linspace(0.1, 0.99, 50)}, 10_000, axes)
-    edges = np.unique(np.round(np.concatenate([patch.get_xy()[:, 0] for patch in axes.patches]) * 10_000 + 0.5))
-    assert len(edges) <= figures.MAX_BINS + 2
-    assert len(set(np.diff(edges))) == 1
+    figures.histogram({"saved accuracy": np.linspace(0.1, 0.99, 50)}, 10_000, axes)
+    widths = np.array([bar.get_width() for bar in axes.patches]) * 10_000
+    assert len(axes.patches) <= figures.MAX_BINS + 1
+    np.testing.assert_allclose(widths, round(widths[0]), atol=1e-6)
+    assert widths[0] > 100
+
+
+def test_no_figure_has_a_frame_or_a_legend(axes):
+    figures.ecdf({"a": SAVED, "b": BEST}, 0.99, axes)
+    assert axes.get_legend() is None
+    assert {side for side, spine in axes.spines.items() if spine.get_visible()} == {"bottom"}
+    assert [text.get_text() for text in axes.texts] == ["a", "b", "99 %"]
+    assert [text.get_color() for text in axes.texts[:2]] == [line.get_color() for line in axes.lines[:2]]
 
 
 def test_ecdf_rises_to_one_at_the_accuracies(axes):
@@ -73,18 +104,24 @@ def test_ecdf_rises_to_one_at_the_accuracies(axes):
     assert shares == pytest.approx({0.9861: 0.2, 0.9873: 0.6, 0.9880: 0.8, 0.9889: 1.0})
 
 
-def test_samples_of_different_sizes_are_drawn_in_shares_of_the_same_bins(axes):
-    figures.histogram({"a": [0.98, 0.98, 0.99, 0.99], "b": [0.98, 0.99]}, 10_000, axes)
-    assert [patch.get_xy()[:, 1].max() for patch in axes.patches] == [0.5, 0.5]
-    assert axes.get_ylabel() == "share of trials"
-    first, second = (np.unique(patch.get_xy()[:, 0]) for patch in axes.patches)
-    np.testing.assert_array_equal(first, second)
-
-
 def test_28_samples_look_different():
-    looks = list(itertools.islice(figures.styles(), 28))
-    assert len({(color, line) for color, line, _ in looks}) == 28
-    assert len({hatch for *_, hatch in looks[:4]}) == 4
+    assert len(set(itertools.islice(figures.styles(), 28))) == 28
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [
+        ({"a": [0.98, 0.981, 0.982], "b": [0.97, 0.971, 0.972]}, "a lies 1.000 points above b on average"),
+        ({"a": [0.98, 0.99], "b": [0.981, 0.99]}, "b and a are not shown to differ, 0.050 points apart on average"),
+        ({"a": [0.98], "b": [0.98]}, "All come to the same on average"),
+        (
+            {"a": [0.98], "b": [0.97], "c": [0.96]},
+            "a lies 2.000 points above c on average, the highest and the lowest of 3",
+        ),
+    ],
+)
+def test_a_title_says_the_finding(accuracies, said):
+    assert figures.finding(accuracies) == said
 
 
 def test_best_of_k_goes_from_the_mean_to_the_marked_best(axes):
@@ -94,8 +131,8 @@ def test_best_of_k_goes_from_the_mean_to_the_marked_best(axes):
     assert curve.get_ydata()[[0, -1]] == pytest.approx([np.mean(SAVED), 0.9889])
     assert mark.get_xydata().tolist() == [[5, 0.9889]]
     assert other.get_xydata().tolist() == [[5, 0.9901]]
-    labels = axes.get_legend_handles_labels()[1]
-    assert labels == ["published; best of 5: 0.9889", "ours; best of 5: 0.9901"]
+    said = [text.get_text() for text in axes.texts]
+    assert said == ["published,\nbest of 5: 98.89 %", "ours,\nbest of 5: 99.01 %"]
 
 
 def test_selection_joins_the_accuracies_of_a_trial_and_marks_their_means(axes):
@@ -106,7 +143,12 @@ def test_selection_joins_the_accuracies_of_a_trial_and_marks_their_means(axes):
     assert [[0, 0.9861], [1, 0.9875]] in joined
     assert [[2, 0.99], [3, 0.985]] in joined
     means = [np.mean(SAVED), np.mean(BEST), 0.99, 0.986]
-    assert [text.get_text() for text in axes.texts] == [f"{mean:.5f}" for mean in means]
+    said = [text.get_text() for text in axes.texts]
+    assert said[:4] == [f"{100 * mean:.3f} %" for mean in means]
+    assert said[4:] == ["test set monitored, 5 trials", "held-out images monitored, 2 trials"]
+    # 0.98864 - 0.98752, and 0.99 - 0.986.
+    assert "0.112 points above the last one there" in axes.get_title(loc="left")
+    assert "0.400 points lower on the test set than on them" in axes.get_title(loc="left")
 
 
 def test_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(csv, axes):
@@ -118,6 +160,31 @@ def test_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(csv, axes
     assert best.get_xydata().tolist() == [[3, 0.9901]]
     # The rate fell from epoch 2 to epoch 3.
     assert list(step.get_xdata()) == [2.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("fields", "monitored"),
+    [({}, "test set (monitored)"), ({"protocol": "holdout"}, "held-out images (monitored)")],
+)
+def test_all_curves_are_pale_behind_the_bold_median(csv, monkeypatch, fields, monitored):
+    rows = [replace(trial, **fields) for trial in ledger.finished(ledger.read(csv))]
+    csv.unlink()
+    for row in rows:
+        append_row(csv, row)
+    (csv.with_suffix("") / "0.csv").unlink()  # Only the best and the median trial's must be there.
+    curves, rates = drawn(monkeypatch, Study.at(csv), csv.parent)[1].axes
+    assert curves.get_ylabel() == f"accuracy on the {monitored}"
+    pale = [line for line in curves.lines if line.get_alpha()]
+    assert sorted(line.get_ydata()[2] for line in pale) == BEST[1:]
+    widest = max(curves.lines, key=lambda line: line.get_linewidth())
+    assert widest.get_ydata()[2] == BEST[2]
+    assert {text.get_text() for text in curves.texts} == {
+        "best kept model: seed 4, 99.01 %",
+        "median: seed 2, 98.84 %",
+        "training accuracy of the median",
+    }
+    assert all(tick == round(tick) for tick in curves.get_xticks())
+    assert rates.get_ylabel() == "learning rate"
 
 
 def test_median_trial_is_the_middle_one():
@@ -154,9 +221,9 @@ def drawn(monkeypatch, study, out):
 @pytest.mark.parametrize(
     ("fields", "labels"),
     [
-        ({}, ["last epoch, n = 5", "best epoch, n = 5"]),
-        ({"protocol": "holdout"}, ["kept model, n = 5"]),
-        ({"model": "shared1936", "params": 1936, "max_epochs": 75}, ["kept model, n = 5"]),
+        ({}, ["last epoch", "best epoch"]),
+        ({"protocol": "holdout"}, ["kept model"]),
+        ({"model": "shared1936", "params": 1936, "max_epochs": 75}, ["kept model"]),
     ],
 )
 def test_what_is_drawn_is_the_accuracy_on_the_test_set(csv, monkeypatch, fields, labels):
@@ -166,10 +233,10 @@ def test_what_is_drawn_is_the_accuracy_on_the_test_set(csv, monkeypatch, fields,
         append_row(csv, row)
     distribution, _ = drawn(monkeypatch, Study.at(csv), csv.parent)
     histogram, ecdf = distribution.axes
-    assert histogram.get_legend_handles_labels()[1] == labels
-    assert histogram.get_xlabel().endswith("/10,000)")
+    assert [text.get_text().partition(":")[0] for text in histogram.texts] == labels
+    assert ecdf.get_xlabel().endswith("/10,000)")
     correct = {0.98, 0.9801, 0.9802, 0.9803, 0.9804}
-    assert (correct == {x for x in ecdf.lines[0].get_xdata() if np.isfinite(x)}) == (labels == ["kept model, n = 5"])
+    assert (correct == {x for x in ecdf.lines[0].get_xdata() if np.isfinite(x)}) == (labels == ["kept model"])
 
 
 def test_a_recipe_of_a_models_own_says_what_was_monitored(csv, monkeypatch):

@@ -5,19 +5,15 @@ import json
 from collections import Counter
 from dataclasses import astuple, replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mnist_minimal.analysis import summaries
 from mnist_minimal.analysis.published import PUBLISHED
-from mnist_minimal.analysis.statistics import summarize
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.page import report, text
 from mnist_minimal.study.ledger import COLUMNS
-from mnist_minimal.study.study import Study
 from tests.study.test_ledger import FAILED, TRIAL
 
 PIECES = [
@@ -113,26 +109,24 @@ def test_no_text_becomes_an_element_an_attribute_or_a_script(folder, harmless, c
 @example("".join(PIECES))
 @example("</script><!--<script>")
 def test_any_name_stays_a_string_of_the_embedded_json(name):
-    # The best run's title is in the page's JSON, whose element ends at the first thing that looks like its end.
-    trial = replace(TRIAL, model=name, dataset=name, protocol=name)
-    study = summaries.StudySummary(Study.at(Path("x.csv")), [trial], [], [], summarize([0.9876]), None)
-    board = Parsed(report._board([{"title": text.title(study)}], study, []))
-    assert sum(number for part, number in board.parts.items() if part[0] == "script") == 1
-    (embedded,) = [data for data in board.text if data.lstrip().startswith('{"networks"')]
-    assert json.loads(embedded)["networks"][0]["title"] == text.title(study)
-    assert name in text.title(study)
-    harmless = Parsed(report._board([{"title": ""}], replace(study, trials=[TRIAL]), []))
-    assert board.parts == harmless.parts
+    # A study's name is in the page's JSON, whose element ends at the first thing that looks like its end.
+    def embedded(text):
+        page = report.render("data.html", content={"name": text})
+        parsed = Parsed(page)
+        return parsed.parts, json.loads("".join(parsed.text))
+
+    assert embedded(name) == (embedded("harmless")[0], {"name": name})
 
 
 @settings(UNTIMED)
-@given(fields, fields)
-def test_any_text_is_a_title_and_a_description_of_a_figure(title, description):
-    from matplotlib.figure import Figure
-    from mnist_minimal.page.figures import _svg
+@given(fields, names)
+@example("".join(PIECES), "<img src=x onerror=alert(1)>")
+@example('" onpointerdown="alert(1)', "' onpointerdown='alert(1)")
+def test_any_text_is_a_cell_of_a_table_and_a_texts_attribute(cell, head):
+    def drawn(cell, head):
+        rows = [("row", cell, text.Link(cell, "https://example.org"))]
+        return Parsed(report.render("table.html", table=text.Table("name", cell, ("first", head, head), rows)))
 
-    def drawn(title, description):
-        return Parsed(_svg(Figure(figsize=(1, 1)), "name", title, description))
-
-    assert drawn(title, description).parts == drawn("", "").parts
-    assert title in "".join(drawn(title, description).text)
+    found = drawn(cell, head)
+    assert found.parts == drawn("harmless", "harmless").parts
+    assert cell.replace(" %", "\u00a0%") in "".join(found.text)
