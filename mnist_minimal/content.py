@@ -9,6 +9,9 @@ from mnist_minimal.errors import plain
 # As many bytes of a file as `kind_of` looks at.
 FIRST_BYTES = 512
 
+# Of a text's first line as many characters are quoted.
+MAX_SHOWN = 60
+
 HDF5 = "an HDF5 file"
 ZIP = "a zip archive"
 GZIP = "a gzip file"
@@ -151,7 +154,8 @@ def refusal(first_bytes: bytes, expected: str, step: str, steps: Mapping[str, st
     words = f"found {what}"
     if kind in (CSV, TEXT, JSON) and what == kind:
         line = first_bytes.decode("utf-8-sig", errors="ignore").strip().partition("\n")[0]
-        words += f" that begins with {plain(line, 60)!r}" if line else " of white space"
+        shown = plain(line) if len(line) <= MAX_SHOWN else f"{plain(line[:MAX_SHOWN])}..."
+        words += f" that begins with {shown!a}" if line else " of white space"
     elif kind in (UNKNOWN, IDX):
         words += f" that begins with the bytes {first_bytes[:4].hex()}"
     otherwise = step if what == kind else steps.get(GZIP, step)

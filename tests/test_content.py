@@ -56,7 +56,7 @@ def test_the_step_to_take_is_told():
         "found a Git LFS pointer, expected a model; fetch the file itself with `git lfs pull`"
     )
     assert content.refusal(FILES[content.TEXT], "a model", step) == (
-        "found a text that begins with 'mean \u00e4 of the', expected a model; name another"
+        "found a text that begins with 'mean \\xe4 of the', expected a model; name another"
     )
     assert content.refusal(gzip.compress(FILES[content.NPY]), "a model", step) == (
         "found a gzip file of a NumPy array (.npy), expected a model; unpack it first, as with gunzip"

@@ -129,7 +129,7 @@ LINE = table.format_row(TRIAL)
         (HEADER + ",seed\n", "found the column seed twice in its header; remove or rename one"),
         (
             400 * "x," + "\n",
-            r"found a table as text \(CSV\) that begins with 'x,x,x,.*…', expected a CSV of trials",
+            r"found a table as text \(CSV\) that begins with 'x,x,x,.*\.\.\.', expected a CSV of trials",
         ),
         ("\n" + HEADER + "\n", "found other lines above its header, expected a CSV of trials; remove these lines"),
         (f"{HEADER},note\n{LINE}", ""),

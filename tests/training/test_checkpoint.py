@@ -295,7 +295,7 @@ def test_a_hostile_checkpoint_starts_again(tmp_path, capsys):
         write_checkpoint(path, np.array([b"text"])), capsys
     )
     path.write_bytes(b"\x00" * 1000)
-    assert "found a checkpoint that can't be read (File is not a zip file)" in started_again(path, capsys)
+    assert "begins with the bytes 00000000, expected a checkpoint; the trial" in started_again(path, capsys)
     path.unlink()
     path.mkdir()
     assert "expected a checkpoint, found a folder, a device or a pipe" in started_again(path, capsys)
