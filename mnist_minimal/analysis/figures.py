@@ -239,10 +239,10 @@ def learning_rate(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "Axe
 def augmentation_grid(
     images: np.ndarray, labels: np.ndarray, augmentation: Augmentation, seed: int, epochs: range
 ) -> "Figure":
-    """Draws the first image of each class as it is, and beside it as it is in some epochs.
+    """Draws the first image of each of the first ten classes as it is, and beside it as it is in some epochs.
 
     Args:
-        images: The training images, uint8 (n, side, side, 1).
+        images: The training images, uint8 (n, height, width, channels); of 3 channels they are shown in colour.
         labels: Integers (n,).
         augmentation: What the recipe does.
         seed: The trial's seed.
@@ -250,7 +250,7 @@ def augmentation_grid(
     """
     from matplotlib.figure import Figure
 
-    classes, shown = np.unique(labels, return_index=True)
+    classes, shown = (found[:10] for found in np.unique(labels, return_index=True))
     columns = {"as it is": images[shown]}
     for epoch in epochs:
         changes = draw_changes(augmentation, seed, epoch, images)
@@ -260,7 +260,8 @@ def augmentation_grid(
     for column, (title, versions) in enumerate(columns.items()):
         axes[0, column].set_title(title, fontsize="small")
         for ax, version in zip(axes[:, column], versions, strict=True):
-            ax.imshow(version[..., 0], cmap="gray", vmin=0, vmax=255)
+            colour = version.shape[-1] == 3
+            ax.imshow(version / 255 if colour else version[..., 0] / 255, cmap="gray", vmin=0, vmax=1)
             ax.set_axis_off()
     return figure
 

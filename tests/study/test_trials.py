@@ -22,7 +22,7 @@ import mnist_minimal
 from mnist_minimal import trials
 from mnist_minimal.cli.run import run
 from mnist_minimal.recipes import RECIPES
-from mnist_minimal.study import ledger
+from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.study import Study
 from mnist_minimal.training import core
@@ -204,6 +204,24 @@ def test_rows_tell_which_code_trained_them(finished_job):
         assert f"g{commit}" in found
 
 
+def test_another_recipe_is_a_study_of_its_own_that_says_which(tmp_path, capsys):
+    """The hash: printf '{"max_epochs":2,"optimizer.learning_rate":0.02}' | sha256sum | cut -c1-6."""
+    assert command(tmp_path, "--runs", "1") == 0
+    varied = ("--set", "max_epochs=2", "--set", "optimizer.learning_rate=0.02", "--recipe", "sep697")
+    assert command(tmp_path, "--runs", "1", *varied) == 0
+    name = "sep997-sep697-91c318-digits"
+    said = "sep997 is trained by the recipe of sep697 with max_epochs 2, optimizer.learning_rate 0.02; the study is "
+    assert f"{said}{name}." in capsys.readouterr().out
+    assert {path.stem for path in tmp_path.glob("*.csv")} == {"sep997-digits", name}
+    begun = json.loads((tmp_path / f"{name}.json").read_text())
+    assert begun["set"] == {"max_epochs": 2, "optimizer.learning_rate": 0.02}
+    assert begun["recipe"]["model"] == "sep697"
+    assert (begun["recipe"]["batch_size"], begun["recipe"]["max_epochs"]) == (256, 2)
+    assert begun["recipe"]["optimizer"] == {"kind": "AdamW", "learning_rate": 0.02, "weight_decay": 1e-6}
+    assert identity.by_own_recipe(Study(tmp_path, "sep997-digits"), "sep997")
+    assert not identity.by_own_recipe(Study(tmp_path, name), "sep997")
+
+
 @pytest.mark.parametrize("trainer", ["native", "keras"])
 def test_training_leaves_the_users_random_numbers_alone(tmp_path, trainer):
     if trainer == "native" and not core.available():
@@ -296,7 +314,9 @@ def test_trials_are_trained_from_another_thread_than_the_main_one(tmp_path):
         (("--until", "99"), "--until: expected an accuracy above 0 and at most 1, such as 0.99, found '99'"),
         (("--model", "sep998"), "--model: expected one of the models conv18242, gap13914, "),
         (("--model", "sep998"), "or one of your own as module:function, such as mypackage.nets:tiny, found 'sep998'"),
-        (("--model", "sep997", "--recipe", "sep697"), "sep997 is trained by its own recipe"),
+        (("--set", "batch_size"), "--set: expected FIELD=VALUE, such as batch_size=256, found 'batch_size'"),
+        (("--set", "batchsize=3"), "error: expected a field of the recipe, found 'batchsize'; the nearest is batch_si"),
+        (("--set", "batch_size=many"), "error: batch_size: expected a whole number of at least 1, found 'many'"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(run_python, arguments, complaint):
