@@ -13,6 +13,9 @@ Environment variables, all unset as a rule:
 
     MNIST_MINIMAL_REQUIRE_CORE=1  the installation fails where the extension cannot be built; otherwise it goes on
                                   without, and the Keras trainer serves
+    MNIST_MINIMAL_WITHOUT_CORE=1  the extension is not built, and the wheel is pure Python (py3-none-any). It is so on
+                                  Windows too, whose own compiler lacks the vector types of vector.h. Where the core
+                                  is required, this has no effect
     MNIST_MINIMAL_SANITIZE=1      builds with AddressSanitizer and UndefinedBehaviorSanitizer. To run the tests so:
                                   MNIST_MINIMAL_SANITIZE=1 python setup.py build_ext --inplace --force
                                   LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
@@ -26,7 +29,6 @@ import platform
 import sys
 from pathlib import Path
 
-import pybind11
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
@@ -47,6 +49,9 @@ class BuildCore(build_ext):
 
     def build_extension(self, extension):
         """Compiles the kernels once for each instruction set, then the rest, and links them."""
+        import pybind11  # A wheel without the core needs none.
+
+        extension.include_dirs.append(pybind11.get_include())
         x86 = platform.machine().lower() in ("x86_64", "amd64")
         flags = [*FLAGS, *(["-DMNIST_MINIMAL_X86"] if x86 else [])]
         if os.environ.get("MNIST_MINIMAL_SANITIZE") == "1":
@@ -72,17 +77,16 @@ class BuildCore(build_ext):
             raise
 
 
-setup(
-    ext_modules=[
-        Extension(
-            "mnist_minimal.training.core._core",
-            sources=[str(FOLDER / name) for name in ("binding.cpp", "network.cpp", "optimizer.cpp")],
-            depends=[str(path) for path in sorted(FOLDER.glob("*.h"))] + [str(FOLDER / "layers.cpp")],
-            language="c++",
-            include_dirs=[pybind11.get_include()],
-            extra_link_args=["-pthread"],
-            optional=os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1",
-        )
-    ],
-    cmdclass={"build_ext": BuildCore},
+REQUIRED = os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") == "1"
+WITHOUT = not REQUIRED and (os.environ.get("MNIST_MINIMAL_WITHOUT_CORE") == "1" or sys.platform == "win32")
+
+CORE = Extension(
+    "mnist_minimal.training.core._core",
+    sources=[str(FOLDER / name) for name in ("binding.cpp", "network.cpp", "optimizer.cpp")],
+    depends=[str(path) for path in sorted(FOLDER.glob("*.h"))] + [str(FOLDER / "layers.cpp")],
+    language="c++",
+    extra_link_args=["-pthread"],
+    optional=not REQUIRED,
 )
+
+setup(ext_modules=[] if WITHOUT else [CORE], cmdclass={"build_ext": BuildCore})

@@ -1,10 +1,14 @@
 """The training core in C++: sixteen samples of a batch side by side, one thread or a few, no TensorFlow while it runs.
 
 `_core` is the compiled extension (binding.cpp); `mnist_minimal.training.chain` translates a Keras model for it. An
-installation without a C++ compiler has no extension, and the Keras trainer serves.
+installation without a C++ compiler, or by the wheel for any platform, has no extension, and the Keras trainer serves.
 """
 
+import sys
+
 from mnist_minimal.errors import UserError, plain
+
+FROM_SOURCE = "pip install --force-reinstall --no-deps . in the folder of the source"
 
 IMPORT_ERROR: ImportError | None = None
 try:
@@ -38,15 +42,18 @@ def instruction_set() -> str:
             processor has not.
     """
     if isinstance(IMPORT_ERROR, ModuleNotFoundError):
+        cure = (
+            "install mnist_minimal in WSL, since Windows itself has none"
+            if sys.platform == "win32"
+            else f"install a C++17 compiler, then mnist_minimal again ({FROM_SOURCE})"
+        )
         raise UserError(
-            "expected the C++ training core, found that it was not built; install a C++17 compiler and mnist_minimal "
-            "again, or train with --trainer keras"
+            f"expected the C++ training core, found that it was not built; {cure}, or train with --trainer keras"
         ) from IMPORT_ERROR
     if IMPORT_ERROR:
         raise UserError(
             f"expected the C++ training core, found that it can't be loaded ({plain(str(IMPORT_ERROR))}); build it "
-            "with this machine's compiler (pip install --force-reinstall --no-deps . in the folder of the source), or "
-            "train with --trainer keras"
+            f"with this machine's compiler ({FROM_SOURCE}), or train with --trainer keras"
         ) from IMPORT_ERROR
     try:
         return _core.instruction_set()
