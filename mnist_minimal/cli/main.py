@@ -12,6 +12,7 @@ from mnist_minimal.version import version
 
 COMMANDS = {
     "trials": "train a model again and again and record every trial",
+    "status": "how far trials are, asked from another terminal: done, running, stale, failed, time left",
     "models": "list the published models, what was published of them and what the results say",
     "objectives": "check results against what the sources, where the models were published, wanted of them",
     "evaluate": "accuracy, loss and confusion matrix of saved models",

@@ -22,8 +22,12 @@ from mnist_minimal.study.study import Study
 
 
 @contextmanager
-def owned(study: Study) -> Iterator[None]:
+def owned(study: Study, **job: int | None) -> Iterator[None]:
     """Holds a study for the time of the block, with its folder made; nothing is waited for.
+
+    Args:
+        study: The study.
+        **job: What others may learn of the job, for `study.watching`: `runs`, `seed` and `jobs`.
 
     Raises:
         UserError: if another process holds it, naming that; or if its CSV or its folders can't be written to.
@@ -48,7 +52,8 @@ def owned(study: Study) -> Iterator[None]:
             raise _not_usable(study, error) from error
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with atomic_write(study.owner) as temporary:
-            temporary.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}))
+            owner = {"process": os.getpid(), "host": socket.gethostname(), "since": since, **job}
+            temporary.write_text(json.dumps(owner))
         yield
     finally:
         with suppress(OSError):

@@ -55,7 +55,7 @@ def carry_out(
         KeyboardInterrupt: on Ctrl-C; what was finished is recorded, and what was not is resumed by the same plan.
     """
     study = plan.study
-    with owned(study):
+    with owned(study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs):
         identity.check(study, data_facts(plan))
         table = Ledger(study)
         before = table.trials()
