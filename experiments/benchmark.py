@@ -93,7 +93,7 @@ class CoreEpochs:
 
     def multiply_accumulates(self) -> int:
         """Of one image, forward."""
-        return sum(row.macs for row in layer_table(self.chain.model))
+        return sum(row.macs or 0 for row in layer_table(self.chain.model))
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

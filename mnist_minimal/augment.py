@@ -1,4 +1,4 @@
-"""Draw ten training images, and what becomes of them in some epochs of a recipe's augmentation."""
+"""Draw a training image of each class, and what becomes of it in some epochs of a recipe's augmentation."""
 
 import sys
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--measure",
         choices=MEASURES,
         default="saved",
-        help="saved: the accuracy on the monitored images after the last epoch, the sources' word; best: the "
+        help="saved: the accuracy on the monitored images after the last epoch, as the sources call it; best: the "
         "highest after any epoch; test: that of the kept model, the weights in the saved file, on the test set "
         "(default: %(default)s)",
     )

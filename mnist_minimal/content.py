@@ -150,8 +150,8 @@ def refusal(first_bytes: bytes, expected: str, step: str, steps: Mapping[str, st
     what, kind = described(first_bytes)
     words = f"found {what}"
     if kind in (CSV, TEXT, JSON) and what == kind:
-        line = first_bytes.decode("utf-8-sig", errors="ignore").strip().splitlines()[0]
-        words += f" that begins with {plain(line, 60)!r}"
+        line = first_bytes.decode("utf-8-sig", errors="ignore").strip().partition("\n")[0]
+        words += f" that begins with {plain(line, 60)!r}" if line else " of white space"
     elif kind in (UNKNOWN, IDX):
         words += f" that begins with the bytes {first_bytes[:4].hex()}"
     otherwise = step if what == kind else steps.get(GZIP, step)

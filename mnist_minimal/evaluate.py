@@ -1,4 +1,8 @@
-"""Accuracy, loss and confusion matrix of saved models on the test set."""
+"""Accuracy, loss and confusion matrix of saved models on the test set.
+
+Of a trial's model this is what tables call the kept model: the weights in the file. The last epoch's accuracy, which
+the CSV has as saved_accuracy, is that of other weights where the recipe keeps the best epoch's.
+"""
 
 import argparse
 import os
@@ -51,12 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.pixels not in (None, *CONVENTIONS):
         raise UserError(f"--pixels: found {options.pixels!r}; expected one of {', '.join(CONVENTIONS)}")
     builders = {options.model: builder(options.model, to_train=False)} if options.model else None
-    choices = [from_arguments(options).or_recorded(recorded_dataset(Path(file))) for file in options.files]
+    recorded = [recorded_dataset(Path(file)) for file in options.files]
+    choices = [from_arguments(options).or_recorded(dataset) for dataset in recorded]
     datasets = {choice: sets.load(choice) for choice in dict.fromkeys(choices)}
     for notice in dict.fromkeys(dataset.notice for dataset in datasets.values() if dataset.notice):
         print(notice, file=sys.stderr)
     status = 0
-    for file, choice in zip(options.files, choices, strict=True):
+    for file, choice, trained_on in zip(options.files, choices, recorded, strict=True):
         dataset = datasets[choice]
         try:
             loaded = load_described(file, builders)
@@ -67,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         found = evaluate(model, dataset.x_test, dataset.y_test)
         parameters = trainable_parameters(model)
-        print(f"{file}: {model.name}, {parameters:,} parameters, on the test set of {dataset.name}")
+        which = "the kept model of a trial, " if trained_on else ""
+        print(f"{file}: {model.name}, {parameters:,} parameters, {which}on the test set of {dataset.name}")
         if decision:
             print(f"pixels: {decision}")
         print(f"accuracy {found.accuracy} ({found.correct} of {found.size})")

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     name = options.what if options.model is None else options.model
     if options.model is not None or name in MODELS or OWN.fullmatch(name):
-        model = builder(name)()
+        model = builder(name, to_train=False)()
     else:
         if not os.path.exists(name):
             raise UserError(
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"names are {', '.join(MODELS)}"
             )
         model = load(name)
-    print(f"{model.name}: one image's way from the pixels to the class probabilities")
+    shape = " x ".join(map(str, model.inputs[0].shape[1:]))
+    print(f"{model.name}: one image's way from the pixels, {shape}, to the output")
     print(layer_lines(layer_table(model), terminal_width()))
     if model.name in RECEPTIVE_FIELDS:
         fields = ", ".join(map(str, RECEPTIVE_FIELDS[model.name]))

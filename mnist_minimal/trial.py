@@ -74,6 +74,7 @@ class EpochReport:
         best_accuracy: The best one so far.
         milestone: The mean number of monitored images that were right in the window of the recipe's stopping rule,
             from the rule's epoch on; None before, and where there is no rule.
+        monitored: What images the accuracies are of, in words.
     """
 
     seed: int
@@ -83,6 +84,7 @@ class EpochReport:
     accuracy: float
     best_accuracy: float
     milestone: Fraction | None = None
+    monitored: str = "monitored images"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A job is resumed where it was stopped: the same command skips the seeds that are
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from mnist_minimal.cli.options import (
@@ -19,13 +20,21 @@ from mnist_minimal.cli.options import (
 )
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
+from mnist_minimal.cli.streams import terminal_width
 from mnist_minimal.data.choice import Choice
+from mnist_minimal.errors import UserError
 from mnist_minimal.models import lookup
-from mnist_minimal.recipes import RECIPES, variation
+from mnist_minimal.recipes import RECIPES, digits, variation
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.plan import MAX_SEED, Plan
 from mnist_minimal.study.progress import display
 from mnist_minimal.study.runner import carry_out
+from mnist_minimal.study.study import Study
+
+PROTOCOLS = {
+    "source": "monitored are the images that the source, where the model was published, monitors: mostly the test set",
+    "holdout": "monitored are images held out of the training set",
+}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -41,7 +50,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        help="train the model by this published recipe (default: its own)",
+        help="train the model by this published recipe (default: its own; that of a published one is in batches of "
+        f"{digits.BATCH_SIZE} on the digits)",
     )
     parser.add_argument(
         "--set",
@@ -67,8 +77,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--protocol",
         choices=("source", "holdout"),
         default="source",
-        help="which images are monitored: source, as where the model was published, mostly the test set; or holdout, "
-        "images held out of the training set (default: %(default)s)",
+        help="the protocol: which images decide on the learning rate, the end of a trial and its best epoch; source: "
+        f"{PROTOCOLS['source']}; holdout: {PROTOCOLS['holdout']} (default: %(default)s)",
     )
     parser.add_argument(
         "--trainer",
@@ -96,12 +106,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from mnist_minimal.data import sets
 
-    recipe = lookup.recipe(options.model, options.recipe).replace(**dict(options.set))
-    options.epochs = min(options.epochs or recipe.max_epochs, recipe.max_epochs)
+    # What is wrong with it is said before a data set is fetched, which may decide on it too.
+    lookup.recipe(options.model, options.recipe).replace(**dict(options.set))
     with interruptible() as interrupted:
         dataset = sets.load(from_arguments(options))
+        recipe = lookup.recipe(options.model, options.recipe, dataset.name).replace(**dict(options.set))
+        said = [dataset.notice] if dataset.notice else []
+        if dataset.name == "digits" and recipe == lookup.recipe(options.model, None, dataset.name):
+            said.append(
+                f"On the digits, which {options.model} learns in batches of {recipe.batch_size}, expect an accuracy of "
+                f"{digits.EXPECTED} (--recipe {options.model}: by its published recipe as it is)."
+            )
         if dataset.notice:
-            print(f"{dataset.notice} The rows say dataset={dataset.name} and go to a CSV of their own.")
+            said.append(f"The rows say dataset={dataset.name} and go to a CSV of their own.")
+        if said:
+            print(" ".join(said))
         plan = Plan(
             options.out,
             options.model,
@@ -111,13 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Choice("digits") if dataset.name == "digits" else from_arguments(options),
             options.runs,
             options.seed,
-            options.epochs,
+            min(options.epochs or recipe.max_epochs, recipe.max_epochs),
             options.until,
             options.protocol,
             options.trainer,
             options.jobs,
         )
-        if another := variation.described(options.model, recipe):
+        if another := variation.described(options.model, recipe, dataset.name):
             print(f"{options.model} is trained by {another}; the study is {plan.study.name}.")
         try:
             status = 0 if carry_out(plan, print, display, interrupted) else 1
@@ -137,16 +156,32 @@ def print_summary(plan: Plan) -> None:
     done = ledger.done(trials)
     finished = len(ledger.finished(trials))
     failures = len({trial.seed for trial in trials} - {trial.seed for trial in done})
-    stopped = f", {len(done) - finished} stopped early by the rule" if finished < len(done) else ""
+    stopped = f", {len(done) - finished} stopped early by the median stopping rule" if finished < len(done) else ""
     print(
         f"\n{plan.model} on {plan.dataset.name}, protocol {plan.protocol}: {finished} finished "
         f"{'trial' if finished == 1 else 'trials'}{stopped}, {failures} failed ({study.csv})"
     )
+    print(f"Protocol {plan.protocol}: {PROTOCOLS[plan.protocol]}.")
     caps, whole = sorted({trial.max_epochs for trial in done}), identity.recipe_epochs(study)
     if caps and whole and caps[0] < whole:
         print(f"The epochs were capped at {caps[0]}; the recipe has up to {whole}.")
     if finished:
-        print(study_table(trials, until=plan.until))
+        print(study_table(trials, until=plan.until, width=terminal_width()))
+        draw(study)
+
+
+def draw(study: Study) -> None:
+    """Draws the distribution of a study's accuracies beside its CSV, and says where, and how to see more."""
+    from mnist_minimal.analysis.figures import draw_distribution
+    from mnist_minimal.analysis.summaries import read_study
+
+    try:
+        picture = draw_distribution(read_study(study), study.out / f"{study.name}.png")
+    except UserError as error:
+        # What was asked for is done; a picture can be drawn at any time.
+        print(f"no picture was drawn: {error}", file=sys.stderr)
+        return
+    print(f"\n{picture} shows their distribution; the training curves too: python -m mnist_minimal.plots {study.csv}")
 
 
 if __name__ == "__main__":

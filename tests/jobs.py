@@ -12,11 +12,14 @@ from pathlib import Path
 
 from mnist_minimal import trials
 from mnist_minimal.cli.run import run
+from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import ledger
 from mnist_minimal.trial import Trial
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["mnist_minimal.training.trainers", "mnist_minimal.evaluate", "sklearn.datasets"])
+SERVER.set_forkserver_preload(
+    ["mnist_minimal.training.trainers", "mnist_minimal.evaluate", "sklearn.datasets", "mnist_minimal.analysis.figures"]
+)
 
 SECONDS_UNTIL_HUNG = 300
 
@@ -51,7 +54,8 @@ class Job:
 
     def start(self, disturb: Callable[[], None] | None = None) -> "Running":
         """Starts the command; `disturb` is called in its process before, with the working folder set."""
-        arguments = ["--model", self.model, "--dataset", "digits", "--out", str(self.out), *self.options]
+        recipe = ["--recipe", self.model] if self.model in RECIPES else []
+        arguments = ["--model", self.model, *recipe, "--dataset", "digits", "--out", str(self.out), *self.options]
         output = self.folder / "output"
         process = SERVER.Process(target=_command, args=(self.folder, output, arguments, disturb))
         process.start()

@@ -138,7 +138,7 @@ def test_without_mnist_no_model_is_judged_on_the_digits_unasked(study, run_pytho
     assert "accuracy" not in refused.stdout
     line = refused.stderr.splitlines()[-1]  # TensorFlow greets before it.
     assert line.startswith("error: MNIST was found nowhere: Keras has no usable copy")
-    assert "To use MNIST, give --data PATH (or set MNIST_MINIMAL_DATA)" in line
+    assert re.search("To get MNIST, download https://.* with --data mnist.npz, or set MNIST_MINIMAL_DATA to it", line)
     asked = run_main(main, path, "--dataset", "digits")
     assert asked.returncode == 0, asked.stderr
     assert "on the test set of digits\n" in asked.stdout
@@ -149,7 +149,10 @@ def test_a_model_of_a_study_on_the_digits_is_judged_on_them(study, capsys, monke
     for folder, file in ((tmp_path, path), (path.parent, "3.h5"), (path.parent.parent, "sep697-digits/3.h5")):
         monkeypatch.chdir(folder)
         assert main([str(file)]) == 0
-        assert f"{file}: sep697, 697 parameters, on the test set of digits\n" in capsys.readouterr().out
+        assert (
+            f"{file}: sep697, 697 parameters, the kept model of a trial, on the test set of digits\n"
+            in capsys.readouterr().out
+        )
 
 
 def test_each_file_is_judged_on_what_it_was_trained_on(study, capsys, monkeypatch, mnist_path):

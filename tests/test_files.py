@@ -199,3 +199,20 @@ def test_a_failed_trial_is_no_reason_to_write_elsewhere(tmp_path, treasure):
         "sep997-distribution.png",
         "sep997.csv",
     ]
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o027, 0o077])
+def test_pictures_and_pages_are_by_the_umask(study, tmp_path, umask):  # noqa: F811
+    out = tmp_path / "out" / "below"
+    other = tmp_path / "other.csv"
+    other.write_text("0.98\n0.99\n")
+    before = os.umask(umask)
+    try:
+        assert run(plots.main, [str(study), "--out", str(out / "plots")]) == 0
+        assert run(report.main, ["--results", str(study.parent), "--out", str(out / "report.html")]) == 0
+        assert run(compare.main, [str(study), str(other), "--out", str(out / "compared.png")]) == 0
+    finally:
+        os.umask(before)
+    found = {path: path.stat().st_mode & 0o777 for path in [out, *out.rglob("*")]}
+    assert sorted({path.suffix for path in found}) == ["", ".html", ".png"]
+    assert found == {path: (0o777 if path.is_dir() else 0o666) & ~umask for path in found}

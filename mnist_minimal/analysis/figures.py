@@ -239,10 +239,10 @@ def learning_rate(history: "pandas.DataFrame", ax: "Axes | None" = None) -> "Axe
 def augmentation_grid(
     images: np.ndarray, labels: np.ndarray, augmentation: Augmentation, seed: int, epochs: range
 ) -> "Figure":
-    """Draws the first image of each class as it is, and beside it as it is in some epochs.
+    """Draws the first image of each of the first ten classes as it is, and beside it as it is in some epochs.
 
     Args:
-        images: The training images, uint8 (n, side, side, 1).
+        images: The training images, uint8 (n, height, width, channels); of 3 channels they are shown in colour.
         labels: Integers (n,).
         augmentation: What the recipe does.
         seed: The trial's seed.
@@ -250,7 +250,7 @@ def augmentation_grid(
     """
     from matplotlib.figure import Figure
 
-    classes, shown = np.unique(labels, return_index=True)
+    classes, shown = (found[:10] for found in np.unique(labels, return_index=True))
     columns = {"as it is": images[shown]}
     for epoch in epochs:
         changes = draw_changes(augmentation, seed, epoch, images)
@@ -260,7 +260,8 @@ def augmentation_grid(
     for column, (title, versions) in enumerate(columns.items()):
         axes[0, column].set_title(title, fontsize="small")
         for ax, version in zip(axes[:, column], versions, strict=True):
-            ax.imshow(version[..., 0], cmap="gray", vmin=0, vmax=255)
+            colour = version.shape[-1] == 3
+            ax.imshow(version / 255 if colour else version[..., 0] / 255, cmap="gray", vmin=0, vmax=1)
             ax.set_axis_off()
     return figure
 
@@ -300,9 +301,29 @@ def model_diagram(model: str, path: Path) -> None:
             )
     except ImportError as error:
         raise UserError(
-            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install pydot` "
-            "and your system's package graphviz"
+            "Keras draws a model with pydot and Graphviz, and found not both; install them with `pip install "
+            "mnist_minimal[draw]` and your system's package graphviz"
         ) from error
+
+
+def draw_distribution(study: "StudySummary", path: Path) -> Path:
+    """Draws one study's distribution on the test set as a PNG, and gives its path.
+
+    Raises:
+        UserError: if the picture can't be written.
+    """
+    from matplotlib.figure import Figure
+
+    from mnist_minimal.analysis.statistics import TARGET
+
+    accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True)
+    histogram(accuracies, study.best.test_size, upper)
+    ecdf(accuracies, TARGET, lower)
+    lower.set_xlabel("accuracy on the test set")
+    figure.suptitle(_title(study))
+    return save_figure(figure, path)
 
 
 def draw_study(study: "StudySummary", out: Path) -> list[Path]:
@@ -320,21 +341,9 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
     """
     from matplotlib.figure import Figure
 
-    from mnist_minimal.analysis.statistics import TARGET
     from mnist_minimal.analysis.summaries import median_trial
 
-    accuracies = {MEASURE_NAMES[measure]: study.accuracies(measure) for measure in study.measures}
-    title = f"{label(study.model)} ({study.params} parameters) on {label(study.dataset)}, protocol "
-    title += label(study.protocol) + (f", cut at {study.cut} epochs" if study.cut else "")
-
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    upper, lower = figure.subplots(2, sharex=True)
-    histogram(accuracies, study.best.test_size, upper)
-    ecdf(accuracies, TARGET, lower)
-    lower.set_xlabel("accuracy on the test set")
-    figure.suptitle(title)
-    pictures = [save_figure(figure, out / f"{study.paths.name}-distribution.png")]
-
+    pictures = [draw_distribution(study, out / f"{study.paths.name}-distribution.png")]
     best, median = study.best, median_trial(study.trials)
     shown = [best] if best == median else [best, median]
     figure = Figure(figsize=(6 * len(shown), 6), layout="constrained")
@@ -343,8 +352,13 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
         upper = figure.add_subplot(3, len(shown), (column + 1, column + 1 + len(shown)))
         accuracy_curves(history, upper).set_title(f"{name} of {len(study.trials)} trials: seed {trial.seed}")
         learning_rate(history, figure.add_subplot(3, len(shown), column + 1 + 2 * len(shown), sharex=upper))
-    figure.suptitle(title)
+    figure.suptitle(_title(study))
     return [*pictures, save_figure(figure, out / f"{study.paths.name}-curves.png")]
+
+
+def _title(study: "StudySummary") -> str:
+    title = f"{label(study.model)} ({study.params} parameters) on {label(study.dataset)}, protocol "
+    return title + label(study.protocol) + (f", cut at {study.cut} epochs" if study.cut else "")
 
 
 def _mark_learning_rate_steps(history: "pandas.DataFrame", ax: "Axes") -> None:

@@ -28,7 +28,7 @@ def listing(folders: Sequence[Path], width: int | None = None) -> str:
             (
                 name,
                 f"{trainable_parameters(model):,}",
-                f"{sum(row.macs for row in layer_table(model)):,}",
+                f"{sum(row.macs or 0 for row in layer_table(model)):,}",
                 published.text,
                 "; ".join(said(name, published.measure, folder) for folder in folders_with(name, folders)),
                 RECIPES[name].source,

@@ -81,9 +81,10 @@ class StudySummary:
     @property
     def kept_epoch(self) -> int | None:
         """The epoch whose weights the best trial kept, counted from 1; None where nothing is known of the recipe."""
-        if self.model not in RECIPES:
+        recipe = identity.recipe(self.paths) or (RECIPES[self.model].as_dict() if self.model in RECIPES else None)
+        if recipe is None:
             return None
-        return self.best.epochs if RECIPES[self.model].early_stopping is None else self.best.best_epoch
+        return self.best.epochs if recipe.get("early_stopping") is None else self.best.best_epoch
 
     @property
     def best(self) -> Trial:

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 MEASURE_NAMES = {"saved": "last epoch", "best": "best epoch", "test": "kept model"}
 
 MEASURES_EXPLAINED = (
-    "Last epoch: the accuracy on the monitored images after the last epoch (column saved_accuracy, the sources' word); "
-    "best epoch: the highest after any epoch; kept model: that of the weights in the saved file on the test set."
+    "Last epoch: the accuracy on the monitored images after the last epoch (saved_accuracy in the CSV, as in sources); "
+    "best epoch: the highest after any epoch; kept model: the accuracy on the test set of the weights in the file."
 )
 
 
 def layer_lines(rows: Sequence[LayerRow], width: int | None = None) -> str:
-    """A layer table as lines of text, the totals in the last one; broken into blocks where it is wider than `width`."""
-    head = ("layer", "kind", "output", "trainable", "other", "MACs", "field")
+    """A layer table as lines of text, the totals in the last one; of a graph also whose outputs each layer takes.
+
+    It is broken into blocks of columns where it is wider than `width`.
+    """
+    branched = any(row.inbound != (place - 1,) for place, row in enumerate(rows))
+    head = ("layer", "kind", "output", "trainable", "other", "MACs", "field", "takes")
     lines: list[tuple[str, ...]] = [
         (
             row.name,
@@ -33,23 +37,41 @@ def layer_lines(rows: Sequence[LayerRow], width: int | None = None) -> str:
             " x ".join(map(str, row.output_shape)),
             f"{row.trainable:,}",
             f"{row.non_trainable:,}",
-            f"{row.macs:,}",
-            f"{row.receptive_field}",
+            "?" if row.macs is None else f"{row.macs:,}",
+            "?" if row.receptive_field is None else f"{row.receptive_field}",
+            "" if row.inbound == (place - 1,) else ", ".join(_output_name(rows, source) for source in row.inbound),
         )
-        for row in rows
+        for place, row in enumerate(rows)
     ]
-    totals = (sum(row.trainable for row in rows), sum(row.non_trainable for row in rows), sum(row.macs for row in rows))
-    lines = [head, *lines, ("total", "", "", *(f"{total:,}" for total in totals), f"{rows[-1].receptive_field}")]
+    sums = (
+        sum(row.trainable for row in rows),
+        sum(row.non_trainable for row in rows),
+        sum(row.macs or 0 for row in rows),
+    )
+    lines = [head, *lines, ("total", "", "", *(f"{each:,}" for each in sums), lines[-1][6], "")]
+    lines = [line if branched else line[:-1] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
-        return _blocks(lines, width)
-    return "\n".join(
-        "  ".join(
-            f"{text:<{width}}" if place < 3 else f"{text:>{width}}"
-            for place, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+        text = [_blocks(lines, width)]
+    else:
+        text = [
+            "  ".join(
+                f"{cell:>{wide}}" if 3 <= place <= 6 else f"{cell:<{wide}}"
+                for place, (cell, wide) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+    if any(row.macs is None for row in rows):
+        text.append("?: not known of layers that are not Keras' own, and of some of these; the total is without them.")
+    return "\n".join(text)
+
+
+def _output_name(rows: Sequence[LayerRow], place: int) -> str:
+    """The layer whose output a row takes, with the number of its application where it is applied several times."""
+    if place < 0:
+        return "the input"
+    applied = [other for other, row in enumerate(rows) if row.name == rows[place].name]
+    return rows[place].name + (f" #{applied.index(place) + 1}" if len(applied) > 1 else "")
 
 
 def confusion_table(confusion: "np.ndarray") -> str:
@@ -113,7 +135,7 @@ def _blocks(rows: Sequence[Sequence[str]], width: int) -> str:
 
 
 def sample_table(samples: Sequence[Sample], title: str, width: int | None = None) -> str:
-    """n, mean, sd, interval, best and share at 99 % of every sample, as a table; the title heads the names."""
+    """n, mean, sd, interval, best and share at 99 % of every sample, as `markdown`; the title heads the names."""
     from mnist_minimal.analysis.statistics import TARGET, share_reaching, summarize
 
     reached = f"at least {TARGET:.0%} (95 % interval)"

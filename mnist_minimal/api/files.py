@@ -56,13 +56,14 @@ def load_data(path: str | Path = "mnist", name: str | None = None) -> "Dataset":
 
     Args:
         path: "mnist", from the file that the environment variable MNIST_MINIMAL_DATA names or from Keras; "digits",
-            scikit-learn's small ones; "auto", the one or else the other, with a warning; or a file or folder, as
-            `--data` takes it.
+            scikit-learn's small ones; "auto", the one or else the other, with a warning; "fashion_mnist", "cifar10" or
+            "cifar100", from Keras; or a file or folder, as `--data` takes it.
         name: What images that are not MNIST are called in results, in lower case.
 
     Returns:
-        Its `x_train` and `x_test` are uint8 (n, 28, 28, 1) in [0, 255], 0 the background; its `y_train` and `y_test`
-        int64 (n,) in 0 .. 9.
+        Its `x_train` and `x_test` are uint8 (n, height, width, channels) in [0, 255], of MNIST (n, 28, 28, 1) with 0
+        the background; its `y_train` and `y_test` int64 (n,), classes counted from 0. It has their `shape` and
+        `classes`.
 
     Raises:
         UserError: if there is no such file, or it is damaged, or of something else.
@@ -85,10 +86,10 @@ def score(model: "keras.Model", images: "ArrayLike", labels: "ArrayLike") -> "Ev
     """Accuracy, loss and confusion matrix of a model on labelled images; see `training.evaluation.score`.
 
     Args:
-        model: A built model of ten classes.
-        images: Numbers (n, 28, 28, 1), n > 0, or of another shape with as many numbers an image as the model's input,
-            scaled as it was trained: the published models take pixels from 0 to 255.
-        labels: Whole numbers from 0 to 9 of shape (n,) or (n, 1); or one-hot, (n, 10).
+        model: A built model of two classes or more.
+        images: Numbers (n, height, width, channels), n > 0, or of another shape with as many numbers an image as the
+            model's input, scaled as it was trained: the published models take pixels from 0 to 255.
+        labels: Whole numbers from 0, less than the model's classes, of shape (n,) or (n, 1); or one-hot, (n, classes).
 
     Returns:
         Its `accuracy` is in [0, 1], its `loss` the mean cross-entropy in nats, its `correct` the number of images.

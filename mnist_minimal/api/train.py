@@ -75,8 +75,9 @@ def run_trials(
             Keras model; it may be defined in a notebook's cell.
         recipe: How to train it: a published recipe's name or a Recipe; None for the model's own.
         runs: How many trials, seeds `seed` to `seed + runs - 1`; None for no end, but for `until`.
-        data: "auto", "mnist" or "digits"; a file or folder as `load_data` takes it; a data set of `load_data`; or the
-            four arrays (x_train, y_train, x_test, y_test), images in any form that `load_data` takes.
+        data: A name, a file or a folder as `load_data` takes it; a data set of `load_data`; or the four arrays
+            (x_train, y_train, x_test, y_test): images uint8 (n, height, width) or (n, height, width, channels), or
+            divided by 255; labels (n,) of any number of classes, or one-hot.
         callbacks: Gives a trial's further Keras callbacks, from its seed; called for each trial, so that none is
             shared. They have no state on disk: a trial with callbacks starts again when it was interrupted. Where the
             core trains, they are called for epochs and not for batches.
@@ -106,8 +107,8 @@ def run_trials(
         'sep697-digits'
     """
     name, build = lookup.named(model)
-    by = _recipe(name, build, recipe)
     dataset, choice = _data(data, dataset_name)
+    by = _recipe(name, build, recipe, dataset.name)
     plan = Plan(
         Path(out or "runs").expanduser(),
         name,
@@ -178,6 +179,7 @@ def fit(
     import pandas
 
     from mnist_minimal.data import sets
+    from mnist_minimal.training import check_images
     from mnist_minimal.training.evaluation import evaluate
     from mnist_minimal.training.keras_fit import check_recipe
     from mnist_minimal.training.seeding import seeded
@@ -187,13 +189,14 @@ def fit(
     dataset, _ = _data(data, dataset_name)
     if isinstance(model, keras.Model):
         name, build, trained = model.name, None, lookup.checked(model.name, model)
-        by = _recipe(name, lambda: trained, recipe)
+        by = _recipe(name, lambda: trained, recipe, dataset.name)
     else:
         name, build = lookup.named(model)
-        by = _recipe(name, build, recipe)
+        by = _recipe(name, build, recipe, dataset.name)
         with seeded(seed):
             trained = (build or lookup.builder(name))()
     check_recipe(by)
+    check_images(name, trained, dataset)
     chosen, _ = choose(_one_of("trainer", trainer, ("auto", "native", "keras")), trained, None, by)
     splits = sets.split(dataset, _one_of("protocol", protocol, ("source", "holdout")), by.validation_share)
     cap = None if epochs is None else _whole("epochs", epochs, 1)
@@ -218,7 +221,7 @@ def _data(data: Data, name: str | None) -> "tuple[Dataset, Choice | None]":
     return dataset, Choice("digits") if dataset.name == "digits" else choice
 
 
-def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None) -> Recipe:
+def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None, dataset: str) -> Recipe:
     """How a model is trained."""
     if isinstance(recipe, Recipe):
         return recipe
@@ -229,7 +232,7 @@ def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None) -> Re
             f"{name}: found no recipe, which a model of your own needs; give recipe=, a Recipe or the name of a "
             f"published one: {', '.join(RECIPES)}"
         )
-    return lookup.recipe(name, recipe)
+    return lookup.recipe(name, recipe, dataset)
 
 
 def _whole(name: str, value: int, low: int, high: int | None = None) -> int:

@@ -5,17 +5,30 @@ import os
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from mnist_minimal import files
+from mnist_minimal.errors import UserError
+from mnist_minimal.models.lookup import OWN
 
 PACKAGE = Path(__file__).parents[1]
 
 # What changes how libraries behave begins so.
 VARIABLES = (
     *("KERAS_", "XLA_", "JAX_", "TORCH_", "PYTORCH_", "CUDA_", "MPL", "MATPLOTLIB", "PYTHON", "LD_PRELOAD"),
+    "MNIST_MINIMAL_",
     # Terraform's begin with TF_ too.
     *("TF_ENABLE_", "TF_XLA_", "TF_USE_", "TF_FORCE_", "TF_GPU_", "TF_NUM_", "TF_DETERMINISTIC_"),
 )
+
+# What Keras writes where there is no keras.json yet.
+KERAS_JSON = {
+    "floatx": "float32",
+    "epsilon": 1e-07,
+    "backend": "tensorflow",
+    "image_data_format": "channels_last",
+}
 
 # Set by the commands themselves, or of no consequence.
 UNSUSPECTED = (
@@ -57,9 +70,21 @@ def settings() -> list[str]:
     )
 
 
-def defect(error: Exception) -> str:
-    """What to do about an error that nothing is known of: only where all is as by default it is ours for certain."""
-    differs = [*_own_code(error), *_backend(), *settings(), *(path for _, path in _hiding(_modules()))]
+def defect(error: Exception, arguments: Sequence[str]) -> str:
+    """What to do about an error that nothing is known of: only where all is as by default it is ours for certain.
+
+    Args:
+        error: The error.
+        arguments: Those of the command.
+    """
+    differs = [
+        *_own_code(error),
+        *(path for _, path in _hiding(_modules())),
+        *_own_arguments(arguments),
+        *_backend(),
+        *_keras_json(),
+        *settings(),
+    ]
     if not differs:
         return "this is a defect of mnist_minimal: run the command again with --debug and report what it prints"
     return (
@@ -72,6 +97,28 @@ def _own_code(error: Exception) -> list[str]:
     """Files of the user's that an error went through."""
     frames = (Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__))
     return list(dict.fromkeys(str(path) for path in frames if path.is_file() and _is_users(path)))
+
+
+def _own_arguments(arguments: Sequence[str]) -> list[str]:
+    """The models, data and files of the user's own that a command was given."""
+    found = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, _, value = argument.partition("=") if argument.startswith("--") else (before, "", argument)
+        if value and (option == "--data" or OWN.fullmatch(value) or os.path.isfile(os.path.expanduser(value))):
+            found.append(value)
+    return found
+
+
+def _keras_json() -> list[str]:
+    """The user's settings of Keras, where they are others than it writes itself; its variables are among `settings`."""
+    path = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
+    try:
+        differs = files.read_json(path) != KERAS_JSON
+    except FileNotFoundError:
+        return []
+    except UserError:
+        differs = True
+    return [str(path)] if differs else []
 
 
 def _backend() -> list[str]:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
+from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, KERAS_DATASETS, Choice
 from mnist_minimal.models.lookup import OWN, OWN_FORM
 from mnist_minimal.recipes import RECIPES
 
@@ -21,18 +21,18 @@ def add_arguments(
         "--dataset",
         choices=DATASETS,
         default="auto",
-        help=f"auto: {auto} (default: %(default)s)",
+        help=f"auto: {auto} (default: %(default)s); {', '.join(KERAS_DATASETS)}: from Keras' cache or download",
     )
     group.add_argument(
         "--data",
         metavar="PATH",
-        help="an .npz in Keras' layout, or a folder with one or with the four idx files in it "
+        help="an .npz in Keras' layout, with images of any size, or a folder with one or with the four idx files in it "
         f"(default: ${ENVIRONMENT_VARIABLE})",
     )
     group.add_argument(
         "--dataset-name",
         metavar="NAME",
-        help="use images that are not MNIST (Fashion-MNIST, say) under this name, which the results then carry",
+        help="use images that are not MNIST under this name, which the results carry",
     )
 
 

@@ -78,7 +78,9 @@ def run(main: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | 
             if isinstance(error, OSError):
                 streams.drop_output()
                 return _end(2, f"error: {_said_by_system(error)}")
-            return _end(1, f"error: {_named(error)}; {blame.defect(error)}")
+            return _end(
+                1, f"error: {_named(error)}; {blame.defect(error, sys.argv[1:] if arguments is None else arguments)}"
+            )
     dropped = streams.failure()
     if dropped:
         line = f"error: standard output: {dropped.strerror}; all the rest was done; make room or send it elsewhere"

@@ -24,8 +24,11 @@ CHANGES = np.dtype(
 # Words of the random generator that are set aside for each image; some are spare.
 WORDS = 16
 
-# Images that are resampled at once: what they need lies in a processor's cache of the second level.
+# Images that are resampled at once: of MNIST's, what they need lies in a processor's cache of the second level.
 BLOCK = 64
+
+# Places in a block are float32, which counts no further one by one.
+MAX_PLACES = 2**24
 
 
 def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.ndarray) -> np.ndarray:
@@ -38,14 +41,14 @@ def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.n
         augmentation: The ranges.
         seed: The trial's seed, 0 <= seed < 2**64.
         epoch: The epoch, counted from 0.
-        images: The training images, (n, side, side, 1); only their shape matters.
+        images: The training images, (n, height, width, channels); only their shape matters.
 
     Returns:
         Array (n,) with the fields of CHANGES: `angle`, degrees, counter-clockwise; `scale`, the factor by which what is
         shown grows; `shift`, pixels down and to the right; `corner`, row and column in the padded image at which its
         window begins; `contrast`, a factor on pixels; `brightness`, what is added to them.
     """
-    count, side = images.shape[:2]
+    count, sides = len(images), np.array(images.shape[1:3], np.float64)
     key = np.array([seed, epoch], dtype=np.uint64)
     # The order of an epoch comes from counters whose highest word is 0.
     generator = np.random.Philox(key=key, counter=np.array([0, 0, 0, 1], dtype=np.uint64))
@@ -54,7 +57,7 @@ def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.n
     either_side = 2 * uniform - 1
     moved, toned = uniform[:, 0] < augmentation.affine_share, uniform[:, 1] < augmentation.tone_share
     smallest, largest = augmentation.scale
-    shift = side * augmentation.translation * either_side[:, 4:6]
+    shift = sides * augmentation.translation * either_side[:, 4:6]
     if augmentation.interpolation == "nearest":
         shift = np.rint(shift)
     changes = np.empty(count, CHANGES)
@@ -68,11 +71,11 @@ def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.n
 
 
 def augment(images: np.ndarray, changes: np.ndarray, augmentation: Augmentation) -> np.ndarray:
-    """Applies to images what was drawn for them.
+    """Applies to images what was drawn for them, the same to all channels of an image.
 
     In this order:
 
-    1. The image is turned and scaled about its centre, (side - 1) / 2 along both axes, and then shifted: one map, read
+    1. The image is turned and scaled about its centre, (side - 1) / 2 along each axis, and then shifted: one map, read
        backwards at each pixel of the result, one resampling. What is read between pixels is the nearest one, or the
        four around in proportion. Pixels at the border are mixed with `fill`, which lies all around, as OpenCV, Keras
        and torchvision on tensors do (SciPy's mode "grid-constant"), or with the mirrored image where `fill` is
@@ -84,19 +87,27 @@ def augment(images: np.ndarray, changes: np.ndarray, augmentation: Augmentation)
     Nothing is rounded to whole values on the way, which the libraries do that keep images as uint8.
 
     Args:
-        images: uint8 (n, side, side, 1).
+        images: uint8 (n, height, width, channels).
         changes: What `draw_changes` drew for these images, (n,).
         augmentation: What it was drawn from.
 
     Returns:
-        float32 (n, side, side, 1) in [0, 255].
+        float32 (n, height, width, channels) in [0, 255].
     """
-    changed = images[..., 0].astype(np.float32)
+    channels = [_augmented(images[..., channel], changes, augmentation) for channel in range(images.shape[-1])]
+    return channels[0][..., np.newaxis] if len(channels) == 1 else np.stack(channels, axis=-1)
+
+
+def _augmented(images: np.ndarray, changes: np.ndarray, augmentation: Augmentation) -> np.ndarray:
+    """One channel of the images, (n, height, width)."""
+    changed = images.astype(np.float32)
     moved = (changes["angle"] != 0) | (changes["scale"] != 1) | (changes["shift"] != 0).any(axis=1)
-    resampler = Resampler(min(BLOCK, len(images)), images.shape[1], augmentation)
-    for block in _blocks(np.flatnonzero(moved)):
-        changed[block] = resampler.resample(images[block, :, :, 0], changes[block])
-    for block in _blocks(np.arange(len(images))):
+    height, width = images.shape[1:]
+    block_size = max(1, min(BLOCK, len(images), MAX_PLACES // ((height + 3) * (width + 3))))
+    resampler = Resampler(block_size, height, width, augmentation)
+    for block in _blocks(np.flatnonzero(moved), block_size):
+        changed[block] = resampler.resample(images[block], changes[block])
+    for block in _blocks(np.arange(len(images)), block_size):
         pixels = changed[block[0] : block[-1] + 1]
         if augmentation.crop:
             pixels[:] = cropped(pixels, changes["corner"][block], augmentation)
@@ -104,11 +115,11 @@ def augment(images: np.ndarray, changes: np.ndarray, augmentation: Augmentation)
             pixels *= _per_image(changes["contrast"][block])
             pixels += _per_image(changes["brightness"][block])
             np.clip(pixels, 0, 255, out=pixels)
-    return changed[..., np.newaxis]
+    return changed
 
 
 def cropped(images: np.ndarray, corners: np.ndarray, augmentation: Augmentation) -> np.ndarray:
-    """Pads images (n, side, side) and cuts out of each the window that begins at its corner (n, 2)."""
+    """Pads images (n, height, width) and cuts out of each the window that begins at its corner (n, 2)."""
     padding = [(0, 0), (augmentation.crop,) * 2, (augmentation.crop,) * 2]
     if augmentation.fill == "reflect":
         padded = np.pad(images, padding, mode="reflect")
@@ -123,31 +134,31 @@ class Resampler:
 
     Args:
         count: Images of the largest block.
-        side: Side of an image in pixels.
+        height, width: Of an image, in pixels.
         augmentation: Interpolation and fill.
     """
 
-    def __init__(self, count: int, side: int, augmentation: Augmentation) -> None:
-        self.side, self.augmentation = side, augmentation
+    def __init__(self, count: int, height: int, width: int, augmentation: Augmentation) -> None:
+        self.sides, self.augmentation = (height, width), augmentation
         # One pixel of frame before the image and two behind it: a place outside is moved onto the frame, and has there,
         # as everywhere, a neighbour below and to the right.
-        self.width = side + 3
+        self.width = width + 3
         fill = 0.0 if augmentation.fill == "reflect" else augmentation.fill
-        self.framed = np.full((count, self.width, self.width), fill, np.float32)
-        # Where pixel (0, 0) of each image lies among all of `framed`; whole numbers far below 2**24, exact in float32.
-        self.origin = _per_image(np.arange(count) * self.width**2 + self.width + 1)
-        self.floats = [np.empty((count, side, side), np.float32) for _ in range(6)]
-        self.indices = np.empty((count, side, side), np.intp)
+        self.framed = np.full((count, height + 3, self.width), fill, np.float32)
+        # Where pixel (0, 0) of each image lies among all of `framed`: whole numbers below MAX_PLACES.
+        self.origin = _per_image(np.arange(count) * (height + 3) * self.width + self.width + 1)
+        self.floats = [np.empty((count, height, width), np.float32) for _ in range(6)]
+        self.indices = np.empty((count, height, width), np.intp)
 
     def resample(self, images: np.ndarray, changes: np.ndarray) -> np.ndarray:
-        """Resamples uint8 images (n, side, side); what it returns, float32, lasts until the next call."""
+        """Resamples uint8 images (n, height, width); what it returns, float32, lasts until the next call."""
         count = len(images)
         self.framed[:count, 1:-2, 1:-2] = images
         indices = self.indices[:count]
         rows, columns, row, column, right, below = (array[:count] for array in self.floats)
         self._set_places(changes, rows, columns)
-        for places, whole in ((rows, row), (columns, column)):
-            self._bring_inside(places, spare=whole)
+        for places, whole, side in ((rows, row, self.sides[0]), (columns, column, self.sides[1])):
+            self._bring_inside(places, side, spare=whole)
             if self.augmentation.interpolation == "nearest":
                 places += 0.5
             np.floor(places, out=whole)
@@ -174,19 +185,22 @@ class Resampler:
         """Sets where in the image each pixel of the result is read: the inverse of turn, scale and shift."""
         angle = np.radians(changes["angle"])
         cosine, sine = ((turn(angle) / changes["scale"])[:, np.newaxis] for turn in (np.cos, np.sin))
-        centre = (self.side - 1) / 2
+        centres = [(side - 1) / 2 for side in self.sides]
         # How far the rows and columns of the result lie from where the centre came to lie.
-        down, across = (np.arange(self.side) - centre - changes["shift"][:, [axis]] for axis in (0, 1))
-        np.add(_by_row(centre + cosine * down), _by_column(sine * across), out=rows)
-        np.add(_by_row(centre - sine * down), _by_column(cosine * across), out=columns)
+        down, across = (
+            np.arange(side) - centre - changes["shift"][:, [axis]]
+            for axis, (side, centre) in enumerate(zip(self.sides, centres, strict=True))
+        )
+        np.add(_by_row(centres[0] + cosine * down), _by_column(sine * across), out=rows)
+        np.add(_by_row(centres[1] - sine * down), _by_column(cosine * across), out=columns)
 
-    def _bring_inside(self, places: np.ndarray, spare: np.ndarray) -> None:
+    def _bring_inside(self, places: np.ndarray, side: int, spare: np.ndarray) -> None:
         """Moves places outside the image onto its frame, or to where they are mirrored."""
         if self.augmentation.fill != "reflect":
-            np.clip(places, -1, self.side, out=places)
+            np.clip(places, -1, side, out=places)
             return
         # Mirrored at both ends, the image repeats itself; the repetition around 0 is symmetrical.
-        period = 2 * (self.side - 1)
+        period = 2 * (side - 1)
         np.multiply(places, 1 / period, out=spare)
         np.rint(spare, out=spare)
         spare *= period
@@ -202,8 +216,8 @@ def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray
     return first
 
 
-def _blocks(indices: np.ndarray) -> list[np.ndarray]:
-    return [indices[start : start + BLOCK] for start in range(0, len(indices), BLOCK)]
+def _blocks(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def _per_image(values: np.ndarray) -> np.ndarray:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 ENVIRONMENT_VARIABLE = "MNIST_MINIMAL_DATA"
-DATASETS = ("auto", "mnist", "digits")
+
+# Keras' own sets of images beside MNIST, as `--dataset` names them and `keras.datasets` does.
+KERAS_DATASETS = ("fashion_mnist", "cifar10", "cifar100")
+DATASETS = ("auto", "mnist", "digits", *KERAS_DATASETS)
 
 
 @dataclass(frozen=True)
@@ -11,11 +14,10 @@ class Choice:
     """The user's choice of data set: the options `--dataset`, `--data` and `--dataset-name`.
 
     Attributes:
-        dataset: "auto", "mnist" or "digits"; or the name of other images that a study recorded, which `sets.load` does
-            not have.
+        dataset: One of DATASETS; or the name of other images that a study recorded, which `sets.load` does not have.
         path: An .npz in the layout of `keras.datasets.mnist`, or a folder with one or with the four idx files in it,
             gzipped or not; `~` is the user's home. Where it is None, the environment variable MNIST_MINIMAL_DATA takes
-            its place.
+            its place, unless the data set comes with a package.
         name: A name for images that are not MNIST, or None.
     """
 

@@ -2,7 +2,7 @@
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def read(path: Path, name: str | None = None) -> tuple[dict[str, np.ndarray], li
         name: The name that the user gave the images; "emnist_digits" chooses the files emnist-digits-... among others.
 
     Returns:
-        Images uint8 (n, 28, 28), labels integers (n,) in 0 .. 9; and the files that they are from.
+        Images uint8 (n, height, width, channels), labels integers (n,) from 0; and the files that they are from.
 
     Raises:
         UserError: if there is nothing of the kind, or there are several; or as of what was found.
@@ -70,16 +70,16 @@ def checked(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
 
 
 def _in_one_form(array: np.ndarray, key: str) -> np.ndarray:
-    return (forms.pixels if key.startswith("x") else forms.digits)(array, key)
+    return (forms.pixels if key.startswith("x") else forms.classes)(array, key)
 
 
 def _check_labels(where: str | Path, arrays: dict[str, np.ndarray]) -> None:
     for part in ("train", "test"):
         labels = arrays[f"y_{part}"]
-        if labels.min() < 0 or labels.max() > 9:
+        if labels.min() < 0 or labels.max() >= forms.MAX_CLASSES:
             raise UserError(
-                f"{where}: found labels {labels.min()} .. {labels.max()} in y_{part}, expected 0 .. 9; the data must "
-                "have ten classes"
+                f"{where}: found labels {labels.min()} .. {labels.max()} in y_{part}, expected classes counted from 0, "
+                f"at most {forms.MAX_CLASSES} of them; number them so"
             )
 
 
@@ -172,9 +172,11 @@ def _check_layouts(where: Mapping[str, Path | str], layouts: dict[str, tuple[tup
     """
     for key, (shape, dtype) in layouts.items():
         if key.startswith("x"):
-            right, expected = forms.is_images(shape, dtype), "images of shape (n, 28, 28), (n, 784) or (n, 28, 28, 1)"
+            right = forms.is_images(shape, dtype)
+            expected = "images of shape (n, height, width) or (n, height, width, channels)"
         else:
-            right, expected = forms.is_labels(shape, dtype), "labels of shape (n,), (n, 1) or one-hot (n, 10)"
+            right = forms.is_labels(shape, dtype)
+            expected = "labels of shape (n,), (n, 1) or one-hot (n, classes)"
         if not right:
             raise UserError(f"{where[key]}: found {dtype} of shape {shape} in {key}, expected {expected}")
     sizes = {key: math.prod(shape) * dtype.itemsize for key, (shape, dtype) in layouts.items()}
@@ -183,6 +185,12 @@ def _check_layouts(where: Mapping[str, Path | str], layouts: dict[str, tuple[tup
         raise UserError(
             f"{largest}: found {sum(sizes.values()):,} bytes of images and labels, expected at most {MAX_BYTES:,}"
         )
+    train, test = (forms.image_shape(layouts[key][0]) for key in ("x_train", "x_test"))
+    if train != test:
+        raise UserError(
+            f"{where['x_test']}: found images of {size_text(train)} in x_train and of {size_text(test)} in x_test, "
+            "expected one size; save them so"
+        )
     for part in ("train", "test"):
         images, labels = (layouts[f"{axis}_{part}"][0][0] for axis in "xy")
         if images != labels or not images:
@@ -190,6 +198,11 @@ def _check_layouts(where: Mapping[str, Path | str], layouts: dict[str, tuple[tup
                 f"{where[f'y_{part}']}: found {images} images in x_{part} and {labels} labels in y_{part}, expected as "
                 "many labels as images and at least one"
             )
+
+
+def size_text(shape: Sequence[int] | None) -> str:
+    """An image's shape as people say it, "32x32x3"."""
+    return "x".join(map(str, shape or ()))
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -236,4 +249,5 @@ def _has_end(path: Path) -> bool:
 def _read_idx(paths: dict[str, Path]) -> dict[str, np.ndarray]:
     shapes = idx.shapes(paths)
     _check_layouts(paths, {key: (shape, np.dtype(np.uint8)) for key, shape in shapes.items()})
-    return {key: idx.array(path, shapes[key]) for key, path in paths.items()}
+    arrays = {key: idx.array(path, shapes[key]) for key, path in paths.items()}
+    return {key: forms.pixels(array) if key.startswith("x") else array for key, array in arrays.items()}

@@ -1,10 +1,11 @@
-"""MNIST, found, checked and split: the only place that reads image data.
+"""MNIST and other images, found, checked and split: the only place that reads image data.
 
-A data set is four arrays. The images of `Dataset` and `Splits` are uint8 of shape (n, 28, 28, 1) in [0, 255], 0 the
-background; the labels are int64 of shape (n,) in 0 .. 9.
+A data set is four arrays. The images of `Dataset` and `Splits` are uint8 of shape (n, height, width, channels) in
+[0, 255], MNIST's (n, 28, 28, 1) with 0 the background; the labels are int64 of shape (n,), classes counted from 0.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, Choice
+from mnist_minimal.data import forms
+from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, KERAS_DATASETS, Choice
 from mnist_minimal.data.reading import checked, read
 from mnist_minimal.errors import UserError, one_line
 
@@ -35,10 +37,11 @@ MNIST_MD5 = {
 DOWNLOAD_TIMEOUT_SECONDS = 20
 
 # Sizes of the training sets that everybody has.
-TRAINING_IMAGES = {"mnist": 60_000, "digits": 1_500}
+TRAINING_IMAGES = {"mnist": 60_000, "digits": 1_500, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
 
 # Names that a file of other images may not take: they have a meaning of their own in `--dataset` or in a study's name.
-RESERVED_NAMES = {*DATASETS, "holdout"}
+# Those of Keras' sets it may: a copy of one is that set.
+RESERVED_NAMES = {*DATASETS, "holdout"} - {*KERAS_DATASETS}
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,13 @@ class Dataset:
     """A data set as published: a training and a test set.
 
     Attributes:
-        name: "mnist", "digits" or the name the user gave a file of other images; the column `dataset` of the results.
+        name: One of `choice.DATASETS` but "auto", or the name the user gave a file of other images; the column
+            `dataset` of the results.
         origin: Where the arrays came from, in words.
-        notice: What whoever sees figures of it must know, in a paragraph for any command: that the digits took MNIST's
-            place, and why; that EMNIST's images are transposed; or "".
-        x_train, x_test: uint8 (n, 28, 28, 1) in [0, 255].
-        y_train, y_test: int64 (n,) in 0 .. 9.
+        notice: What whoever sees figures of it must know, in lines for any command: that the digits took MNIST's place,
+            why, and how to get MNIST; that EMNIST's images are transposed; or "".
+        x_train, x_test: uint8 (n, height, width, channels) in [0, 255].
+        y_train, y_test: int64 (n,) in 0 .. classes - 1.
     """
 
     name: str
@@ -62,6 +66,17 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of an image."""
+        height, width, channels = self.x_train.shape[1:]
+        return height, width, channels
+
+    @property
+    def classes(self) -> int:
+        """Number of classes: one more than the highest label."""
+        return 1 + int(max(self.y_train.max(), self.y_test.max()))
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -70,8 +85,8 @@ class Splits:
     Attributes:
         dataset: Name of the data set.
         protocol: "source", where the published recipe says what is monitored, mostly the test set, or "holdout".
-        x_train, x_val, x_test: uint8 (n, 28, 28, 1) in [0, 255].
-        y_train, y_val, y_test: int64 (n,) in 0 .. 9.
+        x_train, x_val, x_test: uint8 (n, height, width, channels) in [0, 255].
+        y_train, y_val, y_test: int64 (n,) in 0 .. classes - 1.
     """
 
     dataset: str
@@ -89,11 +104,11 @@ def load(choice: Choice) -> Dataset:
 
     "mnist" comes from the path, else from Keras' cache or download. "auto" is the same, but takes the digits where
     there is no path and Keras has no MNIST and can fetch none. "digits" are scikit-learn's 1,797 scans of 8x8 pixels
-    resized to 28x28, of which the last 297 are the test set.
+    resized to 28x28, of which the last 297 are the test set. Keras' other sets come from its cache or download.
 
     Raises:
         UserError: if the file is absent, damaged, of another shape or type, or not MNIST (and no name was given for
-            it); if "mnist" was asked for and can't be had; if the options contradict each other.
+            it); if another set than "auto" was asked for and can't be had; if the options contradict each other.
     """
     if choice.dataset not in DATASETS:
         raise UserError(
@@ -101,30 +116,42 @@ def load(choice: Choice) -> Dataset:
             f"--dataset-name {choice.dataset}, or other images with --dataset"
         )
     path = choice.path
-    if path is None and choice.dataset != "digits":
+    packaged = choice.dataset in ("digits", *KERAS_DATASETS)
+    if path is None and not packaged:
         path = os.environ.get(ENVIRONMENT_VARIABLE) or None
     if path is not None:
         # No shell does it in `--data=~/x`, nor in a variable's value that is quoted.
         path = os.path.expanduser(path)
     if choice.name is not None:
         return _load_named(choice, path)
+    if packaged and path is not None:
+        package = "scikit-learn" if choice.dataset == "digits" else "Keras"
+        raise UserError(f"--dataset {choice.dataset} comes with {package} and reads no file; leave out --data {path}")
     if choice.dataset == "digits":
-        if path is not None:
-            raise UserError(f"--dataset digits comes with scikit-learn and reads no file; leave out --data {path}")
         return _load_digits(notice="")
+    if choice.dataset in KERAS_DATASETS:
+        try:
+            return _load_from_keras(choice.dataset)
+        except UnavailableError as unavailable:
+            raise UserError(
+                f"{choice.dataset} was found nowhere: {unavailable}; put its files where Keras looks for them, or "
+                f"give a copy with --data PATH --dataset-name {choice.dataset}"
+            ) from unavailable
     if path is not None:
         arrays, _ = read(Path(path))
         _check_is_mnist(arrays, path)
         return _dataset("mnist", path, arrays)
     try:
-        return _load_from_keras()
-    except MnistUnavailableError as unavailable:
+        dataset = _load_from_keras("mnist")
+    except UnavailableError as unavailable:
         if choice.dataset == "mnist":
             raise UserError(f"MNIST was found nowhere: {unavailable}. {HOW_TO_GET_MNIST}") from unavailable
         return _load_digits(
             notice="Using scikit-learn's small digits, not MNIST, which could not be had: "
-            f"{unavailable}. Accuracies on them can't be compared with any on MNIST. {HOW_TO_GET_MNIST}"
+            f"{unavailable}. Accuracies on them can't be compared with any on MNIST.\n{HOW_TO_GET_MNIST}"
         )
+    _check_is_mnist(vars(dataset), "Keras' mnist.npz")
+    return dataset
 
 
 def of_arrays(arrays: "Sequence[ArrayLike]", name: str | None = None) -> Dataset:
@@ -214,8 +241,8 @@ def held_out(images: int, protocol: str, validation_share: float = 0.0) -> int:
     return images // 12 if protocol == "holdout" else 0
 
 
-class MnistUnavailableError(Exception):
-    """Keras has no MNIST in its cache and can't download it."""
+class UnavailableError(Exception):
+    """Keras has a set of images not in its cache and can't download it."""
 
 
 EMNIST_NOTICE = (
@@ -225,8 +252,8 @@ EMNIST_NOTICE = (
 
 
 HOW_TO_GET_MNIST = (
-    f"To use MNIST, give --data PATH (or set {ENVIRONMENT_VARIABLE}) to an mnist.npz in Keras' layout or to a folder "
-    "with the four idx files in it."
+    "To get MNIST, download https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz (11 MB) and give it "
+    f"with --data mnist.npz, or set {ENVIRONMENT_VARIABLE} to it."
 )
 
 
@@ -235,9 +262,9 @@ def _dataset(name: str, origin: str, arrays: dict[str, np.ndarray], notice: str 
         name=name,
         origin=origin,
         notice=notice,
-        x_train=np.ascontiguousarray(arrays["x_train"])[..., np.newaxis],
+        x_train=np.ascontiguousarray(arrays["x_train"]),
         y_train=arrays["y_train"].astype(np.int64),
-        x_test=np.ascontiguousarray(arrays["x_test"])[..., np.newaxis],
+        x_test=np.ascontiguousarray(arrays["x_test"]),
         y_test=arrays["y_test"].astype(np.int64),
     )
 
@@ -271,35 +298,42 @@ def _load_digits(notice: str) -> Dataset:
 
     digits = load_digits()
     pixels = zoom(digits.images * (255 / 16), (1, 3.5, 3.5), order=1, mode="nearest", grid_mode=True)
-    images, labels = np.rint(pixels).astype(np.uint8), digits.target
+    images, labels = forms.pixels(np.rint(pixels).astype(np.uint8)), digits.target
     arrays = {"x_train": images[:-297], "y_train": labels[:-297], "x_test": images[-297:], "y_test": labels[-297:]}
     return _dataset("digits", "scikit-learn's load_digits()", arrays, notice)
 
 
-def _load_from_keras() -> Dataset:
-    import keras
+def _load_from_keras(name: str) -> Dataset:
+    from mnist_minimal.models.defaults import keras_defaults
 
+    module = importlib.import_module(f"keras.datasets.{name}")
     before = socket.getdefaulttimeout()
     # Keras' download has no time limit of its own and would wait for minutes where a firewall swallows it.
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:
-        (x_train, y_train), (x_test, y_test) = keras.datasets.mnist.load_data()
+        # With channels last.
+        with keras_defaults():
+            (x_train, y_train), (x_test, y_test) = module.load_data()
     # Keras passes on whatever urllib, the file system or a damaged cache raised.
     except Exception as error:
-        raise MnistUnavailableError(f"Keras has no usable copy and its download failed ({one_line(error)})") from error
+        raise UnavailableError(f"Keras has no usable copy and its download failed ({one_line(error)})") from error
     finally:
         socket.setdefaulttimeout(before)
-    arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
-    _check_is_mnist(arrays, "Keras' mnist.npz")
-    return _dataset("mnist", "keras.datasets.mnist", arrays)
+    arrays = {
+        **{"x_train": forms.pixels(x_train), "x_test": forms.pixels(x_test)},
+        **{"y_train": forms.classes(y_train), "y_test": forms.classes(y_test)},
+    }
+    return _dataset(name, f"keras.datasets.{name}", arrays)
 
 
 def _parts_beside_mnist(arrays: dict[str, np.ndarray]) -> list[str]:
     """The arrays whose bytes, laid out as an idx file, do not have the MD5 sum of MNIST's."""
     wrong = []
     for key, expected in MNIST_MD5.items():
-        lengths = b"".join(length.to_bytes(4, "big") for length in arrays[key].shape)
-        digest = hashlib.md5(bytes([0, 0, 8, arrays[key].ndim]) + lengths, usedforsecurity=False)
+        # Without the axis of one channel.
+        shape = arrays[key].shape[:3]
+        lengths = b"".join(length.to_bytes(4, "big") for length in shape)
+        digest = hashlib.md5(bytes([0, 0, 8, len(shape)]) + lengths, usedforsecurity=False)
         digest.update(np.ascontiguousarray(arrays[key], np.uint8).data)
         if digest.hexdigest() != expected:
             wrong.append(key)

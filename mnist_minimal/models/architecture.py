@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_minimal.errors import UserError
-
 # Layers that leave a trained model's output as it is.
 WITHOUT_EFFECT = {"InputLayer", "Dropout"}
 
@@ -62,65 +60,13 @@ def shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN_CHARACTERS else text[:MAX_SHOWN_CHARACTERS] + "..."
 
 
-def layers(config: dict[str, Any]) -> list[Layer]:
-    """The layers of a model, each once, in the order of the configuration, which is that of `keras.Model.layers`.
-
-    Args:
-        config: The `config` of a Functional or Sequential model.
-
-    Raises:
-        UserError: if it is no such configuration.
-    """
-    try:
-        found = [_layer(entry) for entry in config["layers"]]
-        if len({layer.name for layer in found}) < len(found):
-            raise UserError("expected layers with names of their own, found two with the same name")
-        return found
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError("expected the configuration of a Keras model, found one without its layers' classes") from error
-
-
-def chain(config: dict[str, Any]) -> list[Layer]:
-    """The layers of a model in the order in which the input runs through them; one that is applied n times, n times.
-
-    Args:
-        config: The `config` of a Functional or Sequential model.
-
-    Raises:
-        UserError: if the model is not one chain from one input to one output, or it is no such configuration.
-    """
-    found = layers(config)
-    if "output_layers" not in config:
-        return found
-    by_name = {layer.name: layer for layer in found}
-    try:
-        sources = {
-            entry["config"]["name"]: [_source(node) for node in entry["inbound_nodes"]] for entry in config["layers"]
-        }
-        name, node = _tensor(config["output_layers"])
-        way = [name]
-        applications = sum(map(len, sources.values()))
-        while sources[name]:
-            if len(way) > applications:
-                raise UserError("expected a chain of layers, found a cycle")
-            name, node = sources[name][node]
-            way.append(name)
-        if len(way) != applications + 1 or set(way) != set(by_name) or by_name[name].kind != "InputLayer":
-            raise UserError("expected one chain of layers from the input to the output, found layers beside it")
-    except UserError:
-        raise
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise UserError("expected a chain of layers, found layers that are connected otherwise") from error
-    return [by_name[name] for name in reversed(way)]
-
-
 def inference_ops(applied: Sequence[Layer]) -> list[Layer]:
     """What a trained model computes, step by step: without Dropout, with every activation a step of its own.
 
     `Conv2D(7, 3, activation=LeakyReLU(0.2))` and `Conv2D(7, 3)` followed by `LeakyReLU(0.2)` come out the same.
 
     Args:
-        applied: The layers as `chain` gives them.
+        applied: The layers, in the order in which they are applied.
     """
     steps = []
     for layer in applied:
@@ -183,29 +129,6 @@ def _layer(entry: dict[str, Any]) -> Layer:
     return Layer(name, kind, settings)
 
 
-def _source(node: Any) -> tuple[str, int]:
-    """Where one application of a layer takes its only input from: the layer's name, and which of its applications."""
-    if isinstance(node, dict):
-        (tensor,), options = node["args"], node["kwargs"]
-        source = tensor["config"]["keras_history"]
-    else:
-        (source,) = node
-        options = source[3] if len(source) > 3 else {}
-    if any(value not in (None, False) for value in options.values()):
-        raise ValueError("a call with options")
-    return _tensor(source)
-
-
-def _tensor(history: Any) -> tuple[str, int]:
-    """The layer and the number of its application that made a tensor, from `[name, application, 0]` or a list of it."""
-    if isinstance(history[0], list):
-        (history,) = history
-    name, application, output = history[:3]
-    if output != 0 or not isinstance(application, int) or application < 0:
-        raise ValueError("not the first output of an application")
-    return name, application
-
-
 def _named_activation(activation: Any) -> dict[str, Any]:
     """The settings of an activation inside a layer: a name, or the configuration of a layer that is an activation."""
     if isinstance(activation, dict) and isinstance(activation.get("config"), str):
@@ -256,14 +179,28 @@ def layer_facts(config: dict[str, Any]) -> dict[str, Any]:
         config: The `config` of a Functional or Sequential model.
 
     Returns:
-        By place and class, as "3 MaxPooling2D", the arguments that each layer was made with; and as `inputs` the places
-        of the layers from which each of its applications takes its inputs, where it is not once the layer before it.
+        By place and class, as "3 MaxPooling2D", the arguments that each layer was made with; and as `inputs` what each
+        of its applications takes, where it is not once the output of the layer before it: the place of a layer, or
+        [place, application] of one that is applied several times, unless it is the application whose turn it is; and
+        what is no tensor, as {"value": 255.0}.
     """
-    places = {entry["config"].get("name"): place for place, entry in enumerate(config["layers"])}
+    entries = config["layers"]
+    places = {entry["config"].get("name"): place for place, entry in enumerate(entries)}
+    applications = [len(entry.get("inbound_nodes", [])) for entry in entries]
+    uses = [0] * len(entries)
     facts = {}
-    for place, entry in enumerate(config["layers"]):
+    for place, entry in enumerate(entries):
         settings = _facts(entry["config"])
-        inputs = [_sources(node, places) for node in entry.get("inbound_nodes", [])]
+        inputs: list[list[Any]] = []
+        for node in entry.get("inbound_nodes", []):
+            inputs.append([])
+            for taken in _taken(node, places):
+                if isinstance(taken, tuple):
+                    source, application = taken
+                    expected = applications[source] < 2 or application == uses[source]
+                    uses[source] += 1
+                    taken = source if expected else [source, application]
+                inputs[-1].append(taken)
         if inputs not in ([], [[place - 1]]):
             settings["inputs"] = inputs
         facts[f"{place} {entry['class_name']}"] = settings
@@ -292,14 +229,21 @@ def _facts(value: Any) -> Any:
     }
 
 
-def _sources(node: Any, places: dict[str, int]) -> list[int]:
-    """The places of the layers from which one application of a layer takes its inputs, of both ways to write that."""
-    if isinstance(node, dict):
-        if "keras_history" in node:
-            return [places[node["keras_history"][0]]]
-        return [place for value in node.values() for place in _sources(value, places)]
+def _taken(node: Any, places: dict[str, int]) -> list[Any]:
+    """What one application of a layer takes: (place, application) of the layer that made a tensor, {"value": constant}.
+
+    Both ways to write that are read: `[name, application, output, options]`, and Keras 3's arguments and options.
+    """
+    if isinstance(node, dict) and {"args", "kwargs"} <= node.keys():
+        options = {key: value for key, value in node["kwargs"].items() if key not in ("training", "mask")}
+        return _taken(node["args"], places) + _taken([options[key] for key in sorted(options)], places)
+    if isinstance(node, dict) and "keras_history" in node.get("config", {}):
+        name, application, _ = node["config"]["keras_history"]
+        return [(places[name], application)]
+    if isinstance(node, dict) and node.get("class_name") == "__tuple__":
+        return _taken(node["items"], places)
     if isinstance(node, list):
-        if node and isinstance(node[0], str) and node[0] in places:
-            return [places[node[0]]]
-        return [place for value in node for place in _sources(value, places)]
-    return []
+        if len(node) > 2 and isinstance(node[0], str) and node[0] in places:
+            return [(places[node[0]], node[1])]
+        return [taken for value in node for taken in _taken(value, places)]
+    return [] if node is None or node is False else [{"value": node}]

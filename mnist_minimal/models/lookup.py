@@ -6,6 +6,7 @@ returns a built Keras model, in a module whose RECIPES, where it has them, say h
 
 import dataclasses
 import importlib
+import math
 import os
 import re
 import sys
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import RECIPES, Recipe
+from mnist_minimal.recipes.digits import for_dataset
 
 if TYPE_CHECKING:
     import keras
 
 Builder = Callable[[], "keras.Model"]
 OWN = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
-TO_TRAIN = "from pixels (batch, 28, 28, 1) to class probabilities (batch, 10)"
+TO_TRAIN = "from pixels (batch, height, width, channels) to class probabilities (batch, classes)"
 OWN_FORM = "one of your own as module:function, such as mypackage.nets:tiny"
 
 
@@ -32,19 +34,22 @@ def file_name(name: str) -> str:
     return name.replace(":", ".")
 
 
-def recipe(name: str, published: str | None = None) -> Recipe:
+def recipe(name: str, published: str | None = None, dataset: str = "mnist") -> Recipe:
     """How a model is trained.
 
     Args:
         name: The model's name.
         published: The published recipe by which it is trained; None for the model's own, which is the published one
             or that in its module.
+        dataset: Name of the data set; on the digits a published model's own recipe is that of `recipes.digits`.
 
     Raises:
         UserError: if there is no recipe.
     """
-    if published or name in RECIPES:
-        return RECIPES[published or name]
+    if published:
+        return RECIPES[published]
+    if name in RECIPES:
+        return for_dataset(RECIPES[name], dataset)
     _check_form(name)
     module, function = _module(name), name.partition(":")[2]
     recipes = getattr(module, "RECIPES", {})
@@ -62,8 +67,8 @@ def builder(name: str, to_train: bool = True) -> Builder:
 
     Args:
         name: The model's name.
-        to_train: Whether the model is to be trained here, which takes one from pixels (batch, 28, 28, 1) to class
-            probabilities (batch, 10); for reading a file any built model will do.
+        to_train: Whether the model is to be trained here, which takes one from pixels (batch, height, width, channels)
+            to class probabilities (batch, classes); for reading a file any built model will do.
 
     Raises:
         UserError: if there is no such model or function; when called, if what it builds is no such model.
@@ -158,7 +163,7 @@ def checked(name: str, model: Any) -> "keras.Model":
     """A model of the user's own, if it can be trained here.
 
     Raises:
-        UserError: if it is no built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
+        UserError: if it is no built model from pixels (batch, height, width, channels) to class probabilities.
     """
     return _checked(f"{name}: expected a built keras.Model {TO_TRAIN}", model, to_train=True)
 
@@ -169,14 +174,15 @@ def _checked(expected: str, model: Any, to_train: bool) -> "keras.Model":
 
     if not isinstance(model, keras.Model):
         raise UserError(f"{expected}, found {type(model).__name__}; let the function return the model")
-    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    shapes: tuple[Any, Any] = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if None in shapes:
         raise UserError(f"{expected}, found one without shapes; build a functional or sequential model with an Input")
     if not to_train:
         return model
-    if shapes != ((None, 28, 28, 1), (None, 10)):
+    if not _is_of_images(*shapes):
         raise UserError(f"{expected}, found one from {shapes[0]} to {shapes[1]}; change its input or its last layer")
-    pixels = np.linspace(0, 255, 2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28, 1)
+    shape = shapes[0][1:]
+    pixels = np.linspace(0, 255, 2 * math.prod(shape), dtype=np.float32).reshape(2, *shape)
     try:
         probabilities = keras.ops.convert_to_numpy(model(pixels, training=False))
     except Exception as error:
@@ -184,6 +190,12 @@ def _checked(expected: str, model: Any, to_train: bool) -> "keras.Model":
     if not (probabilities >= 0).all() or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise UserError(f"{expected}, found outputs that are not positive with a sum of 1; end it with a softmax")
     return model
+
+
+def _is_of_images(taken: Any, given: Any) -> bool:
+    """Whether a model's shapes are those of a classifier of images, of a size that is known."""
+    sizes = [shape[1:] for shape in (taken, given) if isinstance(shape, tuple) and shape[:1] == (None,)]
+    return [len(size) for size in sizes] == [3, 1] and None not in sizes[0] and (sizes[1][0] or 0) >= 2
 
 
 def _told(error: BaseException) -> str:

@@ -145,7 +145,7 @@ const STEPS = {
 
   BatchNormalization: normalizeChannels,
 
-  "mnist_minimal>InstanceNormalization"(input, { epsilon }, { gamma, beta }) {
+  InstanceNormalization(input, { epsilon }, { gamma, beta }) {
     const values = Array.from(input.data);
     const average = mean(values);
     const deviation = Math.sqrt(mean(values.map((value) => (value - average) ** 2)));

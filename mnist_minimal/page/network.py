@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.models import architecture
 from mnist_minimal.models.architecture import Layer, shown
 from mnist_minimal.models.counting import trainable_parameters
+from mnist_minimal.saving.identify import computation
+from mnist_minimal.saving.translation import translate
 
 if TYPE_CHECKING:
     import keras
@@ -25,7 +26,7 @@ READ: dict[str, tuple[str, ...]] = {
     "Flatten": (),
     "Dense": ("units",),
     "BatchNormalization": ("epsilon",),
-    "mnist_minimal>InstanceNormalization": ("epsilon",),
+    "InstanceNormalization": ("epsilon",),
     "relu": ("negative_slope",),
     "softmax": (),
 }
@@ -52,15 +53,21 @@ def describe(model: "keras.Model") -> dict[str, Any]:
         `weights`, by layer and name, flat, rows first: base64 of little-endian float32.
 
     Raises:
-        UserError: if the model is no chain, or has a step that network.js has not.
+        UserError: if the model has branches, or a step that network.js has not.
     """
     import keras
 
-    applied = architecture.chain(json.loads(model.to_json())["config"])
+    steps = computation(translate(json.loads(model.to_json()), 3))
+    for place, step in enumerate(steps):
+        if step.inputs != (place - 1,):
+            raise UserError(
+                f"layer {shown(step.op.name)}: the page computes only chains of layers, each of which takes the output "
+                "of the one before, found a graph with branches"
+            )
     return {
         "name": model.name,
         "parameters": trainable_parameters(model),
-        "steps": [_step(step) for step in architecture.inference_ops(applied)],
+        "steps": [_step(step.op) for step in steps],
         "weights": {
             layer.name: {variable.name: _encoded(keras.ops.convert_to_numpy(variable)) for variable in layer.weights}
             for layer in model.layers
@@ -70,7 +77,7 @@ def describe(model: "keras.Model") -> dict[str, Any]:
 
 
 def _step(step: Layer) -> dict[str, Any]:
-    kind = step.settings["function"] if step.kind == "activation" else step.kind
+    kind = step.settings.get({"activation": "function", "operation": "operation"}.get(step.kind, ""), step.kind)
     if kind not in READ:
         raise UserError(
             f"layer {shown(step.name)}: expected one that the page can compute, found {shown(kind)}; those known are "

@@ -64,7 +64,8 @@ def checked(value: Any, hint: Any, name: str) -> Any:
     """
     kinds, given = part_kinds(hint), value
     if kinds and value is not None and not isinstance(value, tuple(kinds)):
-        given = as_mapping(value, hint)
+        mapping = as_mapping(value, hint)
+        given = value if mapping is None else mapping
     for form in _forms(hint):
         found = _taken(given, form, name)
         if found is not _NOT_TAKEN:
@@ -232,13 +233,23 @@ def _keras_data(value: Any) -> Any:
     if isinstance(value, Mapping) and "class_name" in value and "kind" not in value:
         name, registered = value["class_name"], value.get("registered_name")
         custom = isinstance(registered, str) and ">" in registered
-        config = value.get("config", {})
+        config = _without_names(value.get("config", {}))
         return {"kind": KerasObject.__name__, "class_name": registered if custom else name, "config": config}
     # An object of Keras' is there only where Keras is, which is not imported for a recipe's sake.
     keras = sys.modules.get("keras")
     if keras is not None and callable(getattr(value, "get_config", None)) and not isinstance(value, type):
         return _keras_data(keras.saving.serialize_keras_object(value))
     return value
+
+
+def _without_names(config: Any) -> Any:
+    """What Keras serialized without names, which it counts on with every optimizer that it makes, as "sgd_6"."""
+    if not isinstance(config, Mapping):
+        return config
+    if isinstance(config.get("class_name"), str):
+        data = _keras_data(config)
+        return {"class_name": data["class_name"], "config": data["config"]}
+    return {key: _without_names(value) for key, value in config.items() if key != "name"}
 
 
 def _plain_json(value: Mapping[str, Any], name: str) -> dict[str, Any]:

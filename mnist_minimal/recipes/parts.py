@@ -191,6 +191,9 @@ class Recipe(Part):
     def replace(self, **values: Any) -> "Recipe":
         """A variation of the recipe: the fields that are named have other values, the others stay.
 
+        A schedule by epoch is stretched with `max_epochs`, unless it is set too: what fell on half of the epochs does
+        so again. To train fewer epochs of the same course, cut the training instead (`--epochs`).
+
         Args:
             **values: By the name of a field, or of a field of a part as `**{"optimizer.learning_rate": 0.02}`. A part
                 is itself, its name, or a dictionary of its fields and its `kind`, as `as_dict` gives it; of Keras also
@@ -216,6 +219,8 @@ class Recipe(Part):
             name: checked(changed(getattr(self, name), types[name], paths, name), types[name], name)
             for name, paths in by_field.items()
         }
+        if "max_epochs" in found and "schedule" not in found:
+            found["schedule"] = _stretched(self.schedule, found["max_epochs"] / self.max_epochs)
         origin = self.origin or self
         varied = replace(self, **found, origin=origin)
         return origin if varied == origin else varied
@@ -233,6 +238,16 @@ class Recipe(Part):
             f"expected a field of the recipe, found {path!r}; {f'the nearest is {near}; ' if near else ''}there are "
             f"{', '.join(there)}"
         )
+
+
+def _stretched(schedule: Any, factor: float) -> Any:
+    """A schedule by epoch over so many times the epochs; others go by what they see, or by steps, and stay."""
+    match schedule:
+        case Steps(multiplier, after):
+            return Steps(multiplier, tuple(max(1, round(epoch * factor)) for epoch in after))
+        case PiecewiseLinear(points):
+            return PiecewiseLinear(tuple((finished * factor, rate) for finished, rate in points))
+    return schedule
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from mnist_minimal.recipes.digits import for_dataset
 from mnist_minimal.recipes.parts import Recipe
 from mnist_minimal.recipes.published import RECIPES
 
@@ -12,13 +13,16 @@ HASH_DIGITS = 6
 PROSE = ("model", "source", "assumed")
 
 
-def changes(model: str, recipe: Recipe) -> dict[str, Any]:
+def changes(model: str, recipe: Recipe, dataset: str) -> dict[str, Any]:
     """What was set in a recipe, in JSON's types by field, as `{"optimizer.learning_rate": 0.02}`; {} where nothing was.
 
     A published recipe's name tells what it is compared with; one of one's own, which has none, is compared with that of
-    the published model which it is to train, else with the recipe on which `replace` was called.
+    the published model which it is to train, else with the recipe on which `replace` was called. On the digits a
+    published model's own is that of `recipes.digits`.
     """
     origin = RECIPES.get(recipe.model or model, recipe.origin or recipe)
+    if origin is RECIPES.get(model):
+        origin = for_dataset(origin, dataset)
     before, now = ({k: v for k, v in each.as_dict().items() if k not in PROSE} for each in (origin, recipe))
     return _differences(before, now, "")
 
@@ -29,9 +33,9 @@ def short_hash(changed: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 
-def described(model: str, recipe: Recipe) -> str:
+def described(model: str, recipe: Recipe, dataset: str) -> str:
     """What is not as it was published, in words: "the recipe of sep697 with batch_size 128"; "" where nothing is."""
-    set_ = [f"{field} {json.dumps(value)}" for field, value in changes(model, recipe).items()]
+    set_ = [f"{field} {json.dumps(value)}" for field, value in changes(model, recipe, dataset).items()]
     other = recipe.model not in ("", model)
     if not other and not set_:
         return ""

@@ -12,7 +12,7 @@ import keras
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS, architecture
 from mnist_minimal.models.architecture import Layer, shown
-from mnist_minimal.models.parameters import MOVING_STATISTICS, PARAMETERS
+from mnist_minimal.models.parameters import ELEMENTS
 from mnist_minimal.saving import translation
 from mnist_minimal.saving.assignment import Pairs, assignment
 from mnist_minimal.saving.layouts import Stored, Tree
@@ -63,7 +63,7 @@ def plan(builder: Builder) -> Plan:
 
 def published(elements: int) -> Builders:
     """The published models whose weights have so many elements in all; none is built to tell."""
-    return {name: builder for name, builder in MODELS.items() if PARAMETERS[name] + MOVING_STATISTICS[name] == elements}
+    return {name: builder for name, builder in MODELS.items() if ELEMENTS[name] == elements}
 
 
 def all_layers(model: keras.Model) -> list[keras.Layer]:
@@ -145,6 +145,8 @@ def by_computation(net: Net, builders: Builders, may_add: bool) -> tuple[str, di
             if not _compared(steps, inner)[1]:
                 expected, difference = inner, ""
                 break
+        if not difference and not _same_images(net.input_shape, plan(builders[name]).net.input_shape):
+            difference = f"expected an input of {plan(builders[name]).net.input_shape}, found {shown(net.input_shape)}"
         if not difference:
             pairs = {
                 (one.op.name, other.op.name)
@@ -160,6 +162,15 @@ def by_computation(net: Net, builders: Builders, may_add: bool) -> tuple[str, di
         raise UserError("expected a published model, found a network of another number of parameters")
     nearest = net.name if net.name in differences else max(differences, key=lambda name: differences[name][0])
     raise UserError(f"expected one of the models {', '.join(builders)}; it is not {nearest}: {differences[nearest][1]}")
+
+
+def _same_images(found: tuple[int | None, ...] | None, expected: tuple[int | None, ...] | None) -> bool:
+    """Whether two networks may take the same images, as far as their shapes are known."""
+    if found is None or expected is None:
+        return True
+    return len(found) == len(expected) and all(
+        None in lengths or lengths[0] == lengths[1] for lengths in zip(found, expected, strict=True)
+    )
 
 
 def _without_added(steps: list[Step]) -> list[list[Step]]:
@@ -200,10 +211,9 @@ def by_arrays(stored: Stored, builders: Builders) -> tuple[str, keras.Model, Pai
             fitting[name] = model, assignment(parts_of(model), stored, stored.theano)
         except UserError:
             continue
-    if not builders:
-        raise UserError(f"expected the arrays of a published model, found others, of {stored.elements():,} parameters")
     if not fitting:
-        models = ", ".join(f"{name} ({plan(builder).parameters:,} parameters)" for name, builder in builders.items())
+        sizes = {name: plan(builder).parameters for name, builder in builders.items()} or ELEMENTS
+        models = ", ".join(f"{name} ({size:,} parameters)" for name, size in sizes.items())
         raise UserError(
             f"expected the arrays of one of the models {models}; found others, of {stored.elements():,} parameters"
         )

@@ -5,6 +5,7 @@ since many networks get most digits right at a wrong scale too; the log loss can
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +21,21 @@ from mnist_minimal.saving.saved_model import LOGITS, SIGMOIDS, LoadedModel
 from mnist_minimal.saving.translation import LayerSpec, translate
 from mnist_minimal.saving.wiring import OPERATIONS, trace
 from mnist_minimal.training.conventions import CONVENTIONS, NATS, SHARE
-from mnist_minimal.training.evaluation import CLASSES, evaluate
+from mnist_minimal.training.evaluation import evaluate
 from mnist_minimal.training.seeding import seeded
+
+Shape = tuple[int, int, int]
+MNIST_SHAPE = (28, 28, 1)
 
 USUAL = "1"
 
 # Their loss is often a little below that of USUAL by chance; they are taken only where nothing else gives digits.
 LAST_RESORTS = ("binary", "transposed")
 
-# Below this accuracy at every convention a model is none of these digits: 9 of 109 public files.
-LEAST_ACCURACY = 0.85
+# Below this accuracy at every convention a model is none of MNIST's ten classes: 9 of 109 public files. Of images of
+# another size or other classes it is not known what is much: a model is none of them that has not this many times the
+# accuracy of chance.
+LEAST_ACCURACY, TIMES_CHANCE = 0.85, 1.5
 
 IMAGES = 1000
 
@@ -63,7 +69,7 @@ class Decision:
         taken: It, with its figures.
         next_best: The one of the least loss of all others.
         images: Number of images that decided.
-        model: From pixels 0 .. 255, (28, 28, 1), to class probabilities; see `adapt`.
+        model: From pixels 0 .. 255, (height, width, channels), to class probabilities; see `adapt`.
     """
 
     taken: Measured
@@ -83,35 +89,50 @@ def decide(loaded: LoadedModel, images: np.ndarray, labels: np.ndarray) -> Decis
 
     Args:
         loaded: The model.
-        images: uint8 (n, 28, 28, 1), of which the first IMAGES are used: of the training set, never of the test set.
-        labels: Integers (n,) in 0 .. 9.
+        images: uint8 (n, height, width, channels), of which the first IMAGES are used: of the training set, never of
+            the test set.
+        labels: Integers (n,), classes counted from 0.
 
     Raises:
-        UserError: if the model's input is no image of 28 by 28 or its output no ten classes; if it gets less than
-            LEAST_ACCURACY right at every convention, so that no figure of it is that of a classifier of digits.
+        UserError: if the model's input is no such image or its output not their classes; if it gets fewer right at
+            every convention than `least_accuracy`, so that no figure of it is that of a classifier of these images.
     """
+    shape: Shape = images.shape[1:]
+    classes = 1 + int(labels.max())
+    least = least_accuracy(shape, classes)
     images, labels = images[:IMAGES], labels[:IMAGES]
     measured = []
     for turned, model in ((False, loaded.model), (True, loaded.turned)):
         if model is None:
             continue
-        core = _from_scaled(model, loaded.outputs)
+        core = _from_scaled(model, loaded.outputs, shape)
+        if core.output_shape[-1] < classes:
+            raise UserError(f"found a model of {core.output_shape[-1]} classes; expected one of at least {classes}")
         for name, convention in CONVENTIONS.items():
+            if name == "transposed" and shape[0] != shape[1]:
+                continue
             scaled: Any = images.astype(np.float32)
             for layer in convention.layers():
                 scaled = layer(scaled)
             found = evaluate(core, keras.ops.convert_to_numpy(scaled), labels)
             measured.append(Measured(name, found.accuracy, found.loss, turned))
-    taken = choose(measured)
+    taken = choose(measured, least)
     next_best = min((other for other in measured if other is not taken), key=lambda other: other.loss)
-    if taken.accuracy < LEAST_ACCURACY:
+    if taken.accuracy < least:
         best = max(measured, key=lambda other: other.accuracy)
         raise UserError(
             f"found a model that gets {best.accuracy:.4f} of {len(labels):,} training images right at best, "
-            f"with {best}; expected {LEAST_ACCURACY} or more of a classifier of these digits: it is for other classes, "
+            f"with {best}; expected {least:g} or more of a classifier of these images: it is for other classes, "
             "another set or untrained"
         )
-    return Decision(taken, next_best, len(labels), adapt(loaded, taken.pixels, taken.turned))
+    return Decision(taken, next_best, len(labels), adapt(loaded, taken.pixels, taken.turned, shape))
+
+
+def least_accuracy(shape: Shape, classes: int) -> float:
+    """Below which accuracy a model is none of the classes of such images."""
+    if (shape, classes) == (MNIST_SHAPE, 10):
+        return LEAST_ACCURACY
+    return TIMES_CHANCE / classes
 
 
 def classifier(
@@ -121,8 +142,8 @@ def classifier(
 
     Args:
         loaded: The model.
-        images: As of `decide`; looked at only where the convention is neither given nor known.
-        labels: Likewise.
+        images: As of `decide`; only their size is looked at where the convention is given or known.
+        labels: As of `decide`.
         convention: One of CONVENTIONS, or None to find it.
 
     Returns:
@@ -132,14 +153,14 @@ def classifier(
         UserError: as `decide` and `adapt`.
     """
     if convention is not None:
-        return adapt(loaded, convention), None
+        return adapt(loaded, convention, shape=images.shape[1:]), None
     if loaded.raw_pixels:
-        return adapt(loaded, "255"), None
+        return adapt(loaded, "255", shape=images.shape[1:]), None
     decision = decide(loaded, images, labels)
     return decision.model, decision
 
 
-def choose(measured: list[Measured]) -> Measured:
+def choose(measured: list[Measured], least: float = LEAST_ACCURACY) -> Measured:
     """The convention to take, of the figures of all."""
     usual = min((one for one in measured if one.pixels == USUAL), key=lambda one: one.loss)
     better = [
@@ -151,59 +172,68 @@ def choose(measured: list[Measured]) -> Measured:
         and one.accuracy >= usual.accuracy
     ]
     taken = min(better, key=lambda one: one.loss) if better else usual
-    if taken.accuracy >= LEAST_ACCURACY:
+    if taken.accuracy >= least:
         return taken
-    return max([taken, *(one for one in measured if one.accuracy >= LEAST_ACCURACY)], key=lambda one: one.accuracy)
+    return max([taken, *(one for one in measured if one.accuracy >= least)], key=lambda one: one.accuracy)
 
 
-def adapt(loaded: LoadedModel, pixels: str, turned: bool = False) -> keras.Model:
+def adapt(loaded: LoadedModel, pixels: str, turned: bool = False, shape: Shape = MNIST_SHAPE) -> keras.Model:
     """A model from raw pixels to class probabilities, in one chain with the layers of the file.
 
     Args:
         loaded: The model; one that is known to take raw pixels and give probabilities is returned as it is.
         pixels: What its author did to the pixels, one of CONVENTIONS.
         turned: Whether to take the one with the kernels turned.
+        shape: (height, width, channels) of an image.
 
     Returns:
-        Built, from (batch, 28, 28, 1) in 0 .. 255 to (batch, 10): the convention, a change of shape, the file's layers,
-        and a softmax of logits, or a division of sigmoids by their sum. Where that is a published model, that one.
+        Built, from (batch, height, width, channels) in 0 .. 255 to (batch, classes): the convention, a change of shape,
+        the file's layers, and a softmax of logits, or a division of sigmoids by their sum. Where that is a published
+        model, that one.
 
     Raises:
-        UserError: if the model's input is no image of 28 by 28 or its output no ten classes.
+        UserError: if the model's input is no such image or its output no classes.
     """
     model = loaded.turned if turned and loaded.turned is not None else loaded.model
-    if loaded.raw_pixels and pixels == "255" and loaded.outputs not in (LOGITS, SIGMOIDS):
+    as_it_is = loaded.raw_pixels and pixels == "255" and loaded.outputs not in (LOGITS, SIGMOIDS)
+    if as_it_is and tuple(model.input_shape[1:]) == shape:
         return model
-    raw = keras.Input((28, 28, 1), dtype="float32", name="raw_pixels")
+    raw = keras.Input(shape, dtype="float32", name="raw_pixels")
     scaled = raw
     for layer in CONVENTIONS[pixels].layers():
         scaled = layer(scaled)
     adapted = keras.Model(raw, _probabilities(_applied(model, _shaped(scaled, model)), loaded.outputs), name=model.name)
-    return _published(adapted)
+    return _published(adapted) if shape == MNIST_SHAPE else adapted
 
 
-def _from_scaled(model: keras.Model, outputs: str) -> keras.Model:
-    """A model from images (28, 28, 1) that are scaled as it wants them to class probabilities."""
-    scaled = keras.Input((28, 28, 1), dtype="float32")
+def _from_scaled(model: keras.Model, outputs: str, shape: Shape) -> keras.Model:
+    """A model from images that are scaled as it wants them to class probabilities."""
+    scaled = keras.Input(shape, dtype="float32")
     return keras.Model(scaled, _probabilities(model(_shaped(scaled, model)), outputs))
 
 
 def _shaped(image: Any, model: keras.Model) -> Any:
-    """An image (28, 28, 1) in the shape of a model's input; several channels are the image so many times."""
+    """An image in the shape of a model's input; several channels of a model are the one of an image so many times."""
     shape, output = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
-    if output != (CLASSES,):
-        raise UserError(f"found a model with the output {output}; expected probabilities of {CLASSES} classes")
-    if shape == (28, 28, 1):
+    height, width, channels = given = tuple(image.shape[1:])
+    if len(output) != 1 or output[0] < 2:
+        raise UserError(f"found a model with the output {output}; expected probabilities of two classes or more")
+    if shape == given:
         return image
-    if shape == (28 * 28,):
+    if shape == (channels, height, width) and channels > 1:
+        return layers.Permute((3, 1, 2))(image)
+    if shape == (math.prod(given),):
         return layers.Flatten()(image)
-    if np.prod(shape) == 28 * 28:
+    if None not in shape and math.prod(shape) == math.prod(given):
         return layers.Reshape(shape)(image)
-    if len(shape) == 3 and shape[:2] == (28, 28):
+    if len(shape) == 3 and shape[:2] == (height, width) and channels == 1:
         return layers.Concatenate()([image] * shape[2])
-    if len(shape) == 3 and shape[1:] == (28, 28):
+    if len(shape) == 3 and shape[1:] == (height, width) and channels == 1:
         return layers.Permute((3, 1, 2))(layers.Concatenate()([image] * shape[0]))
-    raise UserError(f"found a model with the input {shape}; expected one for images of 28 by 28 pixels")
+    raise UserError(
+        f"found a model with the input {shape}; expected one for images of {height} by {width} pixels"
+        f"{f' and {channels} channels' if channels > 1 else ''}"
+    )
 
 
 def _probabilities(result: Any, outputs: str) -> Any:

@@ -54,7 +54,7 @@ class LoadedModel:
         layout: How the file stores it, one of `layouts.LAYOUTS`.
         keras_version: The version of Keras that wrote it, "0", "1" or "3" where it says none but is of that one.
         name: The builder whose network it is, or None.
-        raw_pixels: Whether it is known to take pixels 0 .. 255 as (28, 28, 1): it is a builder's that is published or
+        raw_pixels: Whether it is known to take pixels 0 .. 255 as they are: it is a builder's that is published or
             has a Rescaling in front. Of others the file does not say how the images were scaled: `pixels.decide`.
         outputs: PROBABILITIES that sum to 1; LOGITS; or SIGMOIDS, probabilities of each class by itself.
         turned: The same with the kernels turned by 180 degrees, where the file does not say whose convolution they are
@@ -270,10 +270,11 @@ def _loaded(
     found: Stored, model: keras.Model, name: str | None, builders: Builders | None, description: Path | None
 ) -> LoadedModel:
     """A model with what is known of it."""
-    for layer in model.layers:
+    layers = all_layers(model)
+    for layer in layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
-    raw = name is not None and (builders is None or any(isinstance(x, keras.layers.Rescaling) for x in model.layers))
+    raw = name is not None and (builders is None or any(isinstance(x, keras.layers.Rescaling) for x in layers))
     return LoadedModel(model, found.layout, found.version, name, raw, kind_of_outputs(model), description=description)
 
 

@@ -78,24 +78,25 @@ def record(study: Study, facts: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def recipe(study: Study) -> dict[str, Any] | None:
+    """The recipe that a study was begun with, as `Recipe.as_dict` gives it; None where its JSON does not tell."""
+    try:
+        found = read(study)["recipe"]
+    except (UserError, KeyError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def recipe_epochs(study: Study) -> int | None:
     """The number of epochs in the recipe that a study was begun with; None where its JSON does not tell."""
-    try:
-        epochs = read(study)["recipe"]["max_epochs"]
-    except (UserError, KeyError, TypeError):
-        return None
+    epochs = (recipe(study) or {}).get("max_epochs")
     return epochs if isinstance(epochs, int) else None
 
 
 def by_own_recipe(study: Study, model: str) -> bool:
-    """Whether a study is of its model's own recipe with nothing set in it; one whose JSON does not tell is taken to be.
-
-    Raises:
-        UserError: if the file can't be read or says something else.
-    """
-    facts = read(study)
-    recipe = facts.get("recipe")
-    return not facts.get("set") and (not isinstance(recipe, dict) or recipe.get("model", model) == model)
+    """Whether a study is of its model's own recipe, with nothing set in it; where no JSON tells, that is assumed."""
+    found = recipe(study)
+    return found is None or (not read(study).get("set") and found.get("model", model) == model)
 
 
 def _without_prose(fact: Any) -> Any:

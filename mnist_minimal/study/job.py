@@ -65,7 +65,7 @@ def data_facts(plan: Plan) -> dict[str, Any]:
 
     return {
         "recipe": plan.recipe.as_dict(),
-        "set": changes(plan.model, plan.recipe),
+        "set": changes(plan.model, plan.recipe, plan.dataset.name),
         "max_epochs": plan.max_epochs,
         "data": checksums(plan.dataset),
     }
@@ -83,12 +83,13 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
 
     Raises:
         UserError: if the study was begun with another recipe, data set, network, trainer or callbacks, named by what
-            differs; if the trainer can't train the model by the recipe; if Keras has not what the recipe names; if a
-            file can't be written or read; if there is no room for the files of the trials.
+            differs; if the model is not for such images; if the trainer can't train it by the recipe; if Keras has not
+            what the recipe names; if a file can't be written or read; if there is no room for the files of the trials.
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
     from mnist_minimal.saving.saved_model import ROOM, check_size, needs_code
+    from mnist_minimal.training import check_images
     from mnist_minimal.training.keras_fit import check_recipe, set_memory_growth
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
@@ -99,6 +100,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     check_recipe(plan.recipe)
     with seeded(0):
         built = (plan.build or builder(model))()
+    check_images(model, built, dataset)
     check_size(built, study.weights(0))
     params, done = trainable_parameters(built), ledger.done(before)
     for trial in done:

@@ -14,7 +14,9 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +40,11 @@ MAX_BYTES = 2_000_000_000
 
 # More than a header has, columns of the user's own among its.
 MAX_HEADER_BYTES = 10_000
+
+
+# A file that is as it was so many seconds ago is not being saved right now.
+MOMENT = 0.1
+MOST_MOMENTS = 50
 
 
 _BYTE_ORDER_MARK = "\ufeff"
@@ -122,7 +129,7 @@ class Ledger:
     """A study's CSV in the process that owns the study: read once, and again where another program has changed it.
 
     A spreadsheet that had opened the CSV before a row was added writes it without that row. What the user did there
-    counts; the row is kept beside the CSV, and reported.
+    counts; the row is kept beside the CSV, and reported. So is a row whose model is still there when a job begins.
 
     Args:
         study: The study.
@@ -133,39 +140,63 @@ class Ledger:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        # The rows that this process wrote and has not missed yet, each without its end, by whether it is a failure.
-        self._written: dict[tuple[int, bool], str] = {}
-        self._read()
+        self._state = _file_state(study.csv)
+        self._others: set[int] = set()  # Seeds that another program has added since.
+        self._take(_content(study.csv))
+        removed = self._without_rows()
+        if removed:
+            print(
+                f"{study.csv}: found no row of {_seeds(removed)} and the models in {study.name}/: another program has "
+                "removed the rows; put them back, or they are trained again",
+                file=sys.stderr,
+            )
 
-    def _read(self) -> None:
-        self._state = _file_state(self.study.csv)
-        self._content = _content(self.study.csv)
-        self._done = {trial.seed for trial in done(self._content.trials)}
-        self._keep_what_was_lost()
+    def _take(self, found: _Content) -> None:
+        self._content = found
+        self._done = {trial.seed for trial in done(found.trials)}
 
-    def _keep_what_was_lost(self) -> None:
-        """Puts the rows of this process that are in the CSV no more beside it, and says so."""
-        found = {(trial.seed, trial.status == FAILED) for trial in self._content.trials}
-        lost = [key for key in self._written if key not in found]
-        if not lost:
+    def _without_rows(self) -> list[int]:
+        """The seeds whose trials came to their end, as their models tell, and of which there is no row."""
+        rows = {trial.seed for trial in self._content.trials}
+        names = [path.stem for path in self.study.folder.glob("*.h5")]
+        saved = {int(name) for name in names if name.isascii() and name.isdecimal()}
+        # A checkpoint is kept until the row is on disk.
+        return [seed for seed in sorted(saved - rows) if not self.study.checkpoint(seed).exists()]
+
+    def _refresh(self) -> None:
+        """Reads the CSV again where another program has changed it; what that has removed is kept, and reported."""
+        if _file_state(self.study.csv) == self._state:
             return
-        rows = [self._written.pop(key) for key in lost]
-        _write_at_end(reject_symlink(self.study.torn), "".join(f"{row}\n" for row in rows).encode())
-        seeds = ", ".join(str(seed) for seed, _ in lost[:10]) + (", ..." if len(lost) > 10 else "")
-        print(
-            f"{self.study.csv}: another program has removed what this job wrote of seed {seeds}; the rows are kept in "
-            f"{self.study.torn.name}: put them back, or the next job trains them again",
-            file=sys.stderr,
-        )
+        state = _settled_state(self.study.csv)
+        before, done_before = self._content.trials, self._done
+        self._take(_content(self.study.csv))
+        self._state = state
+        self._others |= self._done - done_before
+        found = {(trial.seed, trial.status == FAILED) for trial in self._content.trials}
+        lost = [trial for trial in before if (trial.seed, trial.status == FAILED) not in found]
+        if lost:
+            self._keep(lost, "has removed the rows of", "put them back, or the next job trains them again")
+
+    def _keep(self, lost: list[Trial], what: str, step: str) -> None:
+        """Writes rows beside the CSV, as they can be put back into it, and says so."""
+        layout, torn = self._content.layout, self.study.torn
+        rows = [table.format_row(trial, layout, decimal_comma=self._content.decimal_comma) for trial in lost]
+        try:
+            _write_at_end(reject_symlink(torn), "".join(rows).encode())
+            where = f"these are kept in {torn.name}: {step}"
+        except UserError as error:
+            where = f"these can't be kept ({error}) and are\n{''.join(rows)}"
+        seeds = _seeds([trial.seed for trial in lost])
+        print(f"{self.study.csv}: another program {what} {seeds}; {where}".rstrip(), file=sys.stderr)
 
     def trials(self) -> list[Trial]:
         """All trials of the CSV as `read` gives them."""
-        if _file_state(self.study.csv) != self._state:
-            self._read()
+        self._refresh()
         return list(self._content.trials)
 
     def has_done(self, seed: int) -> bool:
         """Whether a seed is there as finished or stopped."""
+        self._refresh()
         return seed in self._done
 
     def append(self, trial: Trial) -> bool:
@@ -176,41 +207,66 @@ class Ledger:
         under the name of the CSV or of what is moved aside is refused, wherever it leads.
 
         Returns:
-            False, with nothing written, where the seed is already there as finished or stopped.
+            False where the seed is already there as finished or stopped. That row stays; where another program has
+            added it meanwhile, this one is kept beside the CSV.
 
         Raises:
             UserError: if the file is not what `read` takes or can't be written, or the trial has a figure out of its
                 range; the file is then as it was before.
         """
-        path, torn = reject_symlink(self.study.csv), self.study.torn
-        if _file_state(path) != self._state:
-            self._read()
-        found = self._content
-        if trial.seed in self._done:
-            return False
-        row = table.format_row(trial, found.layout, found.line_end, found.decimal_comma)
+        while True:
+            path = reject_symlink(self.study.csv)
+            self._refresh()
+            found = self._content
+            row = table.format_row(trial, found.layout, found.line_end, found.decimal_comma)
+            parsed = self._read_again(row)
+            if trial.seed in self._done:
+                if trial.seed in self._others:
+                    self._keep([parsed], "has written a row of", "one of them has to be left out")
+                return False
+            if found.torn and not self._move_torn_aside():
+                continue
+            missing_end = "" if found.ended else found.line_end
+            header = "" if found.whole else HEADER + found.line_end
+            added = f"{missing_end}{header}{row}".encode()
+            # Where another program writes in between, the row may have to look otherwise.
+            state = _write_at_end(path, added, self._state)
+            if state is None:
+                continue
+            found.trials.append(parsed)
+            self._others.discard(parsed.seed)
+            if parsed.status != FAILED:
+                self._done.add(parsed.seed)
+            self._content = replace(found, whole=found.whole + len(added), torn=b"", ended=True)
+            self._state = state
+            return True
+
+    def _read_again(self, row: str) -> Trial:
+        """The trial in a row that is to be appended: one that could not be read again would spoil the file."""
         try:
-            parsed = table.read_row(row, found.layout)  # A row that could not be read again would spoil the file.
+            parsed = table.read_row(row, self._content.layout)
         except RowError as error:
-            raise UserError(f"{path}, a row to append: expected a trial, found {error}; fix or remove it") from error
+            raise UserError(
+                f"{self.study.csv}, a row to append: expected a trial, found {error}; fix or remove it"
+            ) from error
         assert parsed is not None
-        if found.torn:
-            _write_at_end(reject_symlink(torn), found.torn + b"\n")
-            os.truncate(path, found.whole)
-            self._state = _file_state(path)
-            print(f"{path}: its last line was no whole row and is in {torn.name} now", file=sys.stderr)
-        missing_end = "" if found.ended else found.line_end
-        header = "" if found.whole else HEADER + found.line_end
-        added = f"{missing_end}{header}{row}".encode()
-        before, after = _write_at_end(path, added)
-        found.trials.append(parsed)
-        if parsed.status != FAILED:
-            self._done.add(parsed.seed)
-        self._written[parsed.seed, parsed.status == FAILED] = row.rstrip("\r\n")
-        self._content = replace(found, whole=found.whole + len(added), torn=b"", ended=True)
-        # Where another program wrote in between, the file is read again.
-        self._state = after if before == self._state or (not self._state and not before[1]) else ()
+        return parsed
+
+    def _move_torn_aside(self) -> bool:
+        """Moves a last line without its end to a file beside the CSV; False where another program writes meanwhile."""
+        path, torn, found = self.study.csv, self.study.torn, self._content
+        _write_at_end(reject_symlink(torn), found.torn + b"\n")
+        state = _cut(path, found.whole, self._state)
+        if state is None:
+            return False
+        self._content, self._state = replace(found, torn=b""), state
+        print(f"{path}: its last line was torn, no whole row, and is kept in {torn.name} now", file=sys.stderr)
         return True
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """Seeds in words."""
+    return f"seed {', '.join(map(str, seeds[:10]))}{', ...' if len(seeds) > 10 else ''}"
 
 
 def _file_state(path: Path) -> tuple[int, ...]:
@@ -219,6 +275,17 @@ def _file_state(path: Path) -> tuple[int, ...]:
         return _state(path.stat())
     except OSError:
         return ()
+
+
+def _settled_state(path: Path) -> tuple[int, ...]:
+    """The state of a file that nobody has written for a moment: other programs save it piece by piece."""
+    state = _file_state(path)
+    for _ in range(MOST_MOMENTS):
+        time.sleep(MOMENT)
+        before, state = state, _file_state(path)
+        if before == state:
+            break
+    return state
 
 
 def _state(found: os.stat_result) -> tuple[int, ...]:
@@ -239,27 +306,55 @@ def accuracies(trials: Iterable[Trial], measure: str) -> list[float]:
     return [getattr(trial, f"{measure}_accuracy") for trial in done]
 
 
-def _write_at_end(path: Path, data: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Adds to a file, on disk when this returns; the states of the file before and after."""
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file's descriptor, to write at its end; it is made where there is none.
+
+    Raises:
+        UserError: if it can't be opened, or what is done to it in the block fails.
+    """
     # A pipe would be waited for.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(path, flags, 0o666)
         try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is no file", str(path))
-            if os.write(descriptor, data) != len(data):
-                os.ftruncate(descriptor, before.st_size)
-                raise OSError(errno.ENOSPC, "no space left for a whole row", str(path))
-            os.fsync(descriptor)
-            return _state(before), _state(os.fstat(descriptor))
+            yield descriptor
         finally:
             os.close(descriptor)
     except OSError as error:
         raise UserError(
             f"{path}: the row of a finished trial can't be written ({error.strerror}); make room or access"
         ) from error
+
+
+def _write_at_end(path: Path, data: bytes, expected: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
+    """Adds to a file, on disk when this returns; the file's state then, () where others have written to it too.
+
+    It is None, and nothing was written, where the file is not in the state that was expected, () for no file.
+    """
+    with _opened(path) as descriptor:
+        before = _state(os.fstat(descriptor))
+        # One that was made just now is empty.
+        if expected is not None and before != expected and (expected or before[1]):
+            return None
+        if os.write(descriptor, data) != len(data):
+            os.ftruncate(descriptor, before[1])
+            raise OSError(errno.ENOSPC, "no space left for a whole row", str(path))
+        # Before it is waited for the disk, when others may write.
+        after = _state(os.fstat(descriptor))
+        os.fsync(descriptor)
+        return after if after[:2] == (before[0], before[1] + len(data)) else ()
+
+
+def _cut(path: Path, size: int, expected: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Cuts a file; its state then, or None where it is not in the state that was expected and was left alone."""
+    with _opened(path) as descriptor:
+        if _state(os.fstat(descriptor)) != expected:
+            return None
+        os.ftruncate(descriptor, size)
+        return _state(os.fstat(descriptor))
 
 
 def _content(path: Path) -> _Content:

@@ -46,6 +46,10 @@ def owned(study: Study, **job: int | None) -> Iterator[None]:
     try:
         try:
             _try_to_append(study.csv)
+            # What a user's edit or a crash has taken out of the CSV is kept there.
+            if reject_symlink(study.torn).exists() and not study.torn.is_file():
+                raise OSError(errno.EINVAL, "it is no file", str(study.torn))
+            _try_to_append(study.torn)
             for folder in (study.out, study.folder):
                 _try_to_write(folder, 1)
         except OSError as error:

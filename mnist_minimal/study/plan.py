@@ -63,11 +63,3 @@ class Plan:
     def seeds(self) -> range:
         """The seeds; those of a plan without end go on to the last that there is."""
         return range(self.seed, MAX_SEED + 1 if self.runs is None else self.seed + self.runs)
-
-    @property
-    def monitored(self) -> str:
-        """Which images its trials monitor, in words."""
-        from mnist_minimal.data.sets import held_out
-
-        share = self.recipe.validation_share
-        return "held-out images" if held_out(len(self.dataset.x_train), self.protocol, share) else "test set"

@@ -21,11 +21,10 @@ class Display(Policy):
     Args:
         pace: Estimates the time left.
         done: Trials of the job that are finished or stopped already.
-        monitored: The images that are monitored, in words: "test set", say.
     """
 
-    def __init__(self, pace: "Pace", done: int, monitored: str) -> None:
-        self.pace, self.done, self.monitored = pace, done, monitored
+    def __init__(self, pace: "Pace", done: int) -> None:
+        self.pace, self.done = pace, done
         self.estimated = False
 
     def trial_started(self, seed: int) -> None:
@@ -44,9 +43,6 @@ class Display(Policy):
 
     def _print(self, line: str) -> None:
         """Prints a line."""
-
-    def _accuracies(self, report: EpochReport) -> str:
-        return f"{self.monitored} (monitored) {report.accuracy:.4f}, best {report.best_accuracy:.4f}"
 
     def close(self) -> None:
         """Ends the display."""
@@ -133,11 +129,16 @@ def trial_line(trial: Trial) -> str:
     )
 
 
+def accuracies(report: EpochReport) -> str:
+    """A running trial's accuracies in words."""
+    return f"{report.monitored} {report.accuracy:.4f}, best {report.best_accuracy:.4f}"
+
+
 class Lines(Display):
     """Plain lines: one for every trial, and one for a running trial now and then."""
 
-    def __init__(self, pace: Pace, done: int, monitored: str) -> None:
-        super().__init__(pace, done, monitored)
+    def __init__(self, pace: Pace, done: int) -> None:
+        super().__init__(pace, done)
         self.last = time.monotonic()
 
     def epoch_ended(self, report: EpochReport) -> None:
@@ -146,7 +147,7 @@ class Lines(Display):
         if not report.trained:
             self._print(f"seed {report.seed}: resumed after {epoch}")
         elif time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-            self._print(f"seed {report.seed}: {epoch}, {self._accuracies(report)}", self.pace.left())
+            self._print(f"seed {report.seed}: {epoch}, {accuracies(report)}", self.pace.left())
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
@@ -161,12 +162,12 @@ class Lines(Display):
 class Bars(Display):
     """A bar for the trials and one for the epochs of each that runs, with rich."""
 
-    def __init__(self, pace: Pace, done: int, monitored: str, total: int | None) -> None:
+    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-        super().__init__(pace, done, monitored)
+        super().__init__(pace, done)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -191,7 +192,7 @@ class Bars(Display):
             self.epochs[report.seed],
             completed=report.epoch,
             total=report.max_epochs,
-            figures=self._accuracies(report),
+            figures=accuracies(report),
         )
         if not report.trained:
             resumed = f"seed {report.seed}, resumed after epoch {report.epoch}"
@@ -215,10 +216,10 @@ class Bars(Display):
 class Notebook(Display):
     """A bar in a notebook's output, written over as the job goes on, and the last trials and the running ones below."""
 
-    def __init__(self, pace: Pace, done: int, monitored: str, total: int | None) -> None:
+    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
         from IPython.display import display as show
 
-        super().__init__(pace, done, monitored)
+        super().__init__(pace, done)
         self.total, self.shown, self.ended = total, time.monotonic(), ""
         self.output = show(self._content(), raw=True, display_id=True)
 
@@ -247,7 +248,7 @@ class Notebook(Display):
         of, left = "" if self.total is None else f" of {self.total}", self.pace.left()
         first = f"{self.done}{of} trials done" + (f", {left}" if left and self.done != self.total else "")
         running = [
-            f"seed {report.seed}: epoch {report.epoch} (of at most {report.max_epochs}), {self._accuracies(report)}"
+            f"seed {report.seed}: epoch {report.epoch} (of at most {report.max_epochs}), {accuracies(report)}"
             for report in self.pace.reports.values()
         ]
         lines = [first, *([f"last: {self.ended}"] if self.ended else []), *running]
@@ -256,24 +257,23 @@ class Notebook(Display):
         return {"text/html": f"{bar}<pre>{html.escape(text)}</pre>", "text/plain": text}
 
 
-def display(total: int | None, done: int, jobs: int, monitored: str) -> Display:
+def display(total: int | None, done: int, jobs: int) -> Display:
     """The display that suits where the output goes.
 
     Args:
         total: Trials in the job, or None where there is no end.
         done: Trials that are finished or stopped already.
         jobs: Trials that run side by side.
-        monitored: The images that are monitored, in words.
     """
     pace = Pace(None if total is None else total - done, jobs)
     if _in_notebook():
-        return Notebook(pace, done, monitored, total)
-    return Bars(pace, done, monitored, total) if sys.stdout.isatty() else Lines(pace, done, monitored)
+        return Notebook(pace, done, total)
+    return Bars(pace, done, total) if sys.stdout.isatty() else Lines(pace, done)
 
 
-def silent(total: int | None, done: int, jobs: int, monitored: str) -> Display:
+def silent(total: int | None, done: int, jobs: int) -> Display:
     """A display that shows nothing; the arguments are those of `display`."""
-    return Display(Pace(None if total is None else total - done, jobs), done, monitored)
+    return Display(Pace(None if total is None else total - done, jobs), done)
 
 
 def _in_notebook() -> bool:

@@ -34,7 +34,7 @@ class Engine(Protocol):
 def carry_out(
     plan: Plan,
     say: Callable[[str], None],
-    display: Callable[[int | None, int, int, str], Display],
+    display: Callable[[int | None, int, int], Display],
     interrupted: threading.Event,
 ) -> bool:
     """Trains what of a plan is not recorded yet, and records it.
@@ -42,8 +42,7 @@ def carry_out(
     Args:
         plan: The plan.
         say: Gets what the user must know, in sentences.
-        display: Makes what shows the job, from the number of its trials or None, how many are done, `jobs`, and which
-            images are monitored, in words.
+        display: Makes what shows the job, from the number of its trials or None, how many are done, and `jobs`.
         interrupted: Set where the job is to end.
 
     Returns:
@@ -75,7 +74,7 @@ def carry_out(
         job, notice = make_job(plan, before)
         if notice:
             say(notice)
-        shown = display(plan.runs, len(done), plan.jobs, plan.monitored)
+        shown = display(plan.runs, len(done), plan.jobs)
         policies = [
             shown,
             Interruption(interrupted),

@@ -38,7 +38,7 @@ class Study:
         if recipe is not None:
             if recipe.model not in ("", model):
                 parts.append(file_name(recipe.model))
-            if changed := changes(model, recipe):
+            if changed := changes(model, recipe, dataset):
                 parts.append(short_hash(changed))
         if dataset != "mnist":
             parts.append(dataset)

@@ -111,6 +111,7 @@ def _reporting(
     import keras
 
     rule, resumed = job.recipe.median_stopping, checkpoint.epochs
+    held_out = job.protocol == "holdout" or job.recipe.validation_share
 
     def report(accuracies: Sequence[float]) -> EpochReport:
         epoch, passed = len(accuracies), rule and len(accuracies) >= rule.epoch
@@ -122,6 +123,7 @@ def _reporting(
             accuracy=accuracies[-1],
             best_accuracy=max(accuracies),
             milestone=milestone(accuracies[: rule.epoch], rule, images) if rule and passed else None,
+            monitored=f"{'held-out images' if held_out else 'test set'} (monitored)",
         )
 
     def begin(logs: dict[str, float] | None = None) -> None:

@@ -4,9 +4,15 @@ It is given images and a model and touches no file but the checkpoint that it is
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import Recipe
+from mnist_minimal.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+    from mnist_minimal.data.sets import Dataset
 
 
 class DivergedError(Exception):
@@ -53,6 +59,27 @@ class Fit:
             best_accuracy=max(correct) / images,
             train_seconds=train_seconds,
             cpu_seconds=cpu_seconds,
+        )
+
+
+def check_images(name: str, model: "keras.Model", dataset: "Dataset") -> None:
+    """Makes sure that a model is for images of the size of a data set's and has its classes.
+
+    Args:
+        name: The model's name, as the user gave it.
+        model: A built model.
+        dataset: The images.
+
+    Raises:
+        UserError: if it takes others, or has fewer classes.
+    """
+    taken, classes = model.input_shape[1:], model.output_shape[-1]
+    if taken != dataset.shape or classes < dataset.classes:
+        step = "train one of your own on them, as module:function"
+        raise UserError(
+            f"{name}: expected a model from pixels (batch, {', '.join(map(str, dataset.shape))}) to at least "
+            f"{dataset.classes} classes, as {dataset.name} has them, found one from {model.input_shape} to {classes}; "
+            f"{step if name in RECIPES else 'change its input or its last layer'}"
         )
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
 
-CLASSES = 10
 BATCH_SIZE = 1000
 
 
@@ -31,7 +30,7 @@ class Evaluation:
         correct: Number of images whose most probable class is their label.
         size: Number of images.
         loss: Mean cross-entropy in nats; a probability of 0 counts as float32's smallest normal number, 1.2e-38.
-        confusion: int64 (10, 10), the number of images by label (row) and most probable class (column).
+        confusion: int64 (classes, classes), the number of images by label (row) and most probable class (column).
     """
 
     correct: int
@@ -49,11 +48,11 @@ def probabilities(model: "keras.Model", images: "np.ndarray") -> "np.ndarray":
     """The class probabilities that a model gives images.
 
     Args:
-        model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
-        images: uint8 or float (n, 28, 28, 1) in [0, 255], n > 0.
+        model: A built model from pixels (batch, height, width, channels) to class probabilities (batch, classes).
+        images: uint8 or float (n, height, width, channels) in [0, 255], n > 0.
 
     Returns:
-        float32 (n, 10).
+        float32 (n, classes).
     """
     import keras
     import numpy as np
@@ -70,9 +69,9 @@ def evaluate(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") -
     """What a model makes of labelled images.
 
     Args:
-        model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
-        images: uint8 or float (n, 28, 28, 1) in [0, 255], n > 0.
-        labels: Integers (n,) in 0 .. 9.
+        model: A built model from pixels (batch, height, width, channels) to class probabilities (batch, classes).
+        images: uint8 or float (n, height, width, channels) in [0, 255], n > 0.
+        labels: Integers (n,) in 0 .. classes - 1.
     """
     return _evaluation(probabilities(model, images), labels)
 
@@ -81,11 +80,11 @@ def score(model: "keras.Model", images: "ArrayLike", labels: "ArrayLike") -> Eva
     """What a model of one's own makes of images and labels of one's own.
 
     Args:
-        model: A built model of ten classes. Its outputs may be probabilities, logits or sigmoids.
-        images: Numbers, finite, (n, 28, 28), (n, 28, 28, 1) or of another shape with as many numbers an image as the
+        model: A built model of two classes or more. Its outputs may be probabilities, logits or sigmoids.
+        images: Numbers, finite, (n, height, width, channels) or of another shape with as many numbers an image as the
             model's input has, n > 0. They are given to the model as they are, scaled as it was trained: the published
             models take pixels from 0 to 255.
-        labels: Whole numbers from 0 to 9 of shape (n,) or (n, 1); or one-hot, (n, 10).
+        labels: Whole numbers from 0, less than the model's classes, of shape (n,) or (n, 1); or one-hot, (n, classes).
 
     Returns:
         The accuracy, the loss and the confusion matrix.
@@ -103,12 +102,12 @@ def score(model: "keras.Model", images: "ArrayLike", labels: "ArrayLike") -> Eva
         (2, 0.5, 2.3026)
     """
     pixels = _images(model, images)
-    classes = _classes(labels, len(pixels))
     outputs = probabilities(model, pixels)
-    if outputs.shape != (len(pixels), CLASSES):
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
         raise UserError(
-            f"found outputs of shape {outputs.shape[1:]}; expected a model with one of {CLASSES} classes each"
+            f"found outputs of shape {outputs.shape[1:]}; expected a model with one for each class, at least 2"
         )
+    classes = _classes(labels, len(pixels), outputs.shape[1])
     found = _evaluation(_as_probabilities(outputs), classes)
     _check_scale(model, pixels, classes, outputs)
     return found
@@ -124,7 +123,7 @@ def _evaluation(predicted: "np.ndarray", labels: "np.ndarray") -> Evaluation:
         correct=int(np.count_nonzero(classes == labels)),
         size=len(labels),
         loss=float(-np.log(of_label, dtype=np.float64).mean()),
-        confusion=confusion_matrix(labels, classes, labels=range(CLASSES)),
+        confusion=confusion_matrix(labels, classes, labels=range(predicted.shape[1])),
     )
 
 
@@ -136,7 +135,7 @@ def _images(model: "keras.Model", images: "ArrayLike") -> "np.ndarray":
     if found.dtype.kind not in "buif":
         raise UserError(f"found images of {found.dtype}; expected numbers, one a pixel")
     if found.ndim < 2 or not found.size:
-        raise UserError(f"found images of shape {found.shape}; expected (n, 28, 28, 1), n > 0")
+        raise UserError(f"found images of shape {found.shape}; expected (n, height, width, channels), n > 0")
     if not np.isfinite(found).all():
         raise UserError("found images with pixels that are not finite (nan or inf); expected numbers")
     wanted = getattr(model, "input_shape", None)
@@ -153,14 +152,15 @@ def _images(model: "keras.Model", images: "ArrayLike") -> "np.ndarray":
     return found.reshape(-1, *wanted)
 
 
-def _classes(labels: "ArrayLike", images: int) -> "np.ndarray":
+def _classes(labels: "ArrayLike", images: int, classes: int) -> "np.ndarray":
     """Labels as int64 (n,)."""
     import numpy as np
 
     found = np.asarray(labels)
+    expected = f"expected whole numbers from 0 to {classes - 1}, as the model has {classes} classes"
     if found.dtype.kind not in "buif":
-        raise UserError(f"found labels of {found.dtype}; expected whole numbers from 0 to {CLASSES - 1}")
-    if found.shape[1:] == (CLASSES,):
+        raise UserError(f"found labels of {found.dtype}; {expected}")
+    if found.shape[1:] == (classes,):
         if not (((found == 0) | (found == 1)).all() and (found.sum(axis=1) == 1).all()):
             raise UserError(f"found labels of shape {found.shape} that are not one-hot; expected one 1 a row, else 0")
         found = found.argmax(axis=1)
@@ -169,11 +169,11 @@ def _classes(labels: "ArrayLike", images: int) -> "np.ndarray":
     if found.shape != (images,):
         raise UserError(
             f"found labels of shape {found.shape} for {images:,} images; expected ({images},), ({images}, 1) or, "
-            f"one-hot, ({images}, {CLASSES})"
+            f"one-hot, ({images}, {classes})"
         )
-    wrong = found[~((found >= 0) & (found < CLASSES) & (found == np.floor(found)))]
+    wrong = found[~((found >= 0) & (found < classes) & (found == np.floor(found)))]
     if wrong.size:
-        raise UserError(f"found the label {wrong[0]}; expected whole numbers from 0 to {CLASSES - 1}")
+        raise UserError(f"found the label {wrong[0]}; {expected}")
     return found.astype(np.int64)
 
 
@@ -189,7 +189,7 @@ def _as_probabilities(outputs: "np.ndarray") -> "np.ndarray":
     # Of a model of half precision they differ from 1 by some thousandths.
     if np.allclose(sums, 1, atol=0.02):
         return outputs
-    return np.where(sums > 0, outputs / np.maximum(sums, np.finfo(np.float32).tiny), 1 / CLASSES)
+    return np.where(sums > 0, outputs / np.maximum(sums, np.finfo(np.float32).tiny), 1 / outputs.shape[1])
 
 
 def _check_scale(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray", outputs: "np.ndarray") -> None:

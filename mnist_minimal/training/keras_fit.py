@@ -231,7 +231,7 @@ def fit(
     bits again on the same machine's CPU, stopped and resumed or not.
 
     Args:
-        model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
+        model: A built model from pixels (batch, height, width, channels) to class probabilities (batch, classes).
         recipe: How to train it.
         splits: The images; those of `x_val` are monitored.
         seed: The trial's seed, 0 <= seed < 2**64.

@@ -20,8 +20,8 @@ from mnist_minimal.training.keras_fit import compile_model, keras_callbacks, mak
 
 __all__ = ["available", "fit", "unsupported", "unsupported_recipe"]
 
-# Images that are augmented at once, before the core trains on them: 6 MB of pixels.
-PART = 2048
+# Numbers in the images that are augmented at once, before the core trains on them: 6 MB, 2,048 images of MNIST.
+PART = 2048 * 28 * 28
 
 # What Keras calls for single batches, of which the core has no part.
 BATCH_METHODS = [
@@ -51,7 +51,7 @@ def fit(
     number of other trials, stopped and resumed or not. Seeds of the model's Dropout layers are not used.
 
     Args:
-        model: A built model from pixels (batch, 28, 28, 1) to class probabilities (batch, 10).
+        model: A built model from pixels (batch, height, width, channels) to class probabilities (batch, classes).
         recipe: How to train it.
         splits: The images; those of `x_val` are monitored.
         seed: The trial's seed, 0 <= seed < 2**64.
@@ -167,7 +167,7 @@ def epoch_parts(
 
     Args:
         recipe: Batch size and augmentation.
-        x_train: uint8 (n, 28, 28, 1).
+        x_train: uint8 (n, height, width, channels).
         y_train: uint8 (n,).
         order: The images that the epoch visits, in order, as indices.
         seed: The trial's seed.
@@ -180,7 +180,7 @@ def epoch_parts(
         yield 0, x_train, y_train, order
         return
     changes = draw_changes(recipe.augmentation, seed, epoch, x_train)
-    steps = max(1, PART // recipe.batch_size)
+    steps = max(1, PART // (recipe.batch_size * math.prod(x_train.shape[1:])))
     for first_step in range(0, math.ceil(len(order) / recipe.batch_size), steps):
         chosen = order[first_step * recipe.batch_size : (first_step + steps) * recipe.batch_size]
         images = augment(x_train[chosen], changes[chosen], recipe.augmentation)

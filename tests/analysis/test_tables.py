@@ -38,7 +38,7 @@ def test_five_trials_by_hand():
         ["best epoch", "5", "0.98000", "0.01000", "0.96758 to 0.99242", "0.9900", "2 of 5 (12% to 77%)"],
         ["kept model", "5", "0.98000", "0.01000", "0.96758 to 0.99242", "0.9900", "2 of 5 (12% to 77%)"],
     ]
-    assert "the accuracy on the test set of the weights in the saved file" in explained
+    assert "the accuracy on the test set of the weights in the file" in explained
 
 
 def test_one_trial_has_neither_sd_nor_interval():

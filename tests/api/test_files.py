@@ -73,7 +73,7 @@ def test_load_data_by_name_and_by_path(tmp_path, digits, monkeypatch):
 
 def test_load_data_warns_where_the_digits_take_mnists_place(monkeypatch, tmp_path):
     notice = "Using scikit-learn's small digits"
-    monkeypatch.setattr(sets, "_load_from_keras", lambda: (_ for _ in ()).throw(sets.MnistUnavailableError("offline")))
+    monkeypatch.setattr(sets, "_load_from_keras", lambda name: (_ for _ in ()).throw(sets.UnavailableError("offline")))
     with pytest.warns(UserWarning, match=notice):
         assert mm.load_data("auto").name == "digits"
     with pytest.raises(UserError, match="MNIST was found nowhere: offline"):
@@ -197,6 +197,27 @@ def test_arrays_of_something_else_are_refused(trained, images, labels, found):
 
 
 def test_models_of_something_else_are_refused():
-    model = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(5, "softmax")])
-    with pytest.raises(UserError, match=r"found outputs of shape \(5,\); expected a model with one of 10 classes each"):
-        mm.score(model, ONES, [0, 1, 2])
+    def model(*last: keras.Layer) -> keras.Model:
+        return keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), *last])
+
+    with pytest.raises(
+        UserError, match="found the label 5; expected whole numbers from 0 to 4, as the model has 5 cla"
+    ):
+        mm.score(model(layers.Dense(5, "softmax")), ONES, [0, 1, 5])
+    for last in (layers.Dense(1, "sigmoid"), layers.Reshape((28, 28))):
+        with pytest.raises(
+            UserError, match=r"found outputs of shape .*; expected a model with one for each class, at l"
+        ):
+            mm.score(model(last), ONES, [0, 1, 0])
+
+
+def test_coloured_images_of_four_classes_are_scored():
+    """By hand: the three channels' sums are the first three logits, the last is 100."""
+    summed = np.tile(np.eye(3, 4, dtype=np.float32), (6, 1))
+    model = keras.Sequential([keras.Input((3, 2, 3)), layers.Flatten(), layers.Dense(4)])
+    model.set_weights([summed, np.array([0, 0, 0, 100], np.float32)])
+    images = np.zeros((4, 3, 2, 3))
+    images[0, 1, 1, 0] = images[1, 2, 0, 1] = images[2, 0, 0, 2] = 200
+    found = mm.score(model, images, np.eye(4)[[0, 1, 3, 3]])
+    assert (found.correct, found.size) == (3, 4)
+    assert found.confusion.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1]]

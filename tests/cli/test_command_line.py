@@ -61,8 +61,9 @@ def test_the_script_and_the_module_are_the_same(run_python, command):
 def test_the_script_lists_the_commands(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    output = capsys.readouterr().out
-    assert all(command in output for command in COMMANDS)
+    lines = capsys.readouterr().out.splitlines()
+    for command, does in COMMANDS.items():
+        assert f"  {command} " in "".join(line for line in lines if line.endswith(f"  {does}"))
 
 
 def test_every_command_has_a_main():
@@ -101,10 +102,13 @@ def test_an_error_is_one_line(capsys, error, status, line):
 
 
 @pytest.fixture
-def quiet(monkeypatch):
+def quiet(monkeypatch, tmp_path_factory):
     """An environment in which nothing of the user's differs from the default."""
     for setting in blame.settings():
         monkeypatch.delenv(setting.partition("=")[0])
+    # Those of pytest name files.
+    monkeypatch.setattr(sys, "argv", ["mnist-minimal"])
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
 def dividing(file: Path):
@@ -133,6 +137,43 @@ def test_what_is_not_as_by_default_is_named_before_a_defect_is_assumed(capsys, m
     assert line.startswith(
         f"error: ZeroDivisionError: division by zero; what is not as by default: {tmp_path}/nets.py, KERAS_BACKEND=jax;"
     )
+
+
+KERAS_DEFAULTS = (
+    '{"floatx": "float32", "epsilon": 1e-07, "backend": "tensorflow", "image_data_format": "channels_last"}'
+)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize(
+    ("arguments", "variables", "keras_json", "named"),
+    [
+        (["--model", "mynets:tiny"], {}, "", "mynets:tiny"),
+        (["--model=mynets:tiny"], {}, "", "mynets:tiny"),
+        (["--data", "/mine"], {}, "", "/mine"),
+        (["model.h5"], {}, "", "model.h5"),
+        ([], {"MNIST_MINIMAL_DATA": "/mine"}, "", "MNIST_MINIMAL_DATA=/mine"),
+        ([], {"MNIST_MINIMAL_SIMD": "avx2"}, "", "MNIST_MINIMAL_SIMD=avx2"),
+        ([], {"PYTHONPATH": "/mine"}, "", "PYTHONPATH=/mine"),
+        ([], {}, KERAS_DEFAULTS.replace("32", "16"), "keras.json"),
+        ([], {}, "{", "keras.json"),
+        (["--model", "sep997", "--dataset", "digits"], {"HARMLESS": "1"}, KERAS_DEFAULTS, ""),
+    ],
+)
+def test_whatever_is_the_user_s_own_is_named(capsys, monkeypatch, tmp_path, arguments, variables, keras_json, named):
+    monkeypatch.chdir(tmp_path)
+    Path("model.h5").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if keras_json:
+        Path(".keras").mkdir()
+        Path(".keras/keras.json").write_text(keras_json)
+    assert run(dividing(blame.PACKAGE / "trials.py"), arguments) == 1
+    line = capsys.readouterr().err
+    assert ("this is a defect of mnist_minimal" in line) == (not named)
+    assert f"what is not as by default: {tmp_path}/.keras/" * (named == "keras.json") in line
+    assert named in line
 
 
 @pytest.mark.parametrize(
@@ -164,6 +205,23 @@ def test_every_command_takes_debug_before_and_after_its_name(capsys):
         with pytest.raises(SystemExit):
             run(main, [command, "--help"])
         assert "--debug" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["trials", "--model", "sep997", "--run", "5"], "--run; did you mean --runs?"),
+        # What is then missing is not what is wrong.
+        (["trials", "--modle=sep997"], "--modle; did you mean --model?"),
+        (["evaluate", "--dat", "digits", "x.h5"], "--dat; did you mean --dataset or --data or --dataset-name?"),
+        (["compare", "a", "--qqqq"], "--qqqq\n"),
+    ],
+)
+def test_an_option_is_given_by_its_full_name(capsys, arguments, meant):
+    with pytest.raises(SystemExit) as end:
+        run(main, arguments)
+    assert end.value.code == 2
+    assert f"error: expected one of the options that --help lists, found {meant}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

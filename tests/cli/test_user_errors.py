@@ -460,6 +460,7 @@ def test_no_arguments_end_in_a_traceback_or_write_elsewhere(folder, capsys, monk
         assert status in (0, 1, 2)
         errors = capsys.readouterr().err
         assert "defect" not in errors
+        assert "not as by default" not in errors
         if "--debug" not in arguments:
             assert "Traceback" not in errors
             assert "Warning" not in errors

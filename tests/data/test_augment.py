@@ -29,9 +29,9 @@ EVERYTHING = Augmentation(
 SCIPY_MODES = {0.0: "grid-constant", 33.3: "grid-constant", "reflect": "mirror"}
 
 
-def noise(count: int, seed: int = 0) -> np.ndarray:
+def noise(count: int, seed: int = 0, shape: tuple[int, int, int] = (SIDE, SIDE, 1)) -> np.ndarray:
     """Images without a background, so that whatever happens at a border shows."""
-    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 1)).astype(np.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape)).astype(np.uint8)
 
 
 def no_changes(count: int = 1) -> np.ndarray:
@@ -40,9 +40,9 @@ def no_changes(count: int = 1) -> np.ndarray:
     return changes
 
 
-def backwards(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def backwards(change: np.ndarray, sides: tuple[int, int] = (SIDE, SIDE)) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and offset from (row, column) of the result to the image, by inverting the way there."""
-    angle, centre = np.radians(change["angle"]), np.full(2, (SIDE - 1) / 2)
+    angle, centre = np.radians(change["angle"]), (np.array(sides) - 1) / 2
     # Rows grow downwards: counter-clockwise, what is below the centre goes to the right of it.
     forwards = change["scale"] * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = np.linalg.inv(forwards)
@@ -51,9 +51,10 @@ def backwards(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("fill", SCIPY_MODES)
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
-def test_resampling_is_scipys(interpolation, fill):
-    """Two hundred images, more than a block, some of which are read from far outside."""
-    images, rng = noise(200), np.random.default_rng(1)
+@pytest.mark.parametrize("shape", [(SIDE, SIDE, 1), (12, 19, 3)])
+def test_resampling_is_scipys(shape, interpolation, fill):
+    """Two hundred images, more than a block, some of which are read from far outside; every channel likewise."""
+    images, rng = noise(200, shape=shape), np.random.default_rng(1)
     changes = no_changes(len(images))
     changes["angle"] = rng.uniform(-180, 180, len(images))
     changes["scale"] = rng.uniform(0.3, 2, len(images))
@@ -64,12 +65,13 @@ def test_resampling_is_scipys(interpolation, fill):
     order = {"nearest": 0, "bilinear": 1}[interpolation]
     cval = 0 if fill == "reflect" else fill
     compared = 0
-    for image, result, change in zip(images[..., 0], found[..., 0], changes, strict=True):
-        matrix, offset = backwards(change)
+    planes, results = (np.moveaxis(each, -1, 1).reshape(-1, *shape[:2]) for each in (images, found))
+    for image, result, change in zip(planes, results, np.repeat(changes, shape[2]), strict=True):
+        matrix, offset = backwards(change, shape[:2])
         expected = ndimage.affine_transform(
             image.astype(np.float64), matrix, offset, order=order, mode=SCIPY_MODES[fill], cval=cval
         )
-        places = np.tensordot(matrix, np.indices((SIDE, SIDE)), 1) + offset[:, None, None]
+        places = np.tensordot(matrix, np.indices(shape[:2]), 1) + offset[:, None, None]
         # Halfway between two pixels the nearest one is a matter of rounding.
         certain = (abs(places % 1 - 0.5) > 1e-4).all(axis=0) | (interpolation == "bilinear")
         np.testing.assert_allclose(result[certain], expected[certain], atol=0.02)

@@ -119,10 +119,18 @@ def test_images_that_are_not_mnist_are_refused_without_one(tmp_path, dataset):
         ({"x_test": None}, "found x_train, y_train, y_test in it and no x_test, expected the arrays x_train, "),
         (
             {"x_train": np.zeros((30, 32, 32), np.uint8)},
-            r"found uint8 of shape \(30, 32, 32\) in x_train, expected images of shape \(n, 28, 28\)",
+            "found images of 32x32x1 in x_train and of 28x28x1 in x_test, expected one size",
+        ),
+        (
+            {"x_train": np.zeros((30, 900), np.uint8)},
+            r"found uint8 of shape \(30, 900\) in x_train, expected images of shape \(n, height, width\) or \(n, h",
+        ),
+        (
+            {"x_train": np.zeros((30, 3, 28, 28), np.uint8)},
+            r"found uint8 of shape \(30, 3, 28, 28\) in x_train, expected images of shape \(n, height, width\) or \(n,",
         ),
         ({"y_train": np.zeros(29, np.uint8)}, "found 30 images in x_train and 29 labels"),
-        ({"y_test": np.full(10, 10, np.uint8)}, r"found labels 10 \.\. 10 in y_test, expected 0 \.\. 9"),
+        ({"y_test": np.full(10, 256)}, r"found labels 256 \.\. 256 in y_test, expected classes counted from 0, at m"),
         ({"y_test": np.full(10, -1, np.int64)}, "found labels -1 .. -1 in y_test"),
         ({"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.zeros(0, np.uint8)}, "at least one"),
         ({"y_train": np.array([{}] * 30, dtype=object)}, r"found object of shape \(30,\) in y_train, expected labels"),

@@ -33,11 +33,40 @@ LABELS = np.array([3, 0, 9, 1])
 def test_the_same_pixels(shape, number):
     found = forms.pixels(number(PIXELS.reshape(shape)))
     assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, PIXELS)
+    np.testing.assert_array_equal(found, PIXELS[..., np.newaxis])
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((5, 12, 10), (12, 10, 1)),
+        ((5, 12, 10, 3), (12, 10, 3)),
+        ((5, 3, 10, 3), (3, 10, 3)),
+        ((5, 12, 10, 7), (12, 10, 7)),
+        ((5, 3, 12, 10), None),
+        ((5, 1, 12, 10), None),
+        ((5, 120), None),
+        ((5, 12, 0), None),
+        ((5, 2, 12, 10, 3), None),
+    ],
+)
+def test_images_of_any_size(shape, expected):
+    """Of channels that stand first it is not known which axis they are; MNIST's alone are known."""
+    assert forms.image_shape(shape) == expected
+    assert forms.is_images(shape, np.dtype(np.uint8)) == (expected is not None)
+    if expected is None:
+        with pytest.raises(UserError, match=r"expected \(n, height, width, channels\)"):
+            forms.pixels(np.zeros(shape, np.uint8))
+        return
+    numbers = np.random.default_rng(0).integers(0, 256, shape)
+    found = forms.pixels(numbers / 255)
+    assert found.shape == (5, *expected)
+    np.testing.assert_array_equal(found.ravel(), numbers.ravel())
 
 
 def test_black_and_white():
     black_and_white = PIXELS > 127
+    black_and_white = black_and_white[..., np.newaxis]
     np.testing.assert_array_equal(forms.pixels(black_and_white.astype(np.float32)), black_and_white * 255)
     # Integers are not divided by anything.
     np.testing.assert_array_equal(forms.pixels(black_and_white.astype(np.int32)), black_and_white)
@@ -45,7 +74,7 @@ def test_black_and_white():
 
 def test_parts_of_many_images_are_all_looked_at(monkeypatch):
     monkeypatch.setattr(forms, "PART", 3)
-    np.testing.assert_array_equal(forms.pixels(PIXELS / 255), PIXELS)
+    np.testing.assert_array_equal(forms.pixels(PIXELS / 255), PIXELS[..., np.newaxis])
     changed = PIXELS / 255
     changed[15, 27, 27] = 0.3
     with pytest.raises(UserError, match=r"found float64 such as 0\.3 in the images, expected whole numbers"):
@@ -84,7 +113,7 @@ def test_other_numbers_are_refused_with_what_was_found(images, found):
 )
 def test_the_same_labels(labels):
     assert forms.is_labels(labels.shape, labels.dtype)
-    found = forms.digits(labels)
+    found = forms.classes(labels)
     assert found.dtype.kind in "iu"
     np.testing.assert_array_equal(found, LABELS)
 
@@ -95,15 +124,15 @@ def test_the_same_labels(labels):
         (np.array([0.5, 1]), "float64 in the labels that are no whole numbers"),
         (np.array([np.nan, 1]), "float64 in the labels that are no whole numbers"),
         (np.array([np.inf, 1]), "float64 in the labels that are no whole numbers"),
-        (np.full((2, 10), 0.1), "rows of ten numbers in the labels that are not one 1"),
-        (np.zeros((2, 10)), "rows of ten numbers"),
-        (np.ones((2, 10)), "rows of ten numbers"),
-        (np.array([[2, -1] + 8 * [0]]), "rows of ten numbers"),
+        (np.full((2, 10), 0.1), "rows of 10 numbers in the labels that are not one 1"),
+        (np.zeros((2, 10)), "rows of 10 numbers"),
+        (np.ones((2, 10)), "rows of 10 numbers"),
+        (np.array([[2, -1] + 8 * [0]]), "rows of 10 numbers"),
     ],
 )
 def test_other_labels_are_refused(labels, found):
     with pytest.raises(UserError, match=f"found {found}.*, expected"):
-        forms.digits(labels)
+        forms.classes(labels)
 
 
 def test_a_data_set_in_another_form_is_the_same(tmp_path):

@@ -19,6 +19,7 @@ from mnist_minimal.models import MODELS, lookup
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.saving.saved_model import save
 from mnist_minimal.study import ledger
+from mnist_minimal.study.study import Study
 from mnist_minimal.training import core
 from tests.conftest import REPOSITORY
 
@@ -76,7 +77,7 @@ def test_the_readme_s_example_trains_goes_on_and_is_read_by_every_command(exampl
 
     evaluated = run_fresh(evaluate.main, *DIGITS, out / rows[0].weights)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert f"tiny, {PARAMETERS} parameters, on the test set of digits" in evaluated.stdout
+    assert f"tiny, {PARAMETERS} parameters, the kept model of a trial, on the test set of digits" in evaluated.stdout
     assert f"({rows[0].test_correct} of 297)" in evaluated.stdout
 
     drawn = run_fresh(plots.main, out / "my_nets.tiny-digits.csv")
@@ -114,11 +115,12 @@ def test_a_published_recipe_trains_a_function_without_one(example, tmp_path, run
     )
     done = run_fresh(trials.main, *TRIALS, "--runs", "1", "--recipe", "sep697")
     assert done.returncode == 0, done.stderr
-    begun = json.loads((tmp_path / "runs/my_nets.tiny-digits.json").read_text())["recipe"]
-    assert begun == RECIPES["sep697"].as_dict() | {"model": "my_nets:tiny"}
-    other = run_fresh(trials.main, *TRIALS, "--runs", "1", "--recipe", "sep997")
-    assert other.returncode == 2
-    assert "this study was begun with recipe.batch_size 256, and now it would be 128" in other.stderr
+    begun = json.loads((tmp_path / "runs/my_nets.tiny-sep697-digits.json").read_text())["recipe"]
+    assert begun == RECIPES["sep697"].as_dict()
+    # By another recipe it is another study.
+    other = run_fresh(trials.main, *TRIALS, "--runs", "1", "--recipe", "sep997", "--set", "batch_size=256")
+    assert other.returncode == 0, other.stderr
+    assert (tmp_path / "runs/my_nets.tiny-sep997-5a4612-digits.csv").exists()
     # Another network under the same name does not join the trials of the first.
     example.write_text(example.read_text().replace("Conv2D(4, 3", "Conv2D(5, 3"))
     edited = run_fresh(trials.main, *TRIALS, "--runs", "2", "--recipe", "sep697")
@@ -221,6 +223,17 @@ def test_a_recipe_that_is_none_is_refused(module, recipes):
 def test_other_names_are_told_the_two_forms(text):
     with pytest.raises(ArgumentTypeError, match=r"expected one of the models conv18242, .*mypackage\.nets:tiny, found"):
         model_name(text)
+
+
+def test_the_recipe_of_a_module_is_the_models_own_whatever_it_was_made_from(module):
+    name = module(
+        "from mnist_minimal.recipes import RECIPES as PUBLISHED\n"
+        "RECIPES = {'net': PUBLISHED['sep997'].replace(batch_size=256)}"
+    )
+    recipe = lookup.recipe(f"{name}:net")
+    assert Study.of(Path(), f"{name}:net", "mnist", "source", recipe).name == f"{name}.net"
+    varied = recipe.replace(batch_size=128)
+    assert Study.of(Path(), f"{name}:net", "mnist", "source", varied).name == f"{name}.net-8982b5"
 
 
 def test_published_models_have_their_own_builders_and_recipes():

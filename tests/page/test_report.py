@@ -424,5 +424,33 @@ def test_a_layer_that_the_page_can_not_compute_is_refused():
         describe(chain(layers.Conv2D(1, 3, dilation_rate=2, name="wide")))
 
 
+def test_a_network_with_branches_is_not_drawn_and_the_page_says_why(csv):
+    import keras
+    from keras import layers
+
+    from mnist_minimal.saving.saved_model import save
+
+    pixels = keras.Input((28, 28, 1))
+    flat = layers.Flatten(name="flat")(pixels / 255)
+    both = layers.Add(name="meet")([layers.Dense(10, name="one")(flat), layers.Dense(10, name="other")(flat)])
+    (csv.parent / "sep997").mkdir()
+    save(keras.Model(pixels, layers.Softmax()(both)), csv.parent / "sep997" / "4.h5")
+    missing = write_report(csv.parent, csv.parent / "report.html", Choice("digits"), PUBLISHED)
+    assert missing[0].startswith("the best run of sep997 can't be asked: layer 'other': the page computes only chains")
+    assert "<canvas" not in (csv.parent / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_operation_that_the_page_can_not_compute_is_named():
+    import keras
+    from keras import layers
+
+    from mnist_minimal.page.network import describe
+
+    pixels = keras.Input((28, 28, 1))
+    model = keras.Model(pixels, layers.Dense(10, "softmax")(layers.Flatten()(pixels / 255)))
+    with pytest.raises(UserError, match="expected one that the page can compute, found 'divide'"):
+        describe(model)
+
+
 def test_percent_signs_stay_with_their_numbers():
     assert text.html("99 % < 100 %") == "99&nbsp;% &lt; 100&nbsp;%"

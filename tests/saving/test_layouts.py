@@ -332,7 +332,7 @@ def test_a_network_is_compared_with_those_of_as_many_parameters_alone(network, t
 
 def test_weights_of_no_published_model_need_a_builder(network, tmp_path):
     network.save_weights(tmp_path / "m.weights.h5")
-    found = f"expected the arrays of a published model, found others, of {network.count_params():,} parameters; give"
+    found = rf"sep697 \(697 parameters\); found others, of {network.count_params():,} parameters; give the function"
     with pytest.raises(UserError, match=found):
         load(tmp_path / "m.weights.h5")
 

@@ -44,7 +44,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def dense(shape: tuple[int, ...], weights: np.ndarray, offset: np.ndarray, activation: str | None) -> keras.Model:
-    model = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(10, activation=activation)])
+    model = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(len(offset), activation=activation)])
     model.set_weights([weights, offset])
     return model
 
@@ -87,14 +87,51 @@ def test_images_take_the_shape_of_the_input(shape, given, digits):
 
 
 @pytest.mark.parametrize(
-    ("shape", "classes", "message"),
-    [((8, 8, 1), 10, r"found a model with the input \(8, 8, 1\)"), ((28, 28), 37, r"the output \(37,\)")],
+    ("shape", "output", "message"),
+    [
+        (
+            (8, 8, 1),
+            layers.Dense(10),
+            r"found a model with the input \(8, 8, 1\); expected one for images of 28 by 28 pi",
+        ),
+        ((28, 28), layers.Dense(1), r"the output \(1,\); expected probabilities of two classes or more"),
+        ((28, 28), layers.Reshape((28, 28)), r"the output \(28, 28\); expected probabilities of two classes or more"),
+    ],
 )
-def test_other_images_and_classes_are_refused(shape, classes, message, digits):
-    model = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(classes)])
+def test_other_images_and_what_has_no_classes_are_refused(shape, output, message, digits):
+    model = keras.Sequential([keras.Input(shape), layers.Flatten(), output])
     for ask in (lambda: adapt(loaded(model), "1"), lambda: decide(loaded(model), *digits)):
         with pytest.raises(UserError, match=message):
             ask()
+
+
+def test_other_classes_are_refused(digits):
+    def model(classes: int) -> keras.Model:
+        return keras.Sequential([keras.Input((28, 28)), layers.Flatten(), layers.Dense(classes)])
+
+    with pytest.raises(UserError, match="found a model of 9 classes; expected one of at least 10"):
+        decide(loaded(model(9)), *digits)
+    with pytest.raises(
+        UserError, match=r"expected 0\.85 or more of a classifier of these images: it is for other class"
+    ):
+        decide(loaded(model(37)), *digits)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+def test_coloured_images_of_four_classes(axes):
+    """A file whose author divided the pixels by 255, and had the channels first or last."""
+    random = np.random.default_rng(0)
+    shown = random.integers(0, 256, (4, 12, 10, 3))
+    labels = random.integers(0, 4, 300)
+    images = np.clip(shown[labels] + random.normal(0, 30, (300, 12, 10, 3)), 0, 255).astype(np.uint8)
+    moved = tuple(axis + 1 for axis in axes)
+    weights, offsets = fitted(images.transpose(0, *moved) / 255.0, labels)
+    model = dense(tuple(np.array((12, 10, 3))[list(axes)]), weights, offsets, "softmax")
+    decision = decide(loaded(model), images, labels)
+    assert decision.taken.pixels == "1"
+    assert decision.model.input_shape == (None, 12, 10, 3)
+    expected = model(images.transpose(0, *moved) / np.float32(255))
+    np.testing.assert_allclose(decision.model(images.astype(np.float32)), expected, rtol=1e-3, atol=1e-5)
 
 
 def fitted(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +139,9 @@ def fitted(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarr
     flat = images.reshape(len(images), -1)
     mean, spread = flat.mean(axis=0), flat.std()
     centered = (flat - mean) / spread
-    weights = np.linalg.solve(centered.T @ centered + 30 * np.eye(784), centered.T @ (np.eye(10)[labels] - 0.1))
+    one_hot = np.eye(1 + labels.max())[labels]
+    penalty = 30 * np.eye(flat.shape[1])
+    weights = np.linalg.solve(centered.T @ centered + penalty, centered.T @ (one_hot - 1 / one_hot.shape[1]))
     return 10 * weights / spread, -10 * mean @ weights / spread
 
 
@@ -131,7 +170,7 @@ def test_of_two_the_one_whose_kernels_are_right_is_taken(digits):
 
 
 def test_no_figure_is_given_for_what_is_no_classifier_of_these_digits(digits):
-    with pytest.raises(UserError, match=r"expected 0\.85 or more of a classifier of these digits"):
+    with pytest.raises(UserError, match=r"expected 0\.85 or more of a classifier of these images"):
         decide(loaded(dense((28, 28, 1), WEIGHTS, np.zeros(10), "softmax")), *digits)
 
 
@@ -176,5 +215,5 @@ def test_the_classifier_is_the_model_where_its_convention_is_known_or_given(digi
 
 def test_the_page_refuses_a_function_that_is_not_keras_own_by_its_name():
     old = load_described(REPOSITORY / "tests" / "fixtures" / "keras2_chain.h5")
-    with pytest.raises(UserError, match="the page can compute, found 'mnist_minimal>keras2_hard_sigmoid'"):
+    with pytest.raises(UserError, match="the page can compute, found 'keras2_hard_sigmoid'"):
         describe(adapt(old, "1"))

@@ -13,7 +13,7 @@ from keras import layers
 
 import mnist_minimal
 from mnist_minimal.errors import UserError
-from mnist_minimal.models import MODELS
+from mnist_minimal.models import MODELS, parameters
 from mnist_minimal.saving import saved_model
 from mnist_minimal.saving.saved_model import load, save
 from mnist_minimal.training.evaluation import evaluate, probabilities
@@ -55,6 +55,21 @@ def test_keras_itself_reads_what_is_saved(ending, tmp_path, images):
     save(model, tmp_path / f"model.{ending}")
     by_keras = keras.models.load_model(tmp_path / f"model.{ending}", compile=False)
     np.testing.assert_array_equal(by_keras(images), model(images))
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_the_layers_of_a_published_model_for_images_of_another_size_are_another_model(ending, tmp_path):
+    published = randomized("sep997")
+    pixels = tensor = keras.Input((20, 24, 1))
+    for layer in published.layers[1:]:
+        tensor = type(layer).from_config(layer.get_config())(tensor)
+    model = keras.Model(pixels, tensor, name="smaller")
+    model.set_weights(published.get_weights())
+    save(model, tmp_path / f"model.{ending}")
+    loaded = mnist_minimal.load(tmp_path / f"model.{ending}")
+    assert (loaded.name, loaded.input_shape) == ("smaller", (None, 20, 24, 1))
+    images = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 1)).astype(np.float32)
+    np.testing.assert_array_equal(loaded(images), model(images))
 
 
 @pytest.mark.parametrize("ending", ["h5", "keras"])
@@ -160,7 +175,9 @@ def mixed(pooling: type[keras.Layer] = layers.AveragePooling2D) -> keras.Model:
 def more_models(monkeypatch):
     """Two more models, of the same arrays."""
     for pooling in (layers.AveragePooling2D, layers.MaxPooling2D):
-        monkeypatch.setitem(MODELS, f"mixed{pooling.__name__}", lambda pooling=pooling: mixed(pooling))
+        name = f"mixed{pooling.__name__}"
+        monkeypatch.setitem(MODELS, name, lambda pooling=pooling: mixed(pooling))
+        monkeypatch.setitem(parameters.ELEMENTS, name, mixed(pooling).count_params())
 
 
 @pytest.mark.parametrize("name", [pytest.param("mixedAveragePooling2D", marks=pytest.mark.slow), "mixedMaxPooling2D"])
@@ -352,6 +369,11 @@ def test_a_cycle_in_the_description_ends(saved):
 
     edit_config(saved, loop)
     assert "found a cycle" in refused(saved)
+
+
+def test_a_builder_may_load_a_model_itself(tmp_path):
+    save(randomized("sep697"), tmp_path / "model.h5")
+    assert load(tmp_path / "model.h5", {"own": lambda: load(tmp_path / "model.h5")}).count_params() == 697
 
 
 def test_arrays_of_another_model_are_refused_by_their_number(tmp_path):

@@ -419,8 +419,8 @@ def test_clock_set_back(count, new_job, run_python, tmp_path):
     job = new_job()
     assert job.run(AtStep(1, kill, "1.checkpoint.npz", ("replace",)))[0] == -signal.SIGKILL
     before = rows(job)
-    command = ("-m", "mnist_minimal.trials", "--model", "sep997", "--dataset", "digits", "--out", job.results, *OPTIONS)
-    finished = run_python(*command, LD_PRELOAD=str(library))
+    model = ("--model", "sep997", "--recipe", "sep997", "--dataset", "digits")
+    finished = run_python("-m", "mnist_minimal.trials", *model, "--out", job.results, *OPTIONS, LD_PRELOAD=str(library))
     assert finished.returncode == 0, finished.stderr
     first, second = job.rows()
     assert second.finished_at < first.finished_at

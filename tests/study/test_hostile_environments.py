@@ -18,7 +18,8 @@ from mnist_minimal.study import ledger
 from tests.conftest import REPOSITORY
 from tests.jobs import without_times
 
-OPTIONS = ("--model", "sep697", "--dataset", "digits", "--runs", "2", "--epochs", "2", "--out", "out")
+JOB = ("--runs", "2", "--epochs", "2", "--out", "out")
+OPTIONS = ("--model", "sep697", "--recipe", "sep697", "--dataset", "digits", *JOB)
 KERAS_JSON = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.01, "backend": "tensorflow"}
 HIDING = ("random", "copy", "statistics", "tempfile", "queue", "numpy", "keras", "tensorflow", "joblib", "filelock")
 
@@ -188,7 +189,7 @@ def test_the_bits_are_those_of_a_quiet_environment(tmp_path, quiet, name):
 def test_every_file_of_a_study_is_by_the_umask(tmp_path, umask, trainer):
     done = run(tmp_path, Environment(before=f"umask {umask:03o};", trainer=trainer))
     assert done.returncode == 0, done.stderr
-    # The CSV, its lock, the JSON, the folder; two histories and two models.
+    # The CSV, its lock, the JSON, the picture, the folder; two histories and two models.
     found = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*")}
-    assert len(found) == 8
+    assert len(found) == 9
     assert found == {path: (0o777 if path.is_dir() else 0o666) & ~umask for path in found}

@@ -14,6 +14,7 @@ from mnist_minimal import files
 from mnist_minimal.errors import UserError
 from mnist_minimal.study import ledger, table
 from mnist_minimal.study.ledger import COLUMNS, HEADER, Ledger
+from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import Trial
 
@@ -144,7 +145,32 @@ def test_a_row_cut_short_is_read_over_and_moved_aside_by_the_next_append(path, k
     append(path, 2, 1)
     assert seeds(path) == [0, 2, 1]
     assert path.with_name("sep997.csv.torn").read_bytes() == cut + b"\n"
-    assert capsys.readouterr().err == f"{path}: its last line was no whole row and is in sep997.csv.torn now\n"
+    assert (
+        capsys.readouterr().err == f"{path}: its last line was torn, no whole row, and is kept in sep997.csv.torn now\n"
+    )
+
+
+def test_what_is_moved_aside_comes_behind_what_is_there(path):
+    append(path, 0)
+    path.with_name("sep997.csv.torn").write_text("before\n")
+    path.write_bytes(path.read_bytes() + b"sep997,99")
+    append(path, 1, 2)
+    assert path.with_name("sep997.csv.torn").read_text() == "before\nsep997,99\n"
+    assert seeds(path) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere")])
+def test_where_nothing_can_be_moved_aside_the_csv_stays_as_it_is(path, place):
+    append(path, 0)
+    path.write_bytes(path.read_bytes() + b"sep997,99")
+    before = path.read_bytes()
+    place(path.with_name("sep997.csv.torn"))
+    with pytest.raises(UserError, match=r"sep997\.csv\.torn: "):
+        append(path, 1)
+    assert path.read_bytes() == before
+    # It is found before anything is trained.
+    with pytest.raises(UserError, match=r"sep997\.csv\.torn: "), owned(Study.at(path)):
+        pass
 
 
 def test_a_row_that_lacks_only_its_end_is_kept(path):

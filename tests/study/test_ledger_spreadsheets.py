@@ -2,6 +2,8 @@
 
 import csv
 import io
+import threading
+import time
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -199,37 +201,131 @@ def test_in_any_layout_a_cut_row_is_known(tmp_path_factory, layout, rows, place)
     assert ledger.read(path) == [*kept, new]
 
 
+def aside(path: Path) -> list[str]:
+    """The rows beside the CSV."""
+    return path.with_name("sep997.csv.torn").read_text().splitlines(keepends=True)
+
+
 def test_a_spreadsheet_that_had_opened_the_csv_before_takes_no_row_unsaid(path, capsys):
     kept = Ledger(Study.at(path))
     opened = pandas.read_csv(path)
     kept.append(NEXT)
     kept.append(replace(FAILED, seed=5))
-    line = path.read_text().splitlines()[-2]
     opened["note"] = "mine"
     opened.to_csv(path, index=False, sep=";")
     assert kept.append(replace(TRIAL, seed=6))
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "sep997.csv: another program has removed what this job wrote of seed 4, 5; the rows are kept in " in said
+    assert "sep997.csv: another program has removed the rows of seed 4, 5; these are kept in sep997.csv.torn: " in said
     assert ledger.read(path) == kept.trials() == [*ROWS, replace(TRIAL, seed=6)]
     assert pandas.read_csv(path, sep=";")["note"].tolist()[:4] == ["mine"] * 4
-    aside = path.with_name("sep997.csv.torn").read_text().splitlines()
-    assert aside[0] == line
-    assert [table.read_row(row, table.Layout()).seed for row in aside] == [4, 5]
-    # Nothing more is to be said, and the next job trains what is missing.
-    assert kept.trials() == ledger.read(path)
+    # They can be put back as they are.
+    with path.open("a") as file:
+        file.writelines(aside(path))
+    assert ledger.read(path) == [*ROWS, replace(TRIAL, seed=6), NEXT, replace(FAILED, seed=5)]
+    # Nothing more is to be said.
+    assert len(kept.trials()) == len(ROWS) + 3
     assert capsys.readouterr().err == ""
-    assert not Ledger(Study.at(path)).has_done(4)
+    assert Ledger(Study.at(path)).has_done(4)
 
 
-def test_a_csv_that_another_program_begins_anew_is_taken_as_it_is(path, capsys):
+def test_rows_of_earlier_jobs_are_taken_no_more_unsaid(path, capsys):
+    kept = Ledger(Study.at(path))
+    rows = pandas.read_csv(path)
+    rows.drop(index=[0, 2]).to_csv(path, index=False)
+    assert [trial.seed for trial in kept.trials()] == [1, 3]
+    assert "another program has removed the rows of seed 0, 2; these are kept in" in capsys.readouterr().err
+    assert [table.read_row(row, table.Layout()) for row in aside(path)] == [ROWS[0], ROWS[2]]
+    assert not kept.has_done(0)
+
+
+def test_rows_that_were_removed_between_two_jobs_are_missed_where_their_models_are(path, capsys):
+    study = Study.at(path)
+    study.folder.mkdir()
+    for seed in range(6):
+        study.weights(seed).touch()
+    # Killed between its model and its row; it is resumed.
+    study.checkpoint(5).touch()
+    Ledger(study)
+    assert capsys.readouterr().err == (
+        f"{path}: found no row of seed 4 and the models in sep997/: another program has removed the rows; put them "
+        "back, or they are trained again\n"
+    )
+
+
+def test_a_row_that_another_program_adds_of_a_seed_that_is_being_trained_stays(path, capsys):
+    kept = Ledger(Study.at(path))
+    with path.open("a") as file:
+        file.write(table.format_row(replace(NEXT, version="theirs")))
+    assert not kept.append(replace(NEXT, version="ours"))
+    assert ledger.read(path)[-1].version == "theirs"
+    assert "another program has written a row of seed 4; these are kept in sep997.csv.torn: " in capsys.readouterr().err
+    assert [table.read_row(row, table.Layout()).version for row in aside(path)] == ["ours"]
+
+
+def test_a_seed_that_another_program_adds_is_not_trained(path):
+    kept = Ledger(Study.at(path))
+    with path.open("a") as file:
+        file.write(table.format_row(NEXT))
+    assert kept.has_done(NEXT.seed)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text(HEADER + "\n")])
+def test_a_csv_that_goes_or_is_begun_again_is_taken_as_it_is(path, capsys, change):
     kept = Ledger(Study.at(path))
     kept.append(NEXT)
-    path.write_text(HEADER + "\n")
+    change(path)
     assert kept.trials() == []
-    assert "of seed 4;" in capsys.readouterr().err
+    assert "of seed 0, 1, 2, 3, 4;" in capsys.readouterr().err
     assert kept.append(TRIAL)
     assert ledger.read(path) == [TRIAL]
+    assert [table.read_row(row, table.Layout()) for row in aside(path)] == [*ROWS, NEXT]
+
+
+def test_rows_that_can_not_be_kept_are_printed(path, capsys):
+    kept = Ledger(Study.at(path))
+    path.with_name("sep997.csv.torn").mkdir()
+    line = path.read_text().splitlines(keepends=True)[1]
+    path.write_text(path.read_text().replace(line, ""))
+    assert kept.append(NEXT)
+    said = capsys.readouterr().err
+    assert "has removed the rows of seed 0; these can't be kept (" in said
+    assert said.endswith(f" and are\n{line}")
+
+
+def test_a_csv_that_is_being_saved_is_waited_for(path, capsys):
+    kept = Ledger(Study.at(path))
+    content = pandas.read_csv(path).to_csv(index=False, sep=";").encode()
+    started = threading.Event()
+
+    def save() -> None:
+        with path.open("wb") as file:
+            for start in range(0, len(content), 200):
+                file.write(content[start : start + 200])
+                file.flush()
+                started.set()
+                time.sleep(0.01)
+
+    saving = threading.Thread(target=save)
+    saving.start()
+    started.wait()
+    assert kept.append(NEXT)
+    saving.join()
+    assert ledger.read(path) == [*ROWS, NEXT]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_written_at_the_last_moment_is_neither_cut_nor_mixed_with_a_row(path):
+    before = ledger._file_state(path)
+    path.write_bytes(path.read_bytes().replace(b",", b";"))
+    content = path.read_bytes()
+    assert ledger._write_at_end(path, b"row\n", before) is None
+    assert ledger._cut(path, 5, before) is None
+    assert path.read_bytes() == content
+    now = ledger._write_at_end(path, b"row\n", ledger._file_state(path))
+    assert now == ledger._file_state(path)
+    assert ledger._cut(path, len(content), now) == ledger._file_state(path)
+    assert path.read_bytes() == content
 
 
 def test_an_edit_of_a_row_counts(path, capsys):

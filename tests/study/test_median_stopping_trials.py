@@ -35,7 +35,7 @@ def ruled(monkeypatch: pytest.MonkeyPatch):
 
 
 def run_command(out: Path, *options: str) -> int:
-    return trials.main(["--model", "sep697", "--dataset", "digits", "--out", str(out), *options])
+    return trials.main(["--model", "sep697", "--recipe", "sep697", "--dataset", "digits", "--out", str(out), *options])
 
 
 def rows_of(out: Path) -> dict[int, Trial]:
@@ -70,7 +70,8 @@ def test_real_trials_stop_as_their_histories_without_the_rule_say(tmp_path, rule
         output = capsys.readouterr().out
         rows = {trial.seed: trial for trial in ledger.read(out / f"{name}.csv")}
         assert {seed for seed in rows if rows[seed].status == "stopped"} == expected
-        assert f"{runs - len(expected)} finished trials, {len(expected)} stopped early by the rule, 0 failed" in output
+        said = f"{len(expected)} stopped early by the median stopping rule, 0 failed"
+        assert f"{runs - len(expected)} finished trials, {said}" in output
         assert f"Trials stopped early by the median stopping rule: {len(expected)}." in output
         for seed in range(runs):
             whole = (tmp_path / f"all/{name}/{seed}.csv").read_bytes().splitlines()

@@ -65,7 +65,7 @@ def test_a_job_without_end_has_no_time_left(clock):
 
 
 def test_lines_say_each_trial_and_now_and_then_an_epoch(clock, capsys):
-    lines = Lines(Pace(to_go=None, jobs=1), done=0, monitored="test set")
+    lines = Lines(Pace(to_go=None, jobs=1), done=0)
     lines.trial_started(7)
     for epoch in range(1, 8):
         clock[0] += 10
@@ -73,13 +73,13 @@ def test_lines_say_each_trial_and_now_and_then_an_epoch(clock, capsys):
     lines.trial_ended(replace(TRIAL, seed=7))
     assert capsys.readouterr().out.splitlines() == [
         "An epoch takes about 10 s here: a trial at most 33 min (200 epochs)",
-        "seed 7: epoch 5 (of at most 200), test set (monitored) 0.9500, best 0.9800",
+        "seed 7: epoch 5 (of at most 200), monitored images 0.9500, best 0.9800",
         "seed 7: last epoch 0.9876, best 0.9881 at epoch 46 of 71, kept model 0.9881, 21 min; 1 done",
     ]
 
 
 def test_a_job_says_how_long_it_takes_once_epochs_have_been_measured(clock, capsys):
-    lines = Lines(Pace(to_go=5, jobs=2), done=0, monitored="test set")
+    lines = Lines(Pace(to_go=5, jobs=2), done=0)
     lines.trial_started(0)
     clock[0] += 20  # Something is compiled.
     for epoch in range(1, 30):
@@ -93,7 +93,7 @@ def test_a_job_says_how_long_it_takes_once_epochs_have_been_measured(clock, caps
 
 
 def test_a_resumed_trial_says_after_which_epoch(clock, capsys):
-    lines = Lines(Pace(to_go=1, jobs=1), done=0, monitored="test set")
+    lines = Lines(Pace(to_go=1, jobs=1), done=0)
     lines.trial_started(3)
     lines.epoch_ended(EpochReport(3, 41, 0, 200, 0.9, 0.9))
     assert capsys.readouterr().out == "seed 3: resumed after epoch 41 (of at most 200)\n"
@@ -114,7 +114,7 @@ SHOW = """
 from dataclasses import replace
 from mnist_minimal.study.progress import display; from mnist_minimal.trial import EpochReport
 from tests.study.test_ledger import TRIAL
-shown = display(3, 1, 1, "test set")
+shown = display(3, 1, 1)
 shown.trial_started(5)
 shown.epoch_ended(EpochReport(5, 4, 4, 200, 0.9765, 0.9777))
 shown.live.refresh()
@@ -143,7 +143,7 @@ def test_bars_on_a_terminal():
     assert process.wait() == 0
     text = written.decode()
     assert "\x1b[" in text
-    for words in ("trials", "1/3", "2/3", "seed 5", "4/200", "test set (monitored) 0.9765, best 0.9777", "at most"):
+    for words in ("trials", "1/3", "2/3", "seed 5", "4/200", "monitored images 0.9765, best 0.9777", "at most"):
         assert words in text
     assert "seed 6, resumed after epoch 41" in text
     # What the terminal writes of Ctrl-C does not lengthen a bar, of which rich would then not erase enough.

@@ -68,11 +68,15 @@ def test_auto_goes_on_with_the_trainer_that_the_study_has_recorded():
 
 
 @NEEDS_CORE
-def test_a_recorded_core_that_can_not_run_here_is_an_error_that_does_not_advise_keras(monkeypatch):
+def test_a_core_that_can_not_run_here_is_an_error_that_does_not_advise_keras(monkeypatch):
     assert choose("auto", MODELS["sep997"](), "native") == ("native", "")
     monkeypatch.setenv("MNIST_MINIMAL_SIMD", "mmx")
-    with pytest.raises(UserError, match=r"^the study was trained with the C\+\+ core, .*'mmx'; unset it$"):
-        choose("auto", MODELS["sep997"](), "native")
+    for recorded in (None, "native", "keras"):
+        with pytest.raises(
+            UserError, match=r"^expected MNIST_MINIMAL_SIMD .*\((\w+, )*baseline\), found 'mmx'; name one"
+        ):
+            choose("auto", MODELS["sep997"](), recorded)
+    assert choose("keras", MODELS["sep997"]()) == ("keras", "")
     monkeypatch.delenv("MNIST_MINIMAL_SIMD")
     with pytest.raises(UserError, match=r"^the study was trained .*branches_meet.*; use another --out$"):
         choose("auto", model_with_a_branch(), "native")
@@ -184,7 +188,7 @@ from mnist_minimal.cli.run import run
 from mnist_minimal.trials import main
 sys.exit(run(main, sys.argv[1:]))
 """
-OPTIONS = ("--model", "sep997", "--dataset", "digits", "--epochs", "1", "--runs", "1")
+OPTIONS = ("--model", "sep997", "--recipe", "sep997", "--dataset", "digits", "--epochs", "1", "--runs", "1")
 
 
 def test_without_the_core_the_main_job_trains_with_keras_and_says_so(run_python, tmp_path):

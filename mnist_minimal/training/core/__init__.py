@@ -17,7 +17,7 @@ except ImportError as error:
 
 def available() -> bool:
     """Whether the extension was built and can be loaded."""
-    return _core is not None
+    return IMPORT_ERROR is None
 
 
 def require() -> None:
@@ -51,4 +51,4 @@ def instruction_set() -> str:
     try:
         return _core.instruction_set()
     except ValueError as error:
-        raise UserError(f"{error}; unset it") from error
+        raise UserError(f"{error}; name one of them or unset it") from error

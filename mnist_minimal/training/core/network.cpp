@@ -288,7 +288,13 @@ const Kernels& choose_kernels() {
   if (has_avx2 && (name.empty() || name == "avx2")) return avx2::kernels;
 #endif
   if (name.empty() || name == "baseline") return baseline::kernels;
-  throw std::invalid_argument("expected MNIST_MINIMAL_SIMD to name what this processor has, found '" + name + "'");
+  std::string known = "baseline";
+#ifdef MNIST_MINIMAL_X86
+  if (has_avx2) known = "avx2, " + known;
+  if (has_avx512) known = "avx512, " + known;
+#endif
+  throw std::invalid_argument("expected MNIST_MINIMAL_SIMD to name an instruction set of this processor (" + known +
+                              "), found '" + name + "'");
 }
 
 // ------------------------------------------------------------------------------------------------------------ Threads
