@@ -1,4 +1,4 @@
-"""How far the trainers are from each other after the same steps from the same weights: the tables of README.md.
+"""How far the trainers are apart after the same steps from the same weights: the tables of experiments/README.md.
 
     python -m experiments.parity            (in the folder of the repository)
 

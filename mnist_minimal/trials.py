@@ -112,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = sets.load(from_arguments(options))
         recipe = lookup.recipe(options.model, options.recipe, dataset.name).replace(**dict(options.set))
         said = [dataset.notice] if dataset.notice else []
-        if dataset.name == "digits" and recipe == lookup.recipe(options.model, None, dataset.name):
+        published = options.model in RECIPES
+        if dataset.name == "digits" and published and recipe == lookup.recipe(options.model, None, dataset.name):
             said.append(
                 f"On the digits, which {options.model} learns in batches of {recipe.batch_size}, expect an accuracy of "
                 f"{digits.EXPECTED} (--recipe {options.model}: by its published recipe as it is)."
