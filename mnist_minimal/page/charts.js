@@ -10,8 +10,8 @@ function countOf(number, noun) {
 
 function seedsOf(count, seeds) {
   if (!seeds.length) return countOf(count, "trial");
-  const named = `seed${seeds.length > 1 ? "s" : ""} ${seeds.join(", ")}`;
-  return count > seeds.length ? `${countOf(count, "trial")}: ${named}, ...` : count > 1 ? `${count} trials: ${named}` : named;
+  if (count === 1) return `seed ${seeds[0]}`;
+  return `${countOf(count, "trial")}: seeds ${seeds.join(", ")}${count > seeds.length ? ", ..." : ""}`;
 }
 
 /* What a click on some trials does: their network goes on the board. Nothing where there is no board, or no network. */
@@ -102,7 +102,8 @@ function drawPlane(root, width, height, plot) {
       const [cx, cy, size] = [at, y(accuracy), of === "mean" ? 5 : 6];
       const mark = of === "mean"
         ? svg("rect", { x: cx - size, y: cy - size, width: 2 * size, height: 2 * size, class: "published" })
-        : svg("path", { d: `M${cx} ${cy - size}L${cx + size} ${cy}L${cx} ${cy + size}L${cx - size} ${cy}Z`, class: "published" });
+        : svg("path", {
+          d: `M${cx} ${cy - size}l${size} ${size}l${-size} ${size}l${-size} ${-size}z`, class: "published" });
       above.append(mark);
       const { act, hint } = actOf(studies[0]?.study, []);
       points.push({ x: cx, y: cy, mark, act, tip: [`${name}, published`, note, ...(hint ? [hint] : [])] });
@@ -223,71 +224,85 @@ function beginSlider(redraw) {
   update();
 }
 
-function drawCurves(root, width, height, plot) {
-  const { monitored, median, best, training, runs } = page.curves;
-  const wide = width > 640;
-  const [left, right, top] = [62, width - (wide ? 240 : 12), 26];
-  const [bottom, rateTop, rateBottom] = [height - 142, height - 112, height - 44];
-  const last = Math.max(...runs.map(({ epochs }) => epochs.at(-1)));
-  const x = scale([1, Math.max(2, last)], [left, right]);
-  const bold = runs.find(({ seed }) => seed === median);
-  // The first epochs are far below all others and would flatten what matters.
-  const early = Math.max(0, Math.min(bold.accuracy.length - 2, Math.max(2, Math.round(0.08 * bold.accuracy.length))));
-  const values = runs.flatMap(({ accuracy }) => accuracy.slice(early));
-  const [low, high] = [Math.min(bold.accuracy[early], training[early] ?? 1) - 0.002, Math.max(...values, ...training)];
-  const range = [low, high + 0.03 * (high - low || 0.01)];
-  const y = scale(range, [bottom, top]);
-  accuracyLines(root, y, range, [left, right], 6, page.strip.target);
-  root.append(svg("clipPath", { id: "curves-clip" },
-    svg("rect", { x: left, y: top, width: right - left, height: bottom - top })));
-
-  const rates = runs.flatMap(({ rates: steps }) => steps.map(([, rate]) => rate)).filter((rate) => rate > 0);
-  const [least, most] = [Math.min(...rates), Math.max(...rates)];
-  const rateY = (rate) => scale([Math.log(least), Math.log(most)], [rateBottom, rateTop])(Math.log(Math.max(rate, least)));
+/* The learning rates of runs by epoch below their curves, on a logarithmic scale; gives a run's line there. */
+function rateLines(root, runs, x, [left, right], [top, bottom]) {
+  const rates = runs.flatMap((run) => run.rates.map(([, rate]) => rate)).filter((rate) => rate > 0);
+  const [least, most] = rates.length ? [Math.min(...rates), Math.max(...rates)] : [1, 1];
+  const logarithmic = scale([Math.log(least), Math.log(most)], [bottom, top]);
+  const y = (rate) => logarithmic(Math.log(Math.max(rate, least)));
   const decades = [];
   for (let power = Math.ceil(Math.log10(least)); power <= Math.log10(most) + 1e-9; power++) decades.push(power);
   const every = Math.ceil(decades.length / 3);
-  decades.filter((_, index) => index % every === 0).forEach((power) => {
-    root.append(line(left, rateY(10 ** power), right, rateY(10 ** power), "grid"),
-      label(left - 8, rateY(10 ** power) + 4, powerOfTen(power), "tick", "end"));
+  for (const power of decades.filter((_, index) => index % every === 0)) {
+    root.append(line(left, y(10 ** power), right, y(10 ** power), "grid"),
+      label(left - 8, y(10 ** power) + 4, powerOfTen(power), "tick", "end"));
+  }
+  root.append(label(left, top - 10, "learning rate", "tick", "start"));
+  return (run) => run.rates.map(([epoch, rate], index) => {
+    // A rate holds for the whole epoch, so that it changes between two of them.
+    const at = x(index ? epoch - 0.5 : epoch).toFixed(1);
+    return index ? `H${at}V${y(rate).toFixed(1)}` : `M${at} ${y(rate).toFixed(1)}`;
+  }).join("") + `H${x(run.epochs.at(-1)).toFixed(1)}`;
+}
+
+/* The runs of a study by what they are: all but two pale, then that of the best kept model, then the median one. */
+function rankedRuns({ median, best, runs }) {
+  const kinds = runs.map((run) => [run.seed === median ? "bold" : run.seed === best ? "finest" : "pale", run]);
+  return ["pale", "finest", "bold"].flatMap((wanted) => kinds.filter(([kind]) => kind === wanted));
+}
+
+function drawCurves(root, width, height, plot) {
+  const { monitored, training, runs } = page.curves;
+  const ranked = rankedRuns(page.curves);
+  const [, bold] = ranked.at(-1);
+  const highest = (run) => exact(Math.max(...run.accuracy));
+  const named = ranked.filter(([kind]) => kind !== "pale").map(([kind, run]) => {
+    const name = kind === "bold" ? "median" : "best kept model";
+    return [kind, `${name}, seed ${run.seed}: ${highest(run)}`, run.epochs.at(-1), run.accuracy.at(-1)];
   });
-  root.append(label(left, rateTop - 10, "learning rate", "tick", "start"));
-  for (const epoch of ticks(1, last, Math.min(last, width / 90)).filter((tick) => Number.isInteger(Math.round(tick * 1e6) / 1e6))) {
+  named.push(["training", "training accuracy of the median", bold.epochs.at(-1), training.at(-1)]);
+  named.sort(([, , , one], [, , , other]) => other - one);
+
+  const wide = width > 640;
+  const names = Math.max(...named.map(([, text]) => textWidth(text)));
+  const [left, right, top, bottom] = [62, width - (wide ? names + 16 : 12), 26, height - 142];
+  const x = scale([1, Math.max(2, ...runs.map(({ epochs }) => epochs.at(-1)))], [left, right]);
+  // The first epochs are far below all others and would flatten what matters.
+  const early = Math.max(0, Math.min(bold.accuracy.length - 2, Math.max(2, Math.round(0.08 * bold.accuracy.length))));
+  const low = Math.min(bold.accuracy[early], training[early]) - 0.002;
+  const high = Math.max(...runs.flatMap(({ accuracy }) => accuracy), ...training);
+  const range = [low, high + 0.03 * (high - low)];
+  const y = scale(range, [bottom, top]);
+  accuracyLines(root, y, range, [left, right], 6, page.strip.target);
+  root.append(label(left, 12, `accuracy on the ${monitored}`, "tick", "start"));
+  const rateLine = rateLines(root, runs, x, [left, right], [height - 112, height - 44]);
+  const last = Math.max(...runs.map(({ epochs }) => epochs.at(-1)));
+  const whole = (tick) => Math.abs(tick - Math.round(tick)) < 1e-6;
+  for (const epoch of ticks(1, last, Math.min(last, width / 90)).filter(whole)) {
     root.append(label(x(epoch), height - 24, Math.round(epoch), "tick"));
   }
-  root.append(line(left, rateBottom + 4, right, rateBottom + 4, "axis"),
+  root.append(line(left, height - 40, right, height - 40, "axis"),
     label((left + right) / 2, height - 4, "epoch", "tick"));
 
-  const path = (epochs, accuracy) => epochs.map((epoch, index) => `${x(epoch).toFixed(1)},${y(accuracy[index]).toFixed(1)}`).join(" ");
-  const steps = (found, end) => found.map(([epoch, rate], index) =>
-    `${index ? "H" : "M"}${(x(epoch) - (index ? (x(2) - x(1)) / 2 : 0)).toFixed(1)}${index ? "V" : " "}${rateY(rate).toFixed(1)}`)
-    .join("") + `H${x(end).toFixed(1)}`;
+  const clip = svg("rect", { x: left, y: top, width: right - left, height: bottom - top });
   const clipped = svg("g", { "clip-path": "url(#curves-clip)" });
-  root.append(clipped);
+  root.append(svg("clipPath", { id: "curves-clip" }, clip), clipped);
   const points = [];
-  const ranked = runs.filter(({ seed }) => seed !== median && seed !== best);
-  const study = page.strip.rows[0].study;
-  for (const run of [...ranked, ...runs.filter(({ seed }) => seed === best && seed !== median), bold]) {
-    const kind = run.seed === median ? "bold" : run.seed === best ? "finest" : "pale";
-    const mark = svg("polyline", { points: path(run.epochs, run.accuracy), class: `curve ${kind}` });
+  const curve = (epochs, accuracy, kind) => svg("polyline", { class: `curve ${kind}`, points: epochs
+    .map((epoch, index) => `${x(epoch).toFixed(1)},${y(accuracy[index]).toFixed(1)}`).join(" ") });
+  for (const [kind, run] of ranked) {
+    const mark = curve(run.epochs, run.accuracy, kind);
     clipped.append(mark);
-    root.append(svg("path", { d: steps(run.rates, run.epochs.at(-1)), class: `curve ${kind}` }));
-    const { act, hint } = actOf(study, [run.seed]);
+    root.append(svg("path", { d: rateLine(run), class: `curve ${kind}` }));
+    const { act, hint } = actOf(page.strip.rows[0].study, [run.seed]);
     run.epochs.forEach((epoch, index) => {
       if (run.accuracy[index] < low) return;
       points.push({ x: x(epoch), y: y(run.accuracy[index]), mark, act, tip: [
         `seed ${run.seed}`, `epoch ${epoch}: ${exact(run.accuracy[index])}`, ...(hint ? [hint] : [])] });
     });
   }
-  clipped.append(svg("polyline", { points: path(bold.epochs, training), class: "curve training" }));
-  const finest = runs.find(({ seed }) => seed === best);
-  const named = [
-    ["bold", `median, seed ${median}: ${exact(Math.max(...bold.accuracy))}`, bold.epochs.at(-1), bold.accuracy.at(-1)],
-    ["training", "its training accuracy", bold.epochs.at(-1), training.at(-1)],
-  ];
-  if (finest && best !== median) {
-    named.unshift(["finest", `best kept model, seed ${best}: ${exact(Math.max(...finest.accuracy))}`, finest.epochs.at(-1), finest.accuracy.at(-1)]);
-  }
+  clipped.append(curve(bold.epochs, training, "training"));
+  // Beside the ends of their lines; on a narrow screen in the corner that curves leave free.
   const places = wide
     ? spread(named.map(([, , , accuracy]) => y(accuracy)), named.map(() => 18), top, bottom)
     : named.map((_, index) => bottom - 12 - 18 * (named.length - 1 - index));
@@ -295,7 +310,6 @@ function drawCurves(root, width, height, plot) {
     if (wide) root.append(line(x(epoch) + 3, y(accuracy), right + 8, places[index], "leader"));
     root.append(label(wide ? right + 12 : right - 4, places[index] + 4, text, `name ${kind}`, wide ? "start" : "end"));
   });
-  root.append(label(left, 12, `accuracy on the ${monitored}`, "tick", "start"));
   pointing(plot, points, 14);
 }
 

@@ -71,7 +71,8 @@ function boundsOf(ink) {
 }
 
 /*
- * For each of `count` equal parts of the stretch from `start` to `end`: the points that it covers, and how much of each.
+ * For each of `count` equal parts of the stretch from `start` to `end`: the points that it covers, and how much of
+ * each.
  */
 function parts(start, end, count) {
   const width = (end - start) / count;

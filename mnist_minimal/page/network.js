@@ -94,7 +94,9 @@ const STEPS = {
       for (let channel = 0; channel < depth; channel++) {
         const value = data[from * depth + channel];
         const weights = (tap * depth + channel) * filters;
-        for (let filter = 0; filter < filters; filter++) sums[to * filters + filter] += value * kernel[weights + filter];
+        for (let filter = 0; filter < filters; filter++) {
+          sums[to * filters + filter] += value * kernel[weights + filter];
+        }
       }
     });
     return tensor([...size, filters], sums);

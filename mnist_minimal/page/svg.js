@@ -78,7 +78,8 @@ function spread(places, widths, low, high) {
       const count = left.members.length + right.members.length;
       // Where the block would start if each of its members alone were to lie where it belongs.
       const start = (left.start * left.members.length + (right.start - left.width) * right.members.length) / count;
-      blocks.splice(last - 1, 2, { members: [...left.members, ...right.members], width: left.width + right.width, start });
+      const members = [...left.members, ...right.members];
+      blocks.splice(last - 1, 2, { members, width: left.width + right.width, start });
     }
   });
   const found = [];

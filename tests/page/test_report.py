@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from mnist_minimal.analysis import summaries
-from mnist_minimal.analysis.published import PARAMETERS, PUBLISHED
+from mnist_minimal.analysis.published import PUBLISHED
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
 from mnist_minimal.page import digits, text
@@ -27,6 +27,9 @@ from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 CORRECT = [9875, 9880, 9884, 9892, 9901]
 SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
+
+# The published models' names end in their numbers of parameters.
+PARAMETERS = {name: int(re.sub(r"\D", "", name)) for name in RECIPES}
 
 HOSTILE = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'> \" ' $style \u2028 --> ]]>"
 
