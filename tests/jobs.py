@@ -12,7 +12,6 @@ from pathlib import Path
 
 from mnist_minimal import trials
 from mnist_minimal.cli.run import run
-from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import ledger
 from mnist_minimal.trial import Trial
 
@@ -54,8 +53,7 @@ class Job:
 
     def start(self, disturb: Callable[[], None] | None = None) -> "Running":
         """Starts the command; `disturb` is called in its process before, with the working folder set."""
-        recipe = ["--recipe", self.model] if self.model in RECIPES else []
-        arguments = ["--model", self.model, *recipe, "--dataset", "digits", "--out", str(self.out), *self.options]
+        arguments = ["--model", self.model, "--dataset", "digits", "--out", str(self.out), *self.options]
         output = self.folder / "output"
         process = SERVER.Process(target=_command, args=(self.folder, output, arguments, disturb))
         process.start()

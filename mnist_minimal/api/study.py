@@ -134,12 +134,14 @@ class Study:
         builders = {self.name: self._build} if self._build else None
         return load(self.paths.out / done[seed].weights, builders, custom_objects)
 
-    def compare(self, other: "Study", measure: str = "test") -> "Comparison":
+    def compare(self, other: "Study", measure: str = "test", mix: bool = False) -> "Comparison":
         """What may be said of the difference between this study and another.
 
         Args:
             other: The other study.
             measure: As of `plot`.
+            mix: Whether to compare them even where data sets, protocols, or one model's recipes or caps on the epochs
+                differ; the text then says what does.
 
         Raises:
             UserError: if one has no finished trial; if the studies are not alike, named by what differs.
@@ -159,8 +161,8 @@ class Study:
 
         samples = [self._sample(measure), other._sample(measure)]
         unlike = differences(samples)
-        if unlike:
-            raise UserError(f"these studies are not alike: {'; '.join(unlike)}; compare others")
+        if unlike and not mix:
+            raise UserError(f"these studies are not alike: {'; '.join(unlike)}; compare others, or say mix=True")
         words = [sample_table(samples, f"{measure} accuracy"), *compare_pairs(samples), *notes(samples, unlike)]
         accuracies = [sample.accuracies for sample in samples]
         return Comparison(difference_of_means(*accuracies), superiority(*accuracies), "\n\n".join(words))

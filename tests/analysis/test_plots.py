@@ -252,7 +252,7 @@ def test_a_recipe_of_a_models_own_says_what_was_monitored(csv, monkeypatch):
 
 def test_a_csv_without_finished_trials_is_an_error(tmp_path):
     append_row(tmp_path / "sep997.csv", FAILED)
-    with pytest.raises(UserError, match="expected a CSV with at least one finished trial"):
+    with pytest.raises(UserError, match="found no finished trial in it, expected a CSV with at least one"):
         summaries.read_study(Study(tmp_path, "sep997"))
 
 
@@ -260,7 +260,7 @@ def test_a_csv_without_finished_trials_is_an_error(tmp_path):
 def test_a_damaged_history_is_an_error_with_its_name(csv, content):
     path = csv.with_suffix("") / "4.csv"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"4\.csv: expected"):
+    with pytest.raises(UserError, match=r"4\.csv: found .*expected"):
         figures.read_history(path)
 
 
@@ -280,7 +280,7 @@ def test_without_graphviz_the_error_says_what_to_install(run_main, monkeypatch, 
 
 
 def test_names_with_a_dot_in_front_are_not_drawn(csv, monkeypatch, capsys):
-    results = csv.parent / "results"
+    results = csv.parent / "runs"
     results.mkdir()
     # What macOS writes beside a file on a foreign disk, and a copy that an editor keeps.
     (results / "._sep997.csv").write_bytes(b"\x00\x05\x16\x07")
@@ -290,8 +290,8 @@ def test_names_with_a_dot_in_front_are_not_drawn(csv, monkeypatch, capsys):
     monkeypatch.chdir(csv.parent)
     assert plots.main([]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "results/sep997-distribution.png",
-        "results/sep997-curves.png",
+        "runs/sep997-distribution.png",
+        "runs/sep997-curves.png",
     ]
     assert [study.name for study in summaries.find_studies(results)] == ["sep997"]
 

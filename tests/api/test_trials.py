@@ -166,7 +166,7 @@ def test_arrays_of_ones_own(tmp_path):
     arrays = (digits.x_train[..., 0] / 255, digits.y_train, digits.x_test, np.eye(10)[digits.y_test])
     own = mm.run_trials("sep697", runs=1, epochs=2, data=arrays, out=tmp_path, progress=False)
     named = mm.run_trials("sep697", runs=1, epochs=2, data=arrays, dataset_name="scans", out=tmp_path, progress=False)
-    published = mm.run_trials("sep697", runs=1, epochs=2, out=tmp_path, **QUIET)
+    published = mm.run_trials("sep697", "sep697", runs=1, epochs=2, out=tmp_path, **QUIET)
     assert [study.name for study in (own, named)] == ["sep697-arrays", "sep697-scans"]
     for study in (own, named):
         assert study.trials[0].test_correct == published.trials[0].test_correct
@@ -185,6 +185,7 @@ def test_comparison_is_scipys(tmp_path):
     holdout = mm.run_trials("sep997", runs=1, epochs=2, protocol="holdout", out=tmp_path, **QUIET)
     with pytest.raises(mm.UserError, match="protocol"):
         first.compare(holdout)
+    assert "Compared as asked although not alike: protocol" in str(first.compare(holdout, mix=True))
 
 
 def test_a_plot_shows_every_trial(tmp_path):

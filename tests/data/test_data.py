@@ -366,7 +366,7 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
         (Choice(name="fashion"), "add --data PATH"),
         (
             Choice(path="x.npz", name="../up"),
-            "expected a --dataset-name (in Python dataset_name=) of lower-case letters",
+            r"expected a --dataset-name \(in Python dataset_name=\) of lower-case letters",
         ),
         (Choice(path="x.npz", name="holdout"), "expected a --dataset-name"),
         (

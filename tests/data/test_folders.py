@@ -119,7 +119,7 @@ def test_a_folder_without_data_is_refused_with_what_is_in_it(tmp_path):
 def test_a_single_idx_file_is_told_from_its_folder(tmp_path):
     write_files(tmp_path)
     with pytest.raises(
-        UserError, match=r"found an idx file, expected .*; name the folder that all four idx files are in"
+        UserError, match=r"found an idx file.*, expected .*; name the folder that all four idx files are in"
     ):
         mm.load_data(tmp_path / "train-images-idx3-ubyte", name="noise")
 

@@ -336,7 +336,7 @@ def test_damaged_files_of_a_trial_that_was_killed(count, new_job, name, change):
     assert [trial.seed for trial in before] == [0]
     output = count.goes_on(job, before)
     assert ("; the trial starts again" in output) == (name != "1.h5")
-    assert (f"{name}: damaged (" in output) == (name == "1.checkpoint.npz")
+    assert (f"{name}: found a checkpoint that can't be read (" in output) == (name == "1.checkpoint.npz")
     assert ("expected the history 1.csv as it was written, found it changed" in output) == (name == "1.csv")
 
 
@@ -419,7 +419,7 @@ def test_clock_set_back(count, new_job, run_python, tmp_path):
     job = new_job()
     assert job.run(AtStep(1, kill, "1.checkpoint.npz", ("replace",)))[0] == -signal.SIGKILL
     before = rows(job)
-    model = ("--model", "sep997", "--recipe", "sep997", "--dataset", "digits")
+    model = ("--model", "sep997", "--dataset", "digits")
     finished = run_python("-m", "mnist_minimal.trials", *model, "--out", job.results, *OPTIONS, LD_PRELOAD=str(library))
     assert finished.returncode == 0, finished.stderr
     first, second = job.rows()

@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.jobs import without_times
 
 JOB = ("--runs", "2", "--epochs", "2", "--out", "out")
-OPTIONS = ("--model", "sep697", "--recipe", "sep697", "--dataset", "digits", *JOB)
+OPTIONS = ("--model", "sep697", "--dataset", "digits", *JOB)
 KERAS_JSON = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.01, "backend": "tensorflow"}
 HIDING = ("random", "copy", "statistics", "tempfile", "queue", "numpy", "keras", "tensorflow", "joblib", "filelock")
 

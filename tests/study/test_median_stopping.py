@@ -161,7 +161,7 @@ def test_a_damaged_history_is_named(study, content):
         write_history(study, seed, 0.5, 0.6, 0.9, 0.9)
     study.history(1).write_text(content)
     decision = Decision(study, [dataclasses.replace(TRIAL, seed=seed) for seed in range(3)])
-    with pytest.raises(UserError, match=r"1\.csv: expected the"):
+    with pytest.raises(UserError, match=r"1\.csv: found"):
         decision.of(3, 0.5, 0.5, 0.91, 0.92)
 
 

@@ -35,7 +35,7 @@ def ruled(monkeypatch: pytest.MonkeyPatch):
 
 
 def run_command(out: Path, *options: str) -> int:
-    return trials.main(["--model", "sep697", "--recipe", "sep697", "--dataset", "digits", "--out", str(out), *options])
+    return trials.main(["--model", "sep697", "--dataset", "digits", "--out", str(out), *options])
 
 
 def rows_of(out: Path) -> dict[int, Trial]:

@@ -29,7 +29,7 @@ from mnist_minimal.study.study import Study
 from mnist_minimal.training import core
 from tests.conftest import OFFLINE, REPOSITORY
 
-MODEL = ("--model", "sep997", "--dataset", "digits", "--recipe", "sep997")
+MODEL = ("--model", "sep997", "--dataset", "digits")
 COMMAND = ("-m", "mnist_minimal.trials", *MODEL, "--epochs", "1")
 
 
@@ -61,7 +61,7 @@ def test_the_main_job_leaves_csv_recipe_models_and_histories(finished_job):
     # Under the source's protocol the restored weights are those of the best epoch on the test set.
     assert all(row.test_correct / row.test_size == row.best_accuracy for row in rows)
     recipe = json.loads((results / "sep997-digits.json").read_text())
-    assert recipe["recipe"] == RECIPES["sep997"].as_dict()
+    assert recipe["recipe"] == RECIPES["sep997"].as_dict() | {"batch_size": 16}
     assert recipe["max_epochs"] == 1
     history = (results / "sep997-digits/1.csv").read_text().splitlines()
     assert history[0] == "epoch,accuracy,learning_rate,loss,val_accuracy,val_loss"
@@ -82,8 +82,8 @@ def test_the_main_job_says_what_came_out(finished_job):
     assert "\x1b" not in output
     assert f"seed 1: last epoch {rows[1].saved_accuracy:.4f}" in output
     *_, shown = output.splitlines()
-    assert shown.startswith("results/sep997-digits.png shows their distribution; ")
-    assert shown.endswith(": python -m mnist_minimal.plots results/sep997-digits.csv")
+    assert shown.startswith("runs/sep997-digits.png shows their distribution; ")
+    assert shown.endswith(": python -m mnist_minimal.plots runs/sep997-digits.csv")
     assert matplotlib.image.imread(finished_job / "results/sep997-digits.png").std() > 0.05
 
 
@@ -185,7 +185,7 @@ def test_a_study_knows_its_data_its_network_and_its_trainer(finished_job):
         ({"layers": {"6 SeparableConv2D": {"pointwise_initializer": {"class": "Zeros"}}}}, "initializer.class Zeros"),
         ({"layers": {"20 Dense": {"units": 3}}}, "layers.20 Dense {'units': 3}, and now it would be None"),
         ({"data": {"y_train": "0" * 64}}, f"data.y_train {'0' * 64}, and now it would be "),
-        ({"recipe": {"batch_size": 64}}, "recipe.batch_size 64, and now it would be 128"),
+        ({"recipe": {"batch_size": 64}}, "recipe.batch_size 64, and now it would be 16"),
         ({"max_epochs": 2}, "max_epochs 2, and now it would be 1"),
         ({"trainer": "keras"}, "trainer keras, and now it would be native"),
     ],
@@ -288,7 +288,7 @@ def test_a_job_asked_to_stop_ends_cleanly_says_how_to_go_on_and_does(tmp_path, r
         text=True,
     )
     for line in process.stdout:
-        if line.startswith("seed 1: saved"):  # There may be lines about its epochs before.
+        if line.startswith("seed 1: last epoch"):  # There may be lines about its epochs before.
             break
     process.send_signal(asked_with)
     output, errors = process.communicate(timeout=120)
@@ -315,11 +315,11 @@ def test_a_job_is_not_asked_by_a_signal_that_was_ignored_when_it_began(tmp_path,
         start_new_session=True,
     )
     lines = iter(process.stdout.readline, "")
-    assert next(line for line in lines if ": saved" in line)
+    assert next(line for line in lines if ": last epoch" in line)
     # As the terminal does, to all processes of the job.
     os.killpg(process.pid, asked_with)
     for _ in range(6):
-        assert next(line for line in lines if ": saved" in line)
+        assert next(line for line in lines if ": last epoch" in line)
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=120)
 

@@ -188,7 +188,7 @@ from mnist_minimal.cli.run import run
 from mnist_minimal.trials import main
 sys.exit(run(main, sys.argv[1:]))
 """
-OPTIONS = ("--model", "sep997", "--recipe", "sep997", "--dataset", "digits", "--epochs", "1", "--runs", "1")
+OPTIONS = ("--model", "sep997", "--dataset", "digits", "--epochs", "1", "--runs", "1")
 
 
 def test_without_the_core_the_main_job_trains_with_keras_and_says_so(run_python, tmp_path):
