@@ -144,12 +144,13 @@ assert draws() == expected, (draws(), expected)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         {"image_data_format": "channels_first", "floatx": "float16"},
-        pytest.param({"image_data_format": "channels_first"}, marks=pytest.mark.slow),
-        pytest.param({"floatx": "float64"}, marks=pytest.mark.slow),
+        {"image_data_format": "channels_first"},
+        {"floatx": "float64"},
     ],
 )
 def test_a_published_model_is_the_same_under_any_keras_json(run_python, tmp_path, settings):

@@ -75,7 +75,8 @@ def test_a_tilde_is_the_home(monkeypatch):
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
-        ("models", ["--results=~/none"]),
+        ("status", ["--results=~/none"]),
+        pytest.param("models", ["--results=~/none"], marks=pytest.mark.slow),
         pytest.param("plots", ["~/none.csv"], marks=pytest.mark.slow),
         pytest.param("compare", ["~/none.csv", "~/other.csv", "--out=~/x.png"], marks=pytest.mark.slow),
         pytest.param("evaluate", ["~/none.h5", "--data=~/none.npz"], marks=pytest.mark.slow),

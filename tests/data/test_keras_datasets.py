@@ -65,6 +65,7 @@ def planes(count: int) -> np.ndarray:
     return rows.reshape(count, 3 * 32 * 32)
 
 
+@pytest.mark.slow
 def test_cifar100(run_python, tmp_path):
     fine = {"train": list(range(100)), "test": [99, 3, 0]}
     batches = {part: {b"data": planes(len(labels)), b"fine_labels": labels} for part, labels in fine.items()}

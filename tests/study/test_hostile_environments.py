@@ -182,10 +182,9 @@ def test_the_bits_are_those_of_a_quiet_environment(tmp_path, quiet, name):
     assert not (tmp_path / "~").exists()
 
 
-@pytest.mark.parametrize("umask", [0o002, pytest.param(0o077, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "trainer", [("--trainer", "native"), pytest.param((*KERAS, "--jobs", "2"), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+@pytest.mark.parametrize("trainer", [("--trainer", "native"), (*KERAS, "--jobs", "2")])
 def test_every_file_of_a_study_is_by_the_umask(tmp_path, umask, trainer):
     done = run(tmp_path, Environment(before=f"umask {umask:03o};", trainer=trainer))
     assert done.returncode == 0, done.stderr

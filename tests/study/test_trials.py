@@ -84,9 +84,10 @@ def test_the_main_job_says_what_came_out(finished_job):
     *_, shown = output.splitlines()
     assert shown.startswith("runs/sep997-digits.png shows their distribution; ")
     assert shown.endswith(": python -m mnist_minimal.plots runs/sep997-digits.csv")
-    assert matplotlib.image.imread(finished_job / "results/sep997-digits.png").std() > 0.05
+    assert matplotlib.image.imread(finished_job / "runs/sep997-digits.png").std() > 0.05
 
 
+@pytest.mark.slow
 def test_a_published_model_learns_the_digits_by_a_recipe_for_them(tmp_path, run_python):
     model = ("--model", "sep997", "--runs", "1", "--epochs", "20", "--out", tmp_path)
     done = run_python("-m", "mnist_minimal.trials", *model, **OFFLINE)
@@ -251,7 +252,7 @@ def test_another_recipe_is_a_study_of_its_own_that_says_which(tmp_path, capsys):
     assert not identity.by_own_recipe(Study(tmp_path, name), "sep997")
 
 
-@pytest.mark.parametrize("trainer", ["native", "keras"])
+@pytest.mark.parametrize("trainer", ["native", pytest.param("keras", marks=pytest.mark.slow)])
 def test_training_leaves_the_users_random_numbers_alone(tmp_path, trainer):
     if trainer == "native" and not core.available():
         pytest.skip("needs the C++ core, which was not built")
@@ -275,7 +276,7 @@ def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_pyt
         pytest.param(signal.SIGINT, ("--trainer", "keras"), marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, ("--trainer", "keras", "--jobs", "2"), marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, (), marks=pytest.mark.slow),
-        (signal.SIGHUP, ("--jobs", "2")),
+        pytest.param(signal.SIGHUP, ("--jobs", "2"), marks=pytest.mark.slow),
     ],
 )
 def test_a_job_asked_to_stop_ends_cleanly_says_how_to_go_on_and_does(tmp_path, run_python, asked_with, options):

@@ -191,6 +191,7 @@ sys.exit(run(main, sys.argv[1:]))
 OPTIONS = ("--model", "sep997", "--dataset", "digits", "--epochs", "1", "--runs", "1")
 
 
+@pytest.mark.slow
 def test_without_the_core_the_main_job_trains_with_keras_and_says_so(run_python, tmp_path):
     finished = run_python("-c", WITHOUT_CORE, *OPTIONS)
     assert finished.returncode == 0, finished.stderr
