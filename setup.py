@@ -83,7 +83,7 @@ WITHOUT = not REQUIRED and (os.environ.get("MNIST_MINIMAL_WITHOUT_CORE") == "1" 
 CORE = Extension(
     "mnist_minimal.training.core._core",
     sources=[str(FOLDER / name) for name in ("binding.cpp", "network.cpp", "optimizer.cpp")],
-    depends=[str(path) for path in sorted(FOLDER.glob("*.h"))] + [str(FOLDER / "layers.cpp")],
+    depends=[str(path) for path in sorted(FOLDER.rglob("*.h"))] + [str(FOLDER / "layers.cpp")],
     language="c++",
     extra_link_args=["-pthread"],
     optional=not REQUIRED,

@@ -32,13 +32,17 @@ enum class Kind {
 
 constexpr ptrdiff_t kNone = -1;
 
-struct Layer {
-  Kind kind;
+// The shapes of a layer, and the window that it moves over its input.
+struct Geometry {
   Shape in, out;
   // The convolution kernel, or the pool's window. Strides are 1 for kernels and the window's size for pools.
   int kernel_rows = 1, kernel_columns = 1;
   // Border of zeros that a kernel needs before its input's first row and column and after the last.
   int pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
+};
+
+struct Layer : Geometry {
+  Kind kind;
   // Whether a 2x2 max pool, that changes places with the activation, follows a convolution of the network's input.
   bool pooled = false;
   // Positions in the flat array of parameters, kNone where there is none. A convolution's kernel is [kernel_rows]
@@ -66,13 +70,21 @@ struct DropoutKey {
   uint32_t first, second;
 };
 
+// What a layer does to its result at the end, for one group: x > 0 ? x : slope * x, then dropout with probability
+// drop / 2**16, which is 0 outside training. The key is the group's.
+struct Epilogue {
+  float slope;
+  uint32_t drop;
+  DropoutKey key;
+};
+
 // Mean and reciprocal standard deviation of each channel, and what the backward pass needs of the whole batch.
 struct BatchStatistics {
   const float *mean, *scale;
   const float *mean_gradient, *mean_product;
 };
 
-// What a kernel may see and write of one group at one layer.
+// All that there is of one group at one layer; layers.cpp hands each kernel what it reads and writes.
 struct Group {
   View in, out;                        // activations
   View grad_out, grad_in;              // gradients of the loss; grad_in.data is null where nobody needs it
