@@ -58,9 +58,11 @@ def randomise(model: keras.Model, seed: int = 3) -> keras.Model:
     return model
 
 
-def chain(model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None) -> Chain:
-    """The model as the core trains it, by default by plain SGD."""
-    return Chain(model, optimizer or keras.optimizers.SGD(0.1))
+def chain(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None, instruction_set: str | None = None
+) -> Chain:
+    """The model as the core trains it, by default by plain SGD with the best instruction set."""
+    return Chain(model, optimizer or keras.optimizers.SGD(0.1), instruction_set)
 
 
 def keras_gradients(model: keras.Model, x: np.ndarray, y: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:

@@ -12,7 +12,7 @@ from keras import layers
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.normalization import InstanceNormalization
-from mnist_minimal.training.core import _core, require
+from mnist_minimal.training.core import _core, instruction_sets, require
 from mnist_minimal.training.optimizers import AdamW
 
 Shape = tuple[int, int, int]
@@ -71,12 +71,22 @@ class Chain:
     Attributes:
         network: The `_core.Network`, whose parameters, moments and statistics are flat float32 arrays.
 
+    Args:
+        model: A built Keras model from images (batch, height, width, channels) to class probabilities.
+        optimizer: How a step changes its weights.
+        instruction_set: One of `core.instruction_sets()`; by default `core.instruction_set()`.
+
     Raises:
         UserError: if the core was not built or can't be loaded, or has not what the model or the optimizer needs.
+        ValueError: if the processor has not the instruction set.
     """
 
-    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    def __init__(
+        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, instruction_set: str | None = None
+    ) -> None:
         require()
+        if instruction_set is not None and instruction_set not in instruction_sets():
+            raise ValueError(f"expected an instruction set of {instruction_sets()}, found {instruction_set!r}")
         self.model = model
         self.description = describe(model)
         try:
@@ -88,6 +98,7 @@ class Chain:
                 parameters=sum(variable_size(variable) for variable in self.description.parameters),
                 statistics=sum(variable_size(variable) for variable in self.description.statistics),
                 optimizer=core_optimizer(optimizer),
+                instruction_set=instruction_set,
             )
         except UserError:
             raise

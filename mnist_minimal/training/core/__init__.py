@@ -34,8 +34,18 @@ def require() -> None:
     instruction_set()
 
 
+def instruction_sets() -> list[str]:
+    """Names of the instruction sets that this processor has, the best first; the last is "baseline".
+
+    Without the extension there is none.
+    """
+    return _core.instruction_sets() if available() else []
+
+
 def instruction_set() -> str:
-    """Name of the instruction set in use: "avx512", "avx2" or "baseline".
+    """Name of the instruction set of a network that is made without one: "avx512", "avx2" or "baseline".
+
+    It is the one that the environment variable MNIST_MINIMAL_SIMD names, or the best that this processor has.
 
     Raises:
         UserError: if the extension was not built or can't be loaded, or MNIST_MINIMAL_SIMD names a set that this

@@ -3,6 +3,7 @@
 import numpy as np
 
 def instruction_set() -> str: ...
+def instruction_sets() -> list[str]: ...
 
 class Layer:
     def __init__(
@@ -44,7 +45,10 @@ class Network:
         parameters: int,
         statistics: int,
         optimizer: Optimizer,
+        instruction_set: str | None = ...,
     ) -> None: ...
+    @property
+    def instruction_set(self) -> str: ...
     @property
     def gradients(self) -> np.ndarray: ...
     def train(

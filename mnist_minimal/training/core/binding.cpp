@@ -2,9 +2,11 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "network.h"
@@ -43,9 +45,18 @@ const Number* vector_data(const py::array& array, size_t size, const char* name)
   return static_cast<const Number*>(array.data());
 }
 
-template <class Number>
-py::array_t<Number> copy(const std::vector<Number>& from) {
-  return py::array_t<Number>(py::ssize_t(from.size()), from.data());
+// Waits until no other call of the network is under way, without the interpreter, as other threads may need it before the
+// call ends; and keeps others out meanwhile.
+template <class Work>
+auto exclusively(Network& network, Work work) {
+  py::gil_scoped_release release;
+  const std::unique_lock<std::mutex> lock = network.lock();
+  return work();
+}
+
+py::array_t<float> copy(Network& network, std::vector<float> Network::* member) {
+  const std::vector<float> from = exclusively(network, [&] { return network.*member; });
+  return py::array_t<float>(py::ssize_t(from.size()), from.data());
 }
 
 Images checked_images(const Network& network, const py::array& images) {
@@ -218,14 +229,13 @@ py::array_t<float> predict(Network& network, const py::array& images, int thread
 }
 
 // A property that is read as a copy and written as a whole.
-template <class Class, class Number>
-void define_array(Class& type, const char* name, std::vector<Number> Network::* member, const char* doc) {
+void define_array(py::class_<Network>& type, const char* name, std::vector<float> Network::* member, const char* doc) {
   type.def_property(
-      name, [member](const Network& network) { return copy(network.*member); },
+      name, [member](Network& network) { return copy(network, member); },
       [member, name](Network& network, const py::array& value) {
-        std::vector<Number>& to = network.*member;
-        const Number* from = vector_data<Number>(value, to.size(), name);
-        std::copy(from, from + to.size(), to.begin());
+        std::vector<float>& to = network.*member;  // Its size never changes.
+        const float* from = vector_data<float>(value, to.size(), name);
+        exclusively(network, [&] { std::copy(from, from + to.size(), to.begin()); });
       },
       doc);
 }
@@ -236,8 +246,16 @@ void define_array(Class& type, const char* name, std::vector<Number> Network::* 
 PYBIND11_MODULE(_core, module) {
   using namespace mnist_minimal;
   module.doc() = "Training of small convolutional networks on the processor; see mnist_minimal.training.core.";
-  module.def("instruction_set", [] { return choose_kernels().name; },
-             "Name of the instruction set in use: 'avx512', 'avx2' or 'baseline'.");
+  module.def("instruction_set", [] { return choose_kernels(nullptr).name; },
+             "Name of the instruction set of a network that is made without one: 'avx512', 'avx2' or 'baseline'.");
+  module.def(
+      "instruction_sets",
+      [] {
+        std::vector<std::string> names;
+        for (const Kernels* kernels : supported_kernels()) names.push_back(kernels->name);
+        return names;
+      },
+      "Names of the instruction sets that this processor has, the best first.");
 
   py::class_<Layer>(module, "Layer", "One layer of a chain; layers.h says what the fields mean.")
       .def(py::init(&make_layer), py::kw_only(), py::arg("kind"), py::arg("in_shape"), py::arg("out_shape"),
@@ -270,7 +288,8 @@ PYBIND11_MODULE(_core, module) {
   py::class_<Network> network(module, "Network", "A network with its parameters and its optimizer's state.");
   network
       .def(py::init([](const py::tuple& input_shape, float scale, float offset, const py::list& layers,
-                       size_t parameters, size_t statistics, const Optimizer& optimizer) {
+                       size_t parameters, size_t statistics, const Optimizer& optimizer,
+                       const std::optional<std::string>& instruction_set) {
              std::vector<Layer> list;
              for (const py::handle& layer : layers) {
                if (!py::isinstance<Layer>(layer)) throw py::type_error("expected a list of layers");
@@ -278,10 +297,12 @@ PYBIND11_MODULE(_core, module) {
              }
              return std::make_unique<Network>(as_shape(input_shape), checked_finite(scale, "scale"),
                                               checked_finite(offset, "offset"), std::move(list), parameters, statistics,
-                                              optimizer, choose_kernels());
+                                              optimizer,
+                                              choose_kernels(instruction_set ? instruction_set->c_str() : nullptr));
            }),
            py::kw_only(), py::arg("input_shape"), py::arg("scale"), py::arg("offset"), py::arg("layers"),
-           py::arg("parameters"), py::arg("statistics"), py::arg("optimizer"))
+           py::arg("parameters"), py::arg("statistics"), py::arg("optimizer"),
+           py::arg("instruction_set") = py::none())
       .def("train", &train, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
            py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rate"),
            py::arg("first_step") = 0, py::arg("threads") = 1,
@@ -296,14 +317,15 @@ PYBIND11_MODULE(_core, module) {
       .def("predict", &predict, py::arg("images"), py::kw_only(), py::arg("threads") = 1,
            "Class probabilities, float32 (n, classes).")
       .def_property(
-          "steps", [](const Network& self) { return self.steps; },
+          "steps", [](Network& self) { return exclusively(self, [&] { return self.steps; }); },
           [](Network& self, int64_t steps) {
             if (steps < 0 || steps > kMaxSteps) throw py::value_error("expected 0 .. 2**62 steps");
-            self.steps = steps;
+            exclusively(self, [&] { self.steps = steps; });
           },
-          "Optimizer steps taken.");
+          "Optimizer steps taken.")
+      .def_property_readonly("instruction_set", &Network::instruction_set, "Name of the instruction set that it uses.");
   define_array(network, "parameters", &Network::parameters, "Trainable parameters, float32 (n,).");
   define_array(network, "moments", &Network::moments, "The optimizer's first and second moments, float32 (2 n,).");
   define_array(network, "statistics", &Network::statistics, "Moving means and variances, float32.");
-  network.def_property_readonly("gradients", [](const Network& self) { return copy(self.gradients); });
+  network.def_property_readonly("gradients", [](Network& self) { return copy(self, &Network::gradients); });
 }

@@ -276,25 +276,31 @@ size_t scratch_floats(const Layer& layer) {
 
 }  // namespace
 
-const Kernels& choose_kernels() {
-  const char* wanted = std::getenv("MNIST_MINIMAL_SIMD");
-  const std::string name = wanted ? wanted : "";
+std::vector<const Kernels*> supported_kernels() {
+  std::vector<const Kernels*> supported = {&baseline::kernels};
 #ifdef MNIST_MINIMAL_X86
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (has_avx512 && (name.empty() || name == "avx512")) return avx512::kernels;
-  if (has_avx2 && (name.empty() || name == "avx2")) return avx2::kernels;
+  if (has_avx2) supported.insert(supported.begin(), &avx2::kernels);
+  if (has_avx512) supported.insert(supported.begin(), &avx512::kernels);
 #endif
-  if (name.empty() || name == "baseline") return baseline::kernels;
-  std::string known = "baseline";
-#ifdef MNIST_MINIMAL_X86
-  if (has_avx2) known = "avx2, " + known;
-  if (has_avx512) known = "avx512, " + known;
-#endif
-  throw std::invalid_argument("expected MNIST_MINIMAL_SIMD to name an instruction set of this processor (" + known +
-                              "), found '" + name + "'");
+  return supported;
+}
+
+const Kernels& choose_kernels(const char* name) {
+  const char* variable = std::getenv("MNIST_MINIMAL_SIMD");
+  const std::string wanted = name ? name : variable ? variable : "";
+  const std::vector<const Kernels*> supported = supported_kernels();
+  if (!name && wanted.empty()) return *supported.front();
+  std::string known;
+  for (const Kernels* kernels : supported) {
+    if (wanted == kernels->name) return *kernels;
+    known += (known.empty() ? "" : ", ") + std::string(kernels->name);
+  }
+  throw std::invalid_argument(std::string("expected ") + (name ? "instruction_set" : "MNIST_MINIMAL_SIMD") +
+                              " to name an instruction set of this processor (" + known + "), found '" + wanted + "'");
 }
 
 // ------------------------------------------------------------------------------------------------------------ Threads

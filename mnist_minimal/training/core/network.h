@@ -33,6 +33,10 @@ class Network {
           Optimizer optimizer, const Kernels& kernels);
   ~Network();
 
+  // Two threads of Python may use the same network: every call below holds this lock, and whoever reads or writes the arrays
+  // and the number of steps from outside takes it first.
+  std::unique_lock<std::mutex> lock() { return std::unique_lock<std::mutex>(running_); }
+
   std::vector<float> parameters, gradients, moments, statistics;
   int64_t steps = 0;
 
@@ -73,7 +77,7 @@ class Network {
   void merge_batch_gradients(size_t layer, const Batch& batch);
   void use_moving_statistics();
 
-  std::mutex running_;  // Two threads of Python may call the same network.
+  std::mutex running_;
   Shape input_;
   int classes_;
   float scale_, offset_;
@@ -92,8 +96,11 @@ class Network {
   std::vector<GroupLoss> group_losses_;
 };
 
-// The kernels for the best instruction set that this processor has, or for the one that the environment variable
-// MNIST_MINIMAL_SIMD names ("baseline", "avx2", "avx512"). Throws std::invalid_argument if the processor has not that one.
-const Kernels& choose_kernels();
+// The kernels of each instruction set that this processor has, the best first.
+std::vector<const Kernels*> supported_kernels();
+
+// The kernels of the instruction set `name` ("baseline", "avx2", "avx512"); if that is null, of the one that the environment
+// variable MNIST_MINIMAL_SIMD names; without that, the best. Throws std::invalid_argument if the processor has not that one.
+const Kernels& choose_kernels(const char* name);
 
 }  // namespace mnist_minimal
