@@ -20,7 +20,8 @@ Environment variables, all unset as a rule:
                                   MNIST_MINIMAL_SANITIZE=1 python setup.py build_ext --inplace --force
                                   LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
                                       ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/training/test_core.py \
-                                      tests/training/test_core_arguments.py tests/training/test_random_networks.py
+                                      tests/training/test_core_arguments.py tests/training/test_reference.py \
+                                      tests/training/test_random_networks.py
                                   in a clone of its own: what it builds takes the place of the fast extension
 """
 
@@ -82,7 +83,7 @@ WITHOUT = not REQUIRED and (os.environ.get("MNIST_MINIMAL_WITHOUT_CORE") == "1" 
 
 CORE = Extension(
     "mnist_minimal.training.core._core",
-    sources=[str(FOLDER / name) for name in ("binding.cpp", "network.cpp", "optimizer.cpp")],
+    sources=[str(FOLDER / name) for name in ("binding.cpp", "network.cpp", "optimizer.cpp", "reference.cpp")],
     depends=[str(path) for path in sorted(FOLDER.rglob("*.h"))] + [str(FOLDER / "layers.cpp")],
     language="c++",
     extra_link_args=["-pthread"],

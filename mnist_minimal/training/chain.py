@@ -69,6 +69,7 @@ class Chain:
     """A Keras model beside the core's network of the same layers.
 
     Attributes:
+        optimizer: The `_core.Optimizer`.
         network: The `_core.Network`, whose parameters, moments and statistics are flat float32 arrays.
 
     Args:
@@ -90,6 +91,7 @@ class Chain:
         self.model = model
         self.description = describe(model)
         try:
+            self.optimizer = core_optimizer(optimizer)
             self.network = _core.Network(
                 input_shape=self.description.input_shape,
                 scale=self.description.scale,
@@ -97,7 +99,7 @@ class Chain:
                 layers=[_core.Layer(**layer) for layer in self.description.layers],
                 parameters=sum(variable_size(variable) for variable in self.description.parameters),
                 statistics=sum(variable_size(variable) for variable in self.description.statistics),
-                optimizer=core_optimizer(optimizer),
+                optimizer=self.optimizer,
                 instruction_set=instruction_set,
             )
         except UserError:

@@ -77,3 +77,48 @@ class Network:
     ) -> tuple[float, int, float]: ...
     def evaluate(self, images: np.ndarray, labels: np.ndarray, *, threads: int = ...) -> tuple[float, int, float]: ...
     def predict(self, images: np.ndarray, *, threads: int = ...) -> np.ndarray: ...
+
+class _Reference:
+    parameters: np.ndarray
+    gradients: np.ndarray
+    moments: np.ndarray
+    statistics: np.ndarray
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int, int, int],
+        scale: float,
+        offset: float,
+        layers: list[Layer],
+        parameters: int,
+        statistics: int,
+        optimizer: Optimizer,
+    ) -> None: ...
+    @property
+    def steps(self) -> int: ...
+    def train(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        order: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        learning_rate: float,
+        first_step: int = ...,
+    ) -> tuple[float, int, float]: ...
+    def compute_gradients(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        order: np.ndarray,
+        *,
+        seed: int = ...,
+        epoch: int = ...,
+        step: int = ...,
+    ) -> tuple[float, int, float]: ...
+    def predict(self, images: np.ndarray) -> np.ndarray: ...
+
+class Reference32(_Reference): ...
+class Reference64(_Reference): ...

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "network.h"
+#include "reference.h"
 
 namespace py = pybind11;
 
@@ -59,7 +60,8 @@ py::array_t<float> copy(Network& network, std::vector<float> Network::* member) 
   return py::array_t<float>(py::ssize_t(from.size()), from.data());
 }
 
-Images checked_images(const Network& network, const py::array& images) {
+template <class AnyNetwork>
+Images checked_images(const AnyNetwork& network, const py::array& images) {
   const Shape shape = network.input();
   if (images.ndim() != 4 || images.shape(1) != shape.height || images.shape(2) != shape.width ||
       images.shape(3) != shape.channels) {
@@ -78,7 +80,8 @@ Images checked_images(const Network& network, const py::array& images) {
   return {nullptr, floats};
 }
 
-const uint8_t* checked_labels(const Network& network, const py::array& images, const py::array& labels) {
+template <class AnyNetwork>
+const uint8_t* checked_labels(const AnyNetwork& network, const py::array& images, const py::array& labels) {
   if (labels.ndim() != 1) throw py::value_error("expected labels of shape (n,), found " + shape_text(labels));
   const uint8_t* values = vector_data<uint8_t>(labels, images.shape(0), "labels");
   for (py::ssize_t i = 0; i < labels.size(); ++i) {
@@ -228,6 +231,15 @@ py::array_t<float> predict(Network& network, const py::array& images, int thread
   return probabilities;
 }
 
+std::vector<Layer> as_layers(const py::list& layers) {
+  std::vector<Layer> list;
+  for (const py::handle& layer : layers) {
+    if (!py::isinstance<Layer>(layer)) throw py::type_error("expected a list of layers");
+    list.push_back(layer.cast<Layer>());
+  }
+  return list;
+}
+
 // A property that is read as a copy and written as a whole.
 void define_array(py::class_<Network>& type, const char* name, std::vector<float> Network::* member, const char* doc) {
   type.def_property(
@@ -238,6 +250,73 @@ void define_array(py::class_<Network>& type, const char* name, std::vector<float
         exclusively(network, [&] { std::copy(from, from + to.size(), to.begin()); });
       },
       doc);
+}
+
+// The reference in one precision. It keeps the interpreter while it computes, so that no other thread gets at its arrays.
+template <class Real>
+void define_reference(py::module_& module, const char* name) {
+  using Class = Reference<Real>;
+  py::class_<Class> type(module, name, "A network of plain scalar loops, to compare Network with; reference.cpp.");
+  type.def(py::init([](const py::tuple& input_shape, float scale, float offset, const py::list& layers,
+                       size_t parameters, size_t statistics, const Optimizer& optimizer) {
+             return std::make_unique<Class>(as_shape(input_shape), checked_finite(scale, "scale"),
+                                            checked_finite(offset, "offset"), as_layers(layers), parameters, statistics,
+                                            optimizer);
+           }),
+           py::kw_only(), py::arg("input_shape"), py::arg("scale"), py::arg("offset"), py::arg("layers"),
+           py::arg("parameters"), py::arg("statistics"), py::arg("optimizer"))
+      .def(
+          "train",
+          [](Class& self, const py::array& images, const py::array& labels, const py::array& order, int batch_size,
+             uint64_t seed, uint64_t epoch, float learning_rate, uint64_t first_step) {
+            const Images checked = checked_images(self, images);
+            const uint8_t* values = checked_labels(self, images, labels);
+            const int64_t* indices = checked_order(images, order);
+            if (batch_size < 1) throw py::value_error("expected a batch size of at least 1");
+            return as_tuple(self.train(checked, values, indices, order.size(), batch_size, seed, epoch, first_step,
+                                       checked_finite(learning_rate, "learning rate")));
+          },
+          py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(), py::arg("batch_size"), py::arg("seed"),
+          py::arg("epoch"), py::arg("learning_rate"), py::arg("first_step") = 0)
+      .def(
+          "compute_gradients",
+          [](Class& self, const py::array& images, const py::array& labels, const py::array& order, uint64_t seed,
+             uint64_t epoch, uint64_t step) {
+            const Images checked = checked_images(self, images);
+            const uint8_t* values = checked_labels(self, images, labels);
+            const int64_t* indices = checked_order(images, order);
+            return as_tuple(self.compute_gradients(checked, values, indices, int(order.size()), seed, epoch, step));
+          },
+          py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(), py::arg("seed") = 0,
+          py::arg("epoch") = 0, py::arg("step") = 0)
+      .def(
+          "predict",
+          [](Class& self, const py::array& images) {
+            const Images checked = checked_images(self, images);
+            py::array_t<Real> probabilities({images.shape(0), py::ssize_t(self.classes())});
+            self.predict(checked, int(images.shape(0)), probabilities.mutable_data());
+            return probabilities;
+          },
+          py::arg("images"))
+      .def_readonly("steps", &Class::steps);
+  const std::pair<const char*, std::vector<Real> Class::*> arrays[] = {
+      {"parameters", &Class::parameters},
+      {"gradients", &Class::gradients},
+      {"moments", &Class::moments},
+      {"statistics", &Class::statistics},
+  };
+  for (const auto& [property, member] : arrays) {
+    type.def_property(
+        property,
+        [member = member](const Class& self) {
+          return py::array_t<Real>(py::ssize_t((self.*member).size()), (self.*member).data());
+        },
+        [member = member, property = property](Class& self, const py::array& value) {
+          std::vector<Real>& to = self.*member;
+          const Real* from = vector_data<Real>(value, to.size(), property);
+          std::copy(from, from + to.size(), to.begin());
+        });
+  }
 }
 
 }  // namespace
@@ -290,13 +369,8 @@ PYBIND11_MODULE(_core, module) {
       .def(py::init([](const py::tuple& input_shape, float scale, float offset, const py::list& layers,
                        size_t parameters, size_t statistics, const Optimizer& optimizer,
                        const std::optional<std::string>& instruction_set) {
-             std::vector<Layer> list;
-             for (const py::handle& layer : layers) {
-               if (!py::isinstance<Layer>(layer)) throw py::type_error("expected a list of layers");
-               list.push_back(layer.cast<Layer>());
-             }
              return std::make_unique<Network>(as_shape(input_shape), checked_finite(scale, "scale"),
-                                              checked_finite(offset, "offset"), std::move(list), parameters, statistics,
+                                              checked_finite(offset, "offset"), as_layers(layers), parameters, statistics,
                                               optimizer,
                                               choose_kernels(instruction_set ? instruction_set->c_str() : nullptr));
            }),
@@ -327,5 +401,7 @@ PYBIND11_MODULE(_core, module) {
   define_array(network, "parameters", &Network::parameters, "Trainable parameters, float32 (n,).");
   define_array(network, "moments", &Network::moments, "The optimizer's first and second moments, float32 (2 n,).");
   define_array(network, "statistics", &Network::statistics, "Moving means and variances, float32.");
+  define_reference<float>(module, "Reference32");
+  define_reference<double>(module, "Reference64");
   network.def_property_readonly("gradients", [](Network& self) { return copy(self, &Network::gradients); });
 }

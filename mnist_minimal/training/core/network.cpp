@@ -45,11 +45,6 @@ uint64_t spread(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer) {
-  const uint64_t key = spread(spread(spread(spread(seed) ^ epoch) ^ step) ^ uint64_t(layer));
-  return {uint32_t(key), uint32_t(key >> 32)};
-}
-
 // The fewest channels, of input and output, with which a convolution makes two rows at once.
 constexpr int kMinWinogradChannels = 8;
 
@@ -276,6 +271,17 @@ size_t scratch_floats(const Layer& layer) {
 
 }  // namespace
 
+DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer) {
+  const uint64_t key = spread(spread(spread(spread(seed) ^ epoch) ^ step) ^ uint64_t(layer));
+  return {uint32_t(key), uint32_t(key >> 32)};
+}
+
+void check_layers(Shape input, const std::vector<Layer>& layers, size_t parameters, size_t statistics) {
+  if (layers.empty()) throw std::invalid_argument("expected at least one layer");
+  check_shapes(input, layers);
+  check_offsets(layers, parameters, statistics);
+}
+
 std::vector<const Kernels*> supported_kernels() {
   std::vector<const Kernels*> supported = {&baseline::kernels};
 #ifdef MNIST_MINIMAL_X86
@@ -416,9 +422,7 @@ struct Network::Batch {
 Network::Network(Shape input, float scale, float offset, std::vector<Layer> layers, size_t parameters,
                  size_t statistics, Optimizer optimizer, const Kernels& kernels)
     : input_(input), scale_(scale), offset_(offset), optimizer_(optimizer), kernels_(kernels) {
-  if (layers.empty()) throw std::invalid_argument("expected at least one layer");
-  check_shapes(input, layers);
-  check_offsets(layers, parameters, statistics);
+  check_layers(input, layers, parameters, statistics);
   this->parameters.resize(parameters);
   gradients.resize(parameters);
   moments.resize(2 * parameters);

@@ -25,6 +25,13 @@ struct Totals {
   double helper_seconds = 0;  // CPU time of the threads beside the calling one
 };
 
+// Throws std::invalid_argument where shapes do not follow on each other, or where what a layer needs lies outside the flat
+// arrays of so many parameters and statistics.
+void check_layers(Shape input, const std::vector<Layer>& layers, size_t parameters, size_t statistics);
+
+// The key of a layer's dropout; `layer` is its dropout_index.
+DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer);
+
 class Network {
  public:
   // Layers as the model lists them, the last with `classes` logits over one position. Pixels are read as

@@ -1,0 +1,161 @@
+"""The core's plain scalar loops (core/reference.cpp): against Keras in double, and the vector kernels against them.
+
+How far a network's float32 results may lie from those in double precision is a question of its conditioning, which the
+scalar loops themselves answer: what they lose in single precision, and what they change in double precision where each
+weight changes by what float32 rounds by, the vector kernels may lose FACTOR times, as they add in another order.
+Nothing is fitted to a processor.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from experiments.oracles import gradients_in_double, in_double
+from mnist_minimal.models.normalization import InstanceNormalization
+from mnist_minimal.training import core
+from mnist_minimal.training.chain import Chain, shaped
+from mnist_minimal.training.optimizers import AdamW
+from tests.training.test_core import CHAINS, dropout_model, head, sequential
+
+# Where the core is required, its absence is a failure and no reason to skip.
+if not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1":
+    pytest.skip("the C++ core was not built", allow_module_level=True)
+
+from mnist_minimal.training.core import _core
+
+SINGLE = float(np.finfo(np.float32).eps)
+
+# By how much another order of sums may be less lucky than the scalar loops', and what is always rounded: a result
+# itself and what it was added up from, on the scale of its array's largest.
+FACTOR, ROUNDED = 8, 16 * SINGLE
+NOISY = 4
+
+COUNT, BATCH = 37, 20
+
+OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
+    "adamw": lambda: AdamW(0.01, 0.01),
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+}
+
+MODELS = {
+    **CHAINS,
+    "dropout": dropout_model,
+    "dropout behind a pooled convolution and an instance norm": lambda: sequential(
+        layers.Conv2D(5, 3, padding="same"),
+        layers.MaxPooling2D(2),
+        layers.LeakyReLU(0.2),
+        layers.Dropout(0.3),
+        layers.DepthwiseConv2D((2, 3)),
+        InstanceNormalization(),
+        layers.Dropout(0.5),
+        *head(),
+    ),
+}
+
+
+def made(name: str) -> keras.Model:
+    keras.utils.set_random_seed(2)
+    return MODELS[name]()
+
+
+def batch(model: keras.Model, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images, small where no layer scales their pixels, and labels."""
+    random = np.random.default_rng(4)
+    x = random.integers(0, 256, (COUNT, *model.input_shape[1:])).astype(np.uint8)
+    y = random.integers(0, model.output_shape[-1], COUNT).astype(np.uint8)
+    return (x if name == "pixels" else (x / 255).astype(np.float32)), y
+
+
+def reference(chain: Chain, double: bool) -> Any:
+    """The chain's network as scalar loops, from the same weights and statistics."""
+    of = chain.description
+    kind, dtype = (_core.Reference64, np.float64) if double else (_core.Reference32, np.float32)
+    network = kind(
+        input_shape=of.input_shape,
+        scale=of.scale,
+        offset=of.offset,
+        layers=[_core.Layer(**layer) for layer in of.layers],
+        parameters=len(chain.network.parameters),
+        statistics=len(chain.network.statistics),
+        optimizer=chain.optimizer,
+    )
+    network.parameters = chain.network.parameters.astype(dtype)
+    network.statistics = chain.network.statistics.astype(dtype)
+    return network
+
+
+def results(chain: Chain, network: Any, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Everything that a network computes: probabilities, gradients, and what four steps of training make of it."""
+    order = np.random.default_rng(5).permutation(COUNT)
+    found = {"probabilities": network.predict(x)}
+    found["loss of a batch"] = np.array(network.compute_gradients(x, y, order, seed=3, epoch=1, step=2)[0])
+    variables = chain.description.parameters
+    for variable, gradient in zip(variables, shaped(variables, network.gradients), strict=True):
+        found[f"gradient of {variable.path}"] = gradient
+    for epoch in range(2):
+        loss = network.train(x, y, order, batch_size=BATCH, seed=3, epoch=epoch, learning_rate=0.01)[0]
+        found[f"loss of epoch {epoch}"] = np.array(loss)
+    for variable, weights in zip(variables, shaped(variables, network.parameters), strict=True):
+        found[f"weights of {variable.path}"] = weights
+    found["moments"], found["statistics"] = network.moments, network.statistics
+    assert network.steps == 4
+    return found
+
+
+def largest(values: np.ndarray) -> float:
+    return float(np.abs(values).max(initial=0))
+
+
+@pytest.mark.parametrize("name", [name for name in CHAINS if name != "pixels"])
+def test_the_reference_in_double_precision_against_keras(name: str) -> None:
+    """Apart by what the core rounds options by, slopes and epsilons, which it has in single precision."""
+    model = made(name)
+    chain = Chain(model, keras.optimizers.SGD(0.1))
+    x, y = batch(model, name)
+    double = in_double(model)
+    probabilities = double(x).numpy()
+    by_variable = {
+        id(variable): gradient
+        for variable, gradient in zip(model.trainable_variables, gradients_in_double(double, x, y), strict=True)
+    }
+    ours = reference(chain, double=True)
+    np.testing.assert_allclose(ours.predict(x), probabilities, rtol=0, atol=SINGLE)
+    ours.compute_gradients(x, y, np.arange(COUNT))
+    variables, of_all = chain.description.parameters, max(map(largest, by_variable.values()))
+    for variable, found in zip(variables, shaped(variables, ours.gradients), strict=True):
+        expected = by_variable[id(variable)]
+        tolerance = 4 * SINGLE * max(largest(expected), 1e-6 * of_all)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_instruction_set_against_the_reference(name: str, optimizer: str) -> None:
+    """Dropout switched on, two epochs of two batches, of which neither is a multiple of sixteen images."""
+    model = made(name)
+    x, y = batch(model, name)
+    chain = Chain(model, OPTIMIZERS[optimizer]())
+    exact = results(chain, reference(chain, double=True), x, y)
+    inexact = [results(chain, reference(chain, double=False), x, y)]
+    for seed in range(NOISY):
+        noisy = reference(chain, double=True)
+        noise = np.random.default_rng(seed).standard_normal(noisy.parameters.shape)
+        noisy.parameters = noisy.parameters * (1 + SINGLE * noise)
+        inexact.append(results(chain, noisy, x, y))
+    of_gradients = max(largest(values) for what, values in exact.items() if what.startswith("gradient"))
+    for instruction_set in core.instruction_sets():
+        ours = Chain(model, OPTIMIZERS[optimizer](), instruction_set)
+        found = results(ours, ours.network, x, y)
+        assert found.keys() == exact.keys()
+        for what, values in found.items():
+            most = max(largest(other[what] - exact[what]) for other in inexact)
+            # A gradient that cancels is added up from numbers of the size of the others.
+            scale = of_gradients if what.startswith("gradient") else largest(exact[what])
+            tolerance = FACTOR * most + ROUNDED * scale
+            difference = largest(values - exact[what])
+            assert difference <= tolerance, f"{instruction_set}, {what}: {difference:.3g} of {tolerance:.3g}"
