@@ -1,9 +1,9 @@
-"""A Keras model as the core runs it: a chain of layers, and the offsets of its variables in flat arrays.
+"""A Keras model as a network of plain data, whose variables lie in flat arrays, and as the core runs it.
 
 What the core cannot run is refused by name, before any training: `describe` raises a UserError that names the layer.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
@@ -13,9 +13,8 @@ from keras import layers
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.normalization import InstanceNormalization
 from mnist_minimal.training.core import _core, instruction_sets, require
+from mnist_minimal.training.network import NONE, Kind, Layer, Network, Shape
 from mnist_minimal.training.optimizers import AdamW
-
-Shape = tuple[int, int, int]
 
 # The default slope of keras.activations.leaky_relu, which holds no attribute for it.
 LEAKY_RELU_SLOPE = 0.2
@@ -24,28 +23,23 @@ LEAKY_RELU_SLOPE = 0.2
 MAX_NUMBERS, MAX_PARAMETERS = 2**20, 2**24
 
 
-@dataclass
+@dataclass(frozen=True)
 class Description:
-    """A chain of layers for the core, in its words.
+    """A Keras model as plain data, and which of its variables lie in the flat arrays.
 
     Attributes:
-        input_shape: (height, width, channels) of an image.
-        scale, offset: What pixels x are read as: x * scale + offset.
-        layers: The arguments of each `_core.Layer`.
+        network: The chain of layers.
         parameters: The model's trainable variables, in the order in which they lie in the flat array.
         statistics: Moving means and variances, in the order in which they lie in their flat array.
     """
 
-    input_shape: Shape
-    scale: float = 1.0
-    offset: float = 0.0
-    layers: list[dict[str, Any]] = field(default_factory=list)
-    parameters: list[keras.Variable] = field(default_factory=list)
-    statistics: list[keras.Variable] = field(default_factory=list)
+    network: Network
+    parameters: list[keras.Variable]
+    statistics: list[keras.Variable]
 
 
 def describe(model: keras.Model) -> Description:
-    """The model as a chain of the core's layers.
+    """The model as a chain of layers.
 
     Args:
         model: A built Keras model from images (batch, height, width, channels) to class probabilities.
@@ -53,7 +47,7 @@ def describe(model: keras.Model) -> Description:
     Raises:
         UserError: naming the layer, if the model is no chain of layers that the core has.
     """
-    return Translation(model).description
+    return Translation(model).description()
 
 
 def unsupported(model: keras.Model) -> str | None:
@@ -93,14 +87,7 @@ class Chain:
         try:
             self.optimizer = core_optimizer(optimizer)
             self.network = _core.Network(
-                input_shape=self.description.input_shape,
-                scale=self.description.scale,
-                offset=self.description.offset,
-                layers=[_core.Layer(**layer) for layer in self.description.layers],
-                parameters=sum(variable_size(variable) for variable in self.description.parameters),
-                statistics=sum(variable_size(variable) for variable in self.description.statistics),
-                optimizer=self.optimizer,
-                instruction_set=instruction_set,
+                **core_arguments(self.description.network), optimizer=self.optimizer, instruction_set=instruction_set
             )
         except UserError:
             raise
@@ -135,6 +122,11 @@ def variable_size(variable: keras.Variable) -> int:
     return int(np.prod(variable.shape, dtype=np.int64))
 
 
+def total_size(variables: list[keras.Variable]) -> int:
+    """Count of the variables' numbers."""
+    return sum(variable_size(variable) for variable in variables)
+
+
 def flat(variables: list[keras.Variable]) -> np.ndarray:
     """The variables' values one after the other, float32 (n,)."""
     values = [keras.ops.convert_to_numpy(variable.value).ravel() for variable in variables]
@@ -145,6 +137,11 @@ def shaped(variables: list[keras.Variable], values: np.ndarray) -> list[np.ndarr
     """A flat array cut into arrays of the variables' shapes."""
     ends = np.cumsum([variable_size(variable) for variable in variables])
     return [part.reshape(v.shape) for v, part in zip(variables, np.split(values, ends)[:-1], strict=True)]
+
+
+def core_arguments(network: Network) -> dict[str, Any]:
+    """The network as arguments of the core's classes."""
+    return {**vars(network), "layers": [_core.Layer(**asdict(layer)) for layer in network.layers]}
 
 
 def core_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
@@ -215,8 +212,12 @@ class Translation:
                 f"expected a model of images (height, width, channels), found {shape} in {model.name!r}; train with "
                 "--trainer keras"
             )
+        self.input_shape: Shape = shape
         self.shape: Shape = shape
-        self.description = Description(shape)
+        self.scale, self.pixel_offset = 1.0, 0.0
+        self.layers: list[Layer] = []
+        self.parameters: list[keras.Variable] = []
+        self.statistics: list[keras.Variable] = []
         self.offsets: dict[int, int] = {}
         self.dropouts = 0
         self.softmax = False
@@ -232,15 +233,27 @@ class Translation:
                 f"expected one row of classes for each image, found {model.outputs[0].shape} at the end of "
                 f"{model.name!r}; train with --trainer keras"
             )
-        parameters = sum(variable_size(variable) for variable in self.description.parameters)
+        parameters = total_size(self.parameters)
         if parameters > MAX_PARAMETERS or np.prod(model.inputs[0].shape[1:]) > MAX_NUMBERS:
             raise UserError(
                 f"expected at most {MAX_PARAMETERS} parameters and {MAX_NUMBERS} numbers in an image, found "
                 f"{parameters} and {tuple(model.inputs[0].shape[1:])} in {model.name!r}; train with --trainer keras"
             )
-        if not self.description.layers or self.description.layers[-1]["out_shape"] != self.shape:
+        if not self.layers or self.layers[-1].out_shape != self.shape:
             # What the softmax takes has to be one layer's result, also where the model only flattens before it.
             self.append("elementwise", self.shape)
+
+    def description(self) -> Description:
+        """What was found on the walk."""
+        network = Network(
+            self.input_shape,
+            self.scale,
+            self.pixel_offset,
+            tuple(self.layers),
+            total_size(self.parameters),
+            total_size(self.statistics),
+        )
+        return Description(network, self.parameters, self.statistics)
 
     def add_layer(self, layer: keras.layers.Layer) -> None:
         """Appends what one Keras layer does."""
@@ -276,23 +289,23 @@ class Translation:
             if found != value:
                 raise self.refuse(layer, f"{option}={found!r}")
 
-    def append(self, kind: str, out: Shape, **options: Any) -> None:
+    def append(self, kind: Kind, out: Shape, **options: Any) -> None:
         """Appends a layer from the present shape to `out`."""
-        self.description.layers.append({"kind": kind, "in_shape": self.shape, "out_shape": out, **options})
+        self.layers.append(Layer(kind, self.shape, out, **options))
         self.shape = out
 
     def offset(self, variable: keras.Variable | None, variables: list[keras.Variable]) -> int:
-        """Offset of a variable in its flat array, appending it there at its first use; -1 for no variable."""
+        """Offset of a variable in its flat array, appending it there at its first use; NONE for no variable."""
         if variable is None:
-            return -1
+            return NONE
         if id(variable) not in self.offsets:
-            self.offsets[id(variable)] = sum(variable_size(other) for other in variables)
+            self.offsets[id(variable)] = total_size(variables)
             variables.append(variable)
         return self.offsets[id(variable)]
 
     def parameter(self, variable: keras.Variable | None) -> int:
         """Offset of a trainable variable among the parameters."""
-        return self.offset(variable, self.description.parameters)
+        return self.offset(variable, self.parameters)
 
     # Activations
 
@@ -403,7 +416,7 @@ class Translation:
         rows, columns = layer.pool_size
         if layer.padding != "valid" and (height % rows or width % columns):
             raise self.refuse(layer, f"padding={layer.padding!r}")
-        kind = "max_pool" if type(layer) is layers.MaxPooling2D else "average_pool"
+        kind: Kind = "max_pool" if type(layer) is layers.MaxPooling2D else "average_pool"
         self.append(kind, (height // rows, width // columns, channels), kernel_size=(rows, columns))
 
     def add_global_average(self, layer: layers.GlobalAveragePooling2D) -> None:
@@ -424,8 +437,8 @@ class Translation:
             raise self.refuse(layer, f"axis={layer.axis}")
         if getattr(layer, "renorm", False):
             raise self.refuse(layer, "renorm")
-        mean = self.offset(layer.moving_mean, self.description.statistics)
-        self.offset(layer.moving_variance, self.description.statistics)
+        mean = self.offset(layer.moving_mean, self.statistics)
+        self.offset(layer.moving_variance, self.statistics)
         self.append(
             "batch_norm",
             self.shape,
@@ -454,12 +467,12 @@ class Translation:
     def pixels(self, layer: keras.layers.Layer, scale: Any, offset: Any) -> None:
         """Folds x * scale + offset into the way the images are read."""
         scales, offsets = np.unique(np.asarray(scale, np.float64)), np.unique(np.asarray(offset, np.float64))
-        if self.description.layers:
+        if self.layers:
             raise self.refuse(layer, "a position after other layers")
         if len(scales) != 1 or len(offsets) != 1:
             raise self.refuse(layer, "different values for different pixels")
-        self.description.offset = self.description.offset * float(scales[0]) + float(offsets[0])
-        self.description.scale *= float(scales[0])
+        self.pixel_offset = self.pixel_offset * float(scales[0]) + float(offsets[0])
+        self.scale *= float(scales[0])
 
     def add_rescaling(self, layer: layers.Rescaling) -> None:
         self.pixels(layer, layer.scale, layer.offset)

@@ -18,7 +18,7 @@ from keras import layers
 from experiments.oracles import gradients_in_double, in_double
 from mnist_minimal.models.normalization import InstanceNormalization
 from mnist_minimal.training import core
-from mnist_minimal.training.chain import Chain, shaped
+from mnist_minimal.training.chain import Chain, core_arguments, shaped
 from mnist_minimal.training.optimizers import AdamW
 from tests.training.test_core import CHAINS, dropout_model, head, sequential
 
@@ -73,17 +73,8 @@ def batch(model: keras.Model, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def reference(chain: Chain, double: bool) -> Any:
     """The chain's network as scalar loops, from the same weights and statistics."""
-    of = chain.description
     kind, dtype = (_core.Reference64, np.float64) if double else (_core.Reference32, np.float32)
-    network = kind(
-        input_shape=of.input_shape,
-        scale=of.scale,
-        offset=of.offset,
-        layers=[_core.Layer(**layer) for layer in of.layers],
-        parameters=len(chain.network.parameters),
-        statistics=len(chain.network.statistics),
-        optimizer=chain.optimizer,
-    )
+    network = kind(**core_arguments(chain.description.network), optimizer=chain.optimizer)
     network.parameters = chain.network.parameters.astype(dtype)
     network.statistics = chain.network.statistics.astype(dtype)
     return network
