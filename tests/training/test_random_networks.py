@@ -104,6 +104,7 @@ class Network:
         order: Images that are visited, as indices.
         batch_size: Images a step; the last step may have fewer.
         threads: Threads of the core.
+        instruction_set: Of the core.
         seed: Of weights and images.
     """
 
@@ -117,6 +118,7 @@ class Network:
     order: tuple[int, ...]
     batch_size: int
     threads: int
+    instruction_set: str
     seed: int
 
     @property
@@ -319,6 +321,7 @@ def networks(draw: Callable[[Any], Any]) -> Network:
         order=tuple(np.random.default_rng(draw(st.integers(0, 2**32 - 1))).integers(0, count, visited).tolist()),
         batch_size=batch_size,
         threads=draw(st.integers(1, 4)),
+        instruction_set=draw(st.sampled_from(core.instruction_sets())),
         seed=draw(st.integers(0, 2**32 - 1)),
     )
 
@@ -569,7 +572,7 @@ class Comparison:
         self.tally = tally
         self.noisy = False
         model, made = make_model(network)
-        self.chain = Chain(model, make_optimizer(*network.optimizer))
+        self.chain = Chain(model, make_optimizer(*network.optimizer), network.instruction_set)
         self.core = self.chain.network
         self.oracle = Oracle(network)
         twins = {
