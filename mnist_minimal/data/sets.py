@@ -5,8 +5,8 @@ A data set is four arrays. The images of `Dataset` and `Splits` are uint8 of sha
 """
 
 import hashlib
-import itertools
 import importlib
+import itertools
 import json
 import os
 import re
