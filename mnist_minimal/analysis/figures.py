@@ -293,54 +293,6 @@ def selection(source: Sequence[Trial], holdout: Sequence[Trial], ax: "Axes | Non
     return ax
 
 
-def accuracy_curves(
-    history: "pandas.DataFrame", ax: "Axes | None" = None, monitored: str = "monitored images"
-) -> "Axes":
-    """Draws training and monitored accuracy by epoch, with a line where the learning rate steps down.
-
-    Args:
-        history: A trial's history as `read_history` gives it.
-        ax: Axes to draw on.
-        monitored: Which images were monitored, as "test set (monitored)".
-    """
-    ax = ax or _new_axes()
-    ax.plot(history["epoch"], history["accuracy"], color=COLORS[0], linestyle="--")
-    ax.plot(history["epoch"], history["val_accuracy"], color=COLORS[1], linewidth=2)
-    best = history["val_accuracy"].idxmax()
-    ax.plot(history["epoch"][best], history["val_accuracy"][best], "o", color=COLORS[1], markerfacecolor="white")
-    ax.annotate(
-        percent(history["val_accuracy"][best]),
-        (history["epoch"][best], history["val_accuracy"][best]),
-        xytext=(0, 8),
-        textcoords="offset points",
-        ha="center",
-        color=COLORS[1],
-        weight="bold",
-    )
-    rates = history["learning_rate"]
-    for number, epoch in enumerate(history["epoch"][rates < rates.shift()]):
-        ax.axvline(epoch - 0.5, color="0.6", linestyle=":", linewidth=1)
-        if number == 0:
-            ax.annotate(
-                "learning rate steps down",
-                (epoch - 0.5, 0.02),
-                xycoords=ax.get_xaxis_transform(),
-                xytext=(4, 0),
-                textcoords="offset points",
-                color=QUIET,
-                fontsize="small",
-            )
-    _epoch_axis(ax, [history])
-    _name_lines(
-        ax,
-        [
-            (monitored, history["epoch"].iloc[-1], history["val_accuracy"].iloc[-1], COLORS[1]),
-            ("training (with dropout)", history["epoch"].iloc[-1], history["accuracy"].iloc[-1], COLORS[0]),
-        ],
-    )
-    return ax
-
-
 def all_curves(
     histories: Mapping[int, "pandas.DataFrame"],
     median: int,

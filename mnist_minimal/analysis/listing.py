@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mnist_minimal.analysis.objectives import folders_with, studied
 from mnist_minimal.analysis.published import PUBLISHED
-from mnist_minimal.analysis.tables import markdown, sd_cell, trial_count
+from mnist_minimal.analysis.tables import MEASURE_NAMES, markdown, sd_cell, trial_count
 from mnist_minimal.models.counting import layer_table, trainable_parameters
 from mnist_minimal.recipes import RECIPES
 
@@ -35,7 +35,7 @@ def listing(folders: Sequence[Path], width: int | None = None) -> str:
             )
         )
     rows += [
-        (study.name, f"{study.params:,}", "", "", in_words(study.accuracies("test"), len(study.stopped)), "")
+        (study.name, f"{study.params:,}", "", "", in_words("test", study.accuracies("test"), len(study.stopped)), "")
         for study in studies_in(folders)
         if not study.comparable
     ]
@@ -49,15 +49,15 @@ def said(name: str, measure: str, results: Path) -> str:
     _, trials, stopped = studied(name, results)
     if not trials:
         return "no trial yet"
-    return in_words(ledger.accuracies(trials, measure), stopped)
+    return in_words(measure, ledger.accuracies(trials, measure), stopped)
 
 
-def in_words(accuracies: Sequence[float], stopped: int) -> str:
-    """How many trials there are and what they came to."""
+def in_words(measure: str, accuracies: Sequence[float], stopped: int) -> str:
+    """How many trials there are and what they came to, by one of `ledger.MEASURES`."""
     from mnist_minimal.analysis.statistics import summarize
 
     found = summarize(accuracies)
-    n = f"n = {trial_count(found.n, stopped)}"
+    n = f"n = {trial_count(found.n, stopped)}, {MEASURE_NAMES[measure]}"
     if found.n == 1:
         return f"{n}: {found.best:.4f}"
-    return f"{n}, mean {found.mean:.5f}, sd {sd_cell(found)}, best run {found.best:.4f}"
+    return f"{n}: mean {found.mean:.5f}, sd {sd_cell(found)}, best run {found.best:.4f}"

@@ -85,7 +85,10 @@ class Study:
         """
         from mnist_minimal.study.history import read_history
 
-        return read_history(self.paths.history(seed))
+        path, recorded = self.paths.history(seed), {trial.seed: trial for trial in self.trials}
+        if seed not in recorded and not path.is_file():
+            raise UserError(f"{self.name}: found no trial of seed {seed!r}, expected one of {_some(recorded)}")
+        return read_history(path)
 
     def plot(self, measure: str = "test", ax: "Axes | None" = None) -> "Axes":
         """Draws how the trials' accuracies are distributed.
@@ -130,7 +133,7 @@ class Study:
         """
         done = {trial.seed: trial for trial in ledger.done(self.trials)}
         if seed not in done:
-            raise UserError(f"{self.name}: found no finished trial of seed {seed}, expected one of {_some(done)}")
+            raise UserError(f"{self.name}: found no finished trial of seed {seed!r}, expected one of {_some(done)}")
         builders = {self.name: self._build} if self._build else None
         return load(self.paths.out / done[seed].weights, builders, custom_objects)
 
@@ -157,13 +160,22 @@ class Study:
         from mnist_minimal.analysis.comparison import compare_pairs, notes
         from mnist_minimal.analysis.samples import differences
         from mnist_minimal.analysis.statistics import difference_of_means, superiority
-        from mnist_minimal.analysis.tables import sample_table
+        from mnist_minimal.analysis.tables import MEASURE_NAMES, MEASURES_EXPLAINED, sample_table
 
+        if not isinstance(other, Study):
+            raise UserError(
+                f"found a {type(other).__name__} to compare with, expected a study; read one with read_trials(path)"
+            )
         samples = [self._sample(measure), other._sample(measure)]
         unlike = differences(samples)
         if unlike and not mix:
             raise UserError(f"these studies are not alike: {'; '.join(unlike)}; compare others, or say mix=True")
-        words = [sample_table(samples, f"{measure} accuracy"), *compare_pairs(samples), *notes(samples, unlike)]
+        words = [
+            sample_table(samples, f"accuracy, {MEASURE_NAMES[measure]}"),
+            MEASURES_EXPLAINED,
+            *compare_pairs(samples),
+            *notes(samples, unlike),
+        ]
         accuracies = [sample.accuracies for sample in samples]
         return Comparison(difference_of_means(*accuracies), superiority(*accuracies), "\n\n".join(words))
 
@@ -212,7 +224,8 @@ def read_trials(path: str | Path) -> Study:
     given = Path(path).expanduser()
     csv = given if given.suffix == ".csv" else given.with_name(f"{given.name}.csv")
     if not csv.is_file():
-        there = ", ".join(found.name for found in ledger.find(csv.parent)) if csv.parent.is_dir() else ""
+        folder = given if given.is_dir() else csv.parent
+        there = ", ".join(str(found) for found in ledger.find(folder)) if folder.is_dir() else ""
         raise UserError(f"{csv}: found no file of this name, expected the CSV of a study (there: {there or 'none'})")
     study = Study(Paths.at(csv))
     _ = study.trials

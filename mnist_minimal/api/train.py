@@ -76,8 +76,9 @@ def run_trials(
         recipe: How to train it: a published recipe's name or a Recipe; None for the model's own.
         runs: How many trials, seeds `seed` to `seed + runs - 1`; None for no end, but for `until`.
         data: A name, a file or a folder as `load_data` takes it; a data set of `load_data`; or the four arrays
-            (x_train, y_train, x_test, y_test): images uint8 (n, height, width) or (n, height, width, channels), or
-            divided by 255; labels (n,) of any number of classes, or one-hot.
+            (x_train, y_train, x_test, y_test), also in two pairs as Keras' own sets give them: images uint8
+            (n, height, width) or (n, height, width, channels), or divided by 255; labels (n,) of any number of
+            classes, or one-hot.
         callbacks: Gives a trial's further Keras callbacks, from its seed; called for each trial, so that none is
             shared. They have no state on disk: a trial with callbacks starts again when it was interrupted. Where the
             core trains, they are called for epochs and not for batches.

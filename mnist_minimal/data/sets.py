@@ -6,6 +6,7 @@ A data set is four arrays. The images of `Dataset` and `Splits` are uint8 of sha
 
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import re
@@ -158,16 +159,20 @@ def of_arrays(arrays: "Sequence[ArrayLike]", name: str | None = None) -> Dataset
     """A data set of the user's own arrays.
 
     Args:
-        arrays: Training images, their labels, test images and theirs, in any form that `data.forms` takes.
+        arrays: Training images, their labels, test images and theirs, in any form that `data.forms` takes; or these in
+            two pairs, as `load_data` of Keras' own sets returns them.
         name: What the images are called in results; "mnist" for those of MNIST, and "arrays" for others without.
 
     Raises:
         UserError: if they are no images and labels, or the name is not one for them.
     """
+    expected = "expected four arrays: (x_train, y_train, x_test, y_test)"
+    if not isinstance(arrays, list | tuple):
+        raise UserError(f"found a {type(arrays).__name__} as the data, {expected}")
+    if len(arrays) == 2 and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in arrays):
+        arrays = list(itertools.chain.from_iterable(arrays))  # type: ignore[arg-type]
     if len(arrays) != len(MNIST_MD5):
-        raise UserError(
-            f"found {len(arrays)} arrays, expected four: training images, their labels, test images and theirs"
-        )
+        raise UserError(f"found {len(arrays)} arrays, {expected}")
     try:
         found = {key: np.asarray(array) for key, array in zip(MNIST_MD5, arrays, strict=True)}
     except ValueError as error:

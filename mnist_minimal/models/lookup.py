@@ -114,9 +114,11 @@ def named(model: str | Builder) -> tuple[str, Builder | None]:
         if OWN.fullmatch(own):
             return own, None
     if not function.isidentifier() or function in MODELS:
+        found = f"the name {function}" if function else f"a {type(model).__name__} without a name"
+        taken = ", which is a published model's" if function in MODELS else ""
         raise UserError(
-            f"found {function!r} as the model's name, expected a function with a name of its own, since the results "
-            "carry it: def my_model(): ..."
+            f"found {found} for the model{taken}, expected a function with a name of its own, since the results carry "
+            "it: def my_model(): ..."
         )
     return function, partial(_built, function, model, True)
 

@@ -201,6 +201,8 @@ def adapt(loaded: LoadedModel, pixels: str, turned: bool = False, shape: Shape =
     raw = keras.Input(shape, dtype="float32", name="raw_pixels")
     scaled = raw
     for layer in CONVENTIONS[pixels].layers():
+        # A name that Keras gives may be that of a layer of the file.
+        layer.name = f"pixels_{layer.name}"
         scaled = layer(scaled)
     adapted = keras.Model(raw, _probabilities(_applied(model, _shaped(scaled, model)), loaded.outputs), name=model.name)
     return _published(adapted) if shape == MNIST_SHAPE else adapted
@@ -221,11 +223,11 @@ def _shaped(image: Any, model: keras.Model) -> Any:
     if shape == given:
         return image
     if shape == (channels, height, width) and channels > 1:
-        return layers.Permute((3, 1, 2))(image)
+        return layers.Permute((3, 1, 2), name="pixels_permute")(image)
     if shape == (math.prod(given),):
-        return layers.Flatten()(image)
+        return layers.Flatten(name="pixels_flatten")(image)
     if None not in shape and math.prod(shape) == math.prod(given):
-        return layers.Reshape(shape)(image)
+        return layers.Reshape(shape, name="pixels_reshape")(image)
     if len(shape) == 3 and shape[:2] == (height, width) and channels == 1:
         return layers.Concatenate()([image] * shape[2])
     if len(shape) == 3 and shape[1:] == (height, width) and channels == 1:
@@ -239,7 +241,7 @@ def _shaped(image: Any, model: keras.Model) -> Any:
 def _probabilities(result: Any, outputs: str) -> Any:
     """A model's outputs as probabilities that sum to 1."""
     if outputs == LOGITS:
-        return layers.Softmax()(result)
+        return layers.Softmax(name="probabilities_softmax")(result)
     if outputs == SIGMOIDS:
         total = keras.ops.sum(result, axis=-1, keepdims=True)
         return keras.ops.divide(result, keras.ops.maximum(total, keras.config.epsilon()))

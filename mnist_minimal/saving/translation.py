@@ -92,10 +92,6 @@ MERGE_MODES = {"sum": "Add", "mul": "Multiply", "ave": "Average", "max": "Maximu
 
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 
-SPATIAL = re.compile(
-    r"(Conv|DepthwiseConv|SeparableConv|MaxPooling|AveragePooling|ZeroPadding|UpSampling|Cropping)[123]D"
-)
-
 
 @dataclass(frozen=True)
 class Output:

@@ -84,7 +84,8 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     Raises:
         UserError: if the study was begun with another recipe, data set, network, trainer or callbacks, named by what
             differs; if the model is not for such images; if the trainer can't train it by the recipe; if Keras has not
-            what the recipe names; if a file can't be written or read; if there is no room for the files of the trials.
+            what the recipe names; if the user's function makes no callbacks; if a file can't be written or read; if
+            there is no room for the files of the trials.
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
@@ -118,7 +119,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
             "--trainer, or another folder with --out"
         )
     layers = layer_facts(json.loads(built.to_json())["config"])
-    further = [type(callback).__qualname__ for callback in plan.callbacks(plan.seed)] if plan.callbacks else []
+    further = [type(callback).__qualname__ for callback in _callbacks(plan)]
     facts = {
         **data_facts(plan),
         "layers": layers,
@@ -150,3 +151,23 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
             f"`custom_objects`, for: {', '.join(code)}."
         )
     return job, notice
+
+
+def _callbacks(plan: Plan) -> "Sequence[keras.callbacks.Callback]":
+    """What the user's function makes for the first trial: what is wrong with it would end every trial."""
+    import keras
+
+    if plan.callbacks is None:
+        return ()
+    found = plan.callbacks(plan.seed)
+    strangers = (
+        [one for one in found if not isinstance(one, keras.callbacks.Callback)]
+        if isinstance(found, list | tuple)
+        else [found]
+    )
+    if strangers:
+        raise UserError(
+            f"callbacks: found that the function gives a {type(strangers[0]).__name__}, expected a list of Keras "
+            "callbacks: lambda seed: [keras.callbacks.TerminateOnNaN()]"
+        )
+    return found

@@ -100,7 +100,7 @@ def progress(study: Study) -> Progress:
 def find(folder: Path) -> list[Study]:
     """The studies in a folder, those too that have no row yet."""
     tables = {csv.stem for csv in ledger.find(folder) if ledger.is_ledger(csv)}
-    begun = {path.parent.name for path in folder.glob("*/owner.json")}
+    begun = {path.parent.name for kept in ("owner.json", "*.checkpoint.npz") for path in folder.glob(f"*/{kept}")}
     return [Study(folder, name) for name in sorted(tables | begun)]
 
 

@@ -138,6 +138,10 @@ def _images(model: "keras.Model", images: "ArrayLike") -> "np.ndarray":
         raise UserError(f"found images of shape {found.shape}; expected (n, height, width, channels), n > 0")
     if not np.isfinite(found).all():
         raise UserError("found images with pixels that are not finite (nan or inf); expected numbers")
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise UserError(f"found a {type(model).__name__} as the model; expected a built Keras model")
     wanted = getattr(model, "input_shape", None)
     if not isinstance(wanted, tuple):
         raise UserError(f"found a model with the input {wanted}; expected a built model of one image")

@@ -150,7 +150,7 @@ def test_trials_that_were_stopped_early_are_shown_beside_the_finished(study):
     assert "| 1 (and 1 stopped early) |" in row
     # Wilson's limits for 1 and for 2 of 2.
     assert "| 1 to 2 of 2 (9% to 100%) |" in row
-    assert said("sep697", "best", results) == "n = 1 (and 1 stopped early): 0.9901"
+    assert said("sep697", "best", results) == "n = 1 (and 1 stopped early), best epoch: 0.9901"
 
 
 def test_stopped_trials_may_have_reached_what_no_other_did():
@@ -210,7 +210,7 @@ def test_the_models_are_listed_with_what_the_results_say(study, capsys):
         "997",
         "89,766",
         "mean of 223 runs, last epoch: 0.98761, sd 0.00105",
-        "n = 2, mean 0.98750, sd 0.00071, best run 0.9880",
+        "n = 2, last epoch: mean 0.98750, sd 0.00071, best run 0.9880",
     ]
     assert found["sep697"][3] == "no trial yet"
     assert found["sep697"][4].startswith("https://github.com/JoshWarn/")

@@ -151,17 +151,6 @@ def test_selection_joins_the_accuracies_of_a_trial_and_marks_their_means(axes):
     assert "0.400 points lower on the test set than on them" in axes.get_title(loc="left")
 
 
-def test_curves_mark_the_best_epoch_and_the_steps_of_the_learning_rate(csv, axes):
-    history = figures.read_history(csv.with_suffix("") / "4.csv")
-    figures.accuracy_curves(history, axes)
-    training, validation, best, step = axes.lines
-    np.testing.assert_array_equal(training.get_xdata(), [1, 2, 3, 4])
-    np.testing.assert_array_equal(validation.get_ydata(), [0.9, 0.95, 0.9901, 0.9889])
-    assert best.get_xydata().tolist() == [[3, 0.9901]]
-    # The rate fell from epoch 2 to epoch 3.
-    assert list(step.get_xdata()) == [2.5, 2.5]
-
-
 @pytest.mark.parametrize(
     ("fields", "monitored"),
     [({}, "test set (monitored)"), ({"protocol": "holdout"}, "held-out images (monitored)")],

@@ -1,6 +1,7 @@
 """`mm.run_trials`, `mm.fit` and the study that people hold: the trials of the command line, from Python."""
 
 import doctest
+import functools
 import json
 import multiprocessing
 import os
@@ -26,6 +27,17 @@ def tiny() -> keras.Model:
 
 # Another process can't import what a notebook's cell defines.
 tiny.__module__ = "__main__"
+
+
+def renamed(build, name):
+    """The same function under another name, of a notebook too."""
+
+    def function() -> keras.Model:
+        return build()
+
+    function.__name__, function.__module__ = name, "__main__"
+    return function
+
 
 QUIET = {"data": "digits", "progress": False}
 
@@ -182,6 +194,7 @@ def test_comparison_is_scipys(tmp_path):
     assert found.means.p_value == pytest.approx(expected.pvalue)
     assert found.means.difference.value == pytest.approx(accuracies[0].mean() - accuracies[1].mean())
     assert "sep697-digits minus sep997-digits" in str(found)
+    assert str(found).startswith("| accuracy, best epoch")
     holdout = mm.run_trials("sep997", runs=1, epochs=2, protocol="holdout", out=tmp_path, **QUIET)
     with pytest.raises(mm.UserError, match="protocol"):
         first.compare(holdout)
@@ -212,6 +225,21 @@ WRONG = {
     "no file": ({"data": "no-such.npz"}, "no-such.npz"),
     "three arrays": ({"data": (np.zeros((2, 28, 28)), [0, 1], np.zeros((2, 28, 28)))}, "found 3 arrays, expected four"),
     "more images than labels": ({"data": (np.zeros((2, 28, 28)), [0], np.zeros((2, 28, 28)), [0, 1])}, "2 images"),
+    "a dictionary of arrays": ({"data": {"x_train": np.zeros((2, 28, 28))}}, "found a dict as the data, expected four"),
+    "no data": ({"data": None}, "found a NoneType as the data, expected four"),
+    "a function with arguments bound": (
+        {"model": functools.partial(tiny), "recipe": "sep997"},
+        "found a partial without a name for the model, expected a function with a name",
+    ),
+    "a published model's name": (
+        {"model": renamed(tiny, "sep997"), "recipe": "sep997"},
+        "found the name sep997 for the model, which is a published model's, expected",
+    ),
+    "one callback": (
+        {"callbacks": lambda seed: Record(seed, [])},
+        "gives a Record, expected a list of Keras callbacks",
+    ),
+    "a callback's class": ({"callbacks": lambda seed: [keras.callbacks.TerminateOnNaN]}, "gives a .*, expected a list"),
     "callbacks made once": ({"callbacks": [Record(0, [])]}, "found a list for callbacks, expected a function"),
     "another trainer than a study's": ({"trainer": "keras"}, "begun with trainer native"),
 }
@@ -230,12 +258,30 @@ def test_what_is_wrong_is_said_in_words(wrong, tmp_path):
     assert len(str(raised.value)) < 350
 
 
+def test_arrays_in_pairs_as_keras_gives_them(tmp_path):
+    digits = mm.load_data("digits")
+    pairs = ((digits.x_train, digits.y_train), (digits.x_test, digits.y_test))
+    options = {"runs": 1, "epochs": 1, "progress": False}
+    paired = mm.run_trials("sep697", data=pairs, out=tmp_path / "a", **options)
+    listed = mm.run_trials("sep697", data=[*pairs[0], *pairs[1]], out=tmp_path / "b", **options)
+    assert paired.trials[0].test_correct == listed.trials[0].test_correct
+
+
 def test_no_study(tmp_path):
     (tmp_path / "sep997.csv").write_text("")
-    with pytest.raises(mm.UserError, match=r"found no file of this name.*there: sep997.csv"):
+    with pytest.raises(mm.UserError, match=r"found no file of this name.*there: .*sep997.csv"):
         mm.read_trials(tmp_path / "sep996")
+    with pytest.raises(mm.UserError, match=r"found no file of this name.*there: .*sep997.csv"):
+        mm.read_trials(tmp_path)
+    study = mm.run_trials("sep697", runs=2, epochs=1, out=tmp_path, **QUIET)
     with pytest.raises(mm.UserError, match="found no finished trial of seed 3"):
-        mm.run_trials("sep697", runs=2, epochs=1, out=tmp_path, **QUIET).load(3)
+        study.load(3)
+    with pytest.raises(mm.UserError, match="found no finished trial of seed '0', expected one of 0, 1"):
+        study.load("0")
+    with pytest.raises(mm.UserError, match="found no trial of seed 3, expected one of 0, 1"):
+        study.history(3)
+    with pytest.raises(mm.UserError, match="found a str to compare with, expected a study"):
+        study.compare("sep997")
 
 
 def test_the_json_says_what_a_notebook_trained(tmp_path):

@@ -86,6 +86,16 @@ def test_images_take_the_shape_of_the_input(shape, given, digits):
     np.testing.assert_allclose(adapt(loaded(model, SIGMOIDS), "1")(images), expected, rtol=1e-4)
 
 
+def test_names_of_the_files_layers_are_no_obstacle(digits):
+    """A file's layers may have the very names that Keras gives first: here to each layer of the adapter."""
+    kinds = [layers.Rescaling(2.0, name="rescaling"), layers.Permute((2, 1, 3)), layers.Flatten(name="flatten")]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *kinds, layers.Dense(10, name="softmax")])
+    keras.backend.clear_session()  # Keras counts again.
+    adapted = adapt(loaded(model, LOGITS), "1")
+    expected = softmax(keras.ops.convert_to_numpy(model(digits[0][:5] / 255)), axis=1)
+    np.testing.assert_allclose(adapted(digits[0][:5].astype(np.float32)), expected, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("shape", "output", "message"),
     [

@@ -97,6 +97,15 @@ def test_an_owner_that_has_gone_is_none(study):
     assert [trial.stale for trial in found.underway] == [True]
 
 
+def test_a_study_that_was_stopped_before_its_first_row_is_there(tmp_path, study, capsys):
+    study.csv.unlink()
+    study.checkpoint(4).touch()
+    assert run(status.main, ["--results", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "0 done; nobody is training it" in said
+    assert "seed 4: stale, epoch 20" in said
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"process": "x", "host": "y", "since": 1, "runs": 2}'])
 def test_an_owner_that_is_being_written_is_none(content, study):
     study.owner.write_text(content)
