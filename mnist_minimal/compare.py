@@ -12,7 +12,7 @@ from pathlib import Path
 from mnist_minimal import files
 from mnist_minimal.analysis.comparison import compare_pairs, notes
 from mnist_minimal.analysis.figures import draw_samples
-from mnist_minimal.analysis.samples import differences, read_samples
+from mnist_minimal.analysis.samples import differences, named, read_samples
 from mnist_minimal.analysis.tables import MEASURE_NAMES, MEASURES_EXPLAINED, sample_table
 from mnist_minimal.cli.options import add_results, expanded_path, results_folders
 from mnist_minimal.cli.parser import command_parser
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     samples = read_samples(options.studies, results_folders(options), options.measure)
     unlike = differences(samples)
     if unlike and not options.mix:
-        raise UserError(f"these studies are not alike: {'; '.join(unlike)}; compare others, or give --mix")
+        raise UserError(f"these studies are not alike: {named(unlike)}; compare others, or give --mix")
     print(sample_table(samples, f"accuracy, {MEASURE_NAMES[options.measure]}", terminal_width()))
     for paragraph in [MEASURES_EXPLAINED, *compare_pairs(samples), *notes(samples, unlike)]:
         print(f"\n{paragraph}")

@@ -22,6 +22,9 @@ from mnist_minimal.trial import FAILED, STOPPED, Trial
 # A file that says nothing of its test set is taken to be about MNIST's.
 TEST_SIZE = 10_000
 
+# Two recipes may differ in all of their fields.
+MAX_NAMED = 3
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -153,10 +156,10 @@ def _training(path: Path, trials: Sequence[Trial], model: str) -> dict[str, Any]
 
 
 def _flat(value: Any, name: str) -> dict[str, Any]:
-    """Nested dictionaries as one, the names joined by dots; without what a recipe says in prose."""
+    """Nested dictionaries as one, the names joined by dots; without a recipe's name and its prose."""
     if not isinstance(value, dict):
         return {name: value}
-    parts = [_flat(inner, f"{name}.{key}") for key, inner in value.items() if key not in ("source", "assumed")]
+    parts = [_flat(inner, f"{name}.{key}") for key, inner in value.items() if key not in ("model", "source", "assumed")]
     return {key: inner for part in parts for key, inner in part.items()}
 
 
@@ -222,6 +225,12 @@ def differences(samples: Sequence[Sample]) -> list[str]:
             of_model = [(name, {"cap on the epochs": facts["cap on the epochs"]}) for name, facts in of_model]
         found += [f"{difference} of {model}" for difference in _unlike(of_model)]
     return found
+
+
+def named(unlike: Sequence[str]) -> str:
+    """Some of what `differences` gives, for an error of a line."""
+    more = f"; and {len(unlike) - MAX_NAMED} more" if len(unlike) > MAX_NAMED else ""
+    return plain("; ".join(unlike[:MAX_NAMED]), 250) + more
 
 
 def _unlike(facts: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:

@@ -10,7 +10,7 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import Builder
 from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study as Paths
-from mnist_minimal.trial import Trial
+from mnist_minimal.trial import FAILED, Trial
 
 if TYPE_CHECKING:
     import keras
@@ -53,11 +53,25 @@ class Study:
         """How many trials are finished."""
         return len(ledger.finished(self.trials))
 
+    def failed(self) -> dict[int, str]:
+        """The seeds whose trials failed and have come to no end since, and why.
+
+        Example:
+            >>> import mnist_minimal as mm
+            >>> study = mm.run_trials("sep697", runs=2, data="digits", epochs=1, out="my-trials", progress=False)
+            >>> study.failed()
+            {}
+        """
+        trials = self.trials
+        done = {trial.seed for trial in ledger.done(trials)}
+        return {trial.seed: trial.reason for trial in trials if trial.status == FAILED and trial.seed not in done}
+
     def __repr__(self) -> str:
         from mnist_minimal.analysis.tables import study_table
 
-        finished = len(self)
-        head = f"{self.name}: {finished} finished {'trial' if finished == 1 else 'trials'} ({self.paths.csv})"
+        finished, failed = len(self), len(self.failed())
+        head = f"{self.name}: {finished} finished {'trial' if finished == 1 else 'trials'}"
+        head += f"{f', {failed} failed' if failed else ''} ({self.paths.csv})"
         return f"{head}\n{study_table(self.trials)}".rstrip()
 
     def dataframe(self) -> "pandas.DataFrame":
@@ -158,7 +172,7 @@ class Study:
             True
         """
         from mnist_minimal.analysis.comparison import compare_pairs, notes
-        from mnist_minimal.analysis.samples import differences
+        from mnist_minimal.analysis.samples import differences, named
         from mnist_minimal.analysis.statistics import difference_of_means, superiority
         from mnist_minimal.analysis.tables import MEASURE_NAMES, MEASURES_EXPLAINED, sample_table
 
@@ -169,7 +183,7 @@ class Study:
         samples = [self._sample(measure), other._sample(measure)]
         unlike = differences(samples)
         if unlike and not mix:
-            raise UserError(f"these studies are not alike: {'; '.join(unlike)}; compare others, or say mix=True")
+            raise UserError(f"these studies are not alike: {named(unlike)}; compare others, or say mix=True")
         words = [
             sample_table(samples, f"accuracy, {MEASURE_NAMES[measure]}"),
             MEASURES_EXPLAINED,

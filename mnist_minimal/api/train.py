@@ -80,7 +80,8 @@ def run_trials(
             (n, height, width) or (n, height, width, channels), or divided by 255; labels (n,) of any number of
             classes, or one-hot.
         callbacks: Gives a trial's further Keras callbacks, from its seed; called for each trial, so that none is
-            shared. They have no state on disk: a trial with callbacks starts again when it was interrupted. Where the
+            shared. They have no state on disk: a trial with callbacks starts again when it was interrupted. A study
+            knows them by their classes alone: give another `out` where you change their arguments. Where the
             core trains, they are called for epochs and not for batches.
         jobs: Trials side by side. Keras' trials run in processes then, as a script must allow for with
             `if __name__ == "__main__":`.
@@ -135,8 +136,12 @@ def run_trials(
             f"found a {type(callbacks).__name__} for callbacks, expected a function that makes new ones for each "
             "trial: callbacks=lambda seed: [...]"
         )
-    carry_out(plan, print if progress else _nothing, display if progress else silent, threading.Event())
-    return Study(plan.study, build)
+    study = Study(plan.study, build)
+    if not carry_out(plan, print if progress else _nothing, display if progress else silent, threading.Event()):
+        failed = {seed: reason for seed, reason in study.failed().items() if seed in plan.seeds}
+        seed, reason = next(iter(failed.items()))
+        warnings.warn(f"{len(failed)} of the trials failed, seed {seed}: {reason}", stacklevel=2)
+    return study
 
 
 def fit(

@@ -119,12 +119,11 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
             "--trainer, or another folder with --out"
         )
     layers = layer_facts(json.loads(built.to_json())["config"])
-    further = [type(callback).__qualname__ for callback in _callbacks(plan)]
     facts = {
         **data_facts(plan),
         "layers": layers,
         "trainer": chosen,
-        "callbacks": further,
+        "callbacks": [type(callback).__qualname__ for callback in _callbacks(plan)],
     }
     # A model's file, and a checkpoint of the weights, the best ones and the optimizer's two moments.
     check_room(study, plan.jobs * (ROOM + 4 * 5 * built.count_params()))

@@ -290,3 +290,31 @@ def test_the_json_says_what_a_notebook_trained(tmp_path):
     assert facts["recipe"]["model"] == "sep997"
     assert facts["layers"]
     assert facts["callbacks"] == []
+
+
+class Fail(keras.callbacks.Callback):
+    """A callback with a fault, in one of the trials."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        raise RuntimeError("no way")
+
+
+def test_a_failed_trial_is_not_passed_over_in_silence(tmp_path):
+    def failing(seed):
+        return [Fail()] if seed == 1 else [Record(seed, [])]
+
+    with pytest.warns(UserWarning, match="1 of the trials failed, seed 1: RuntimeError: no way"):
+        study = mm.run_trials("sep697", runs=2, epochs=1, out=tmp_path, callbacks=failing, **QUIET)
+    assert study.failed() == {1: "RuntimeError: no way"}
+    assert "1 finished trial, 1 failed" in repr(study)
+
+
+def test_a_varied_recipe_is_compared_when_asked_and_the_refusal_is_short(tmp_path):
+    first = mm.run_trials("sep697", runs=2, epochs=1, out=tmp_path, **QUIET)
+    other = mm.run_trials("sep697", mm.RECIPES["small8624"], runs=2, epochs=1, out=tmp_path, **QUIET)
+    with pytest.raises(
+        mm.UserError, match=r"recipe.batch_size \(.*; and \d+ more; compare others, or say mix=True"
+    ) as said:
+        first.compare(other)
+    assert len(str(said.value)) < 350
+    assert "recipe.batch_size" in str(first.compare(other, mix=True))
