@@ -336,7 +336,7 @@ def test_damaged_files_of_a_trial_that_was_killed(count, new_job, name, change):
     assert [trial.seed for trial in before] == [0]
     output = count.goes_on(job, before)
     assert ("; the trial starts again" in output) == (name != "1.h5")
-    assert (f"{name}: found a checkpoint that can't be read (" in output) == (name == "1.checkpoint.npz")
+    assert (f"{name}: found " in output) == (name == "1.checkpoint.npz")
     assert ("expected the history 1.csv as it was written, found it changed" in output) == (name == "1.csv")
 
 
