@@ -45,7 +45,7 @@ def test_the_fuzzer_tells_what_is_no_refusal(run_python, tmp_path):
         "fuzz_targets.targets = lambda: {'faulty': fuzz_targets.Target(read, target.change, target.seeds)}\n"
         "fuzz_targets.main()\n"
     )
-    finished = run_python("faulty.py", "faulty", "--runs", "100000", "--seed", "1")
+    finished = run_python("-c", LAUNCHER, "faulty.py", "faulty", "--runs", "100000", "--seed", "1")
     assert finished.returncode != 0
     assert "KeyError: 'a fault'" in finished.stdout + finished.stderr
     assert list(tmp_path.glob("crash-*")), (finished.stdout + finished.stderr)[-1000:]

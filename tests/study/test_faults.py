@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not core.available(), reason="needs the C++ core
 
 # A fault at every step of a job takes minutes; at some of them, seconds.
 some_and_all = pytest.mark.parametrize(
-    "stride", [pytest.param(17, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+    "stride", [pytest.param(40, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 )
 
 OPTIONS = ("--runs", "2", "--epochs", "2", "--trainer", "native")
@@ -464,6 +464,7 @@ RECIPES = {{"net": PUBLISHED["sep997"]}}
             "return pixels * float('nan')",
             "DivergedError: the training loss became nan in epoch 1",
             id="loss that is no number",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "np.ones(2**50)",

@@ -163,9 +163,8 @@ def quiet(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "all at once" else pytest.mark.slow) for name in ENVIRONMENTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_the_bits_are_those_of_a_quiet_environment(tmp_path, quiet, name):
     environment = ENVIRONMENTS[name]
     if "/dev/full" in environment.after and not Path("/dev/full").exists():

@@ -55,7 +55,7 @@ def new_job(tmp_path) -> Callable[..., Job]:
 @pytest.mark.parametrize(
     ("model", "trainer", "kills", "longest_wait", "options"),
     [
-        pytest.param("ruled:net", "native", 2, 1.0, ("--runs", "8", "--epochs", "25", "--jobs", "2"), marks=NEEDS_CORE),
+        pytest.param("ruled:net", "native", 2, 1.0, ("--runs", "8", "--epochs", "25", "--jobs", "2"), marks=SLOW),
         pytest.param("sep997", "native", 20, 2.0, ("--runs", "10", "--epochs", "60"), marks=SLOW),
         pytest.param("sep997", "native", 4, 2.0, ("--runs", "6", "--epochs", "60", "--jobs", "3"), marks=SLOW),
         pytest.param("ruled:net", "native", 8, 2.0, ("--runs", "16", "--epochs", "40", "--jobs", "3"), marks=SLOW),

@@ -44,7 +44,10 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("fit", TRAINERS.values(), ids=TRAINERS)
+@pytest.mark.parametrize(
+    "fit",
+    [pytest.param(fit, id=name, marks=pytest.mark.slow if name == "keras" else ()) for name, fit in TRAINERS.items()],
+)
 @pytest.mark.parametrize(
     ("epochs", "augmentation"),
     [

@@ -236,6 +236,7 @@ def assert_same_weights(ours: Chain, reference: keras.Model, tolerance: float) -
         np.testing.assert_allclose(np.asarray(mine), np.asarray(theirs), atol=tolerance, err_msg=mine.path)
 
 
+@pytest.mark.slow
 @every_instruction_set
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimizers_and_moving_statistics_after_20_steps(optimizer: str, instruction_set: str) -> None:
