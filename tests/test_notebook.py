@@ -14,6 +14,8 @@ NOTEBOOK = REPOSITORY / "experiments/first_trials.ipynb"
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    # A command that ran in this process before has set it for its own.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
     path = shutil.copy(NOTEBOOK, tmp_path)
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()

@@ -370,6 +370,6 @@ def test_sep997_on_mnist_by_the_main_job(run_python, tmp_path, mnist_path):
         *("-m", "mnist_minimal.trials", "--model", "sep997", "--runs", "1", "--epochs", "2", "--data", mnist_path)
     )
     assert finished.returncode == 0, finished.stderr
-    (row,) = ledger.read(tmp_path / "results/sep997.csv")
+    (row,) = ledger.read(tmp_path / "runs/sep997.csv")
     assert (row.dataset, row.test_size, row.epochs) == ("mnist", 10_000, 2)
     assert 0.9 < row.best_accuracy < 0.99
