@@ -47,6 +47,7 @@ def rows_of(out: Path) -> dict[int, Trial]:
     [
         pytest.param("native", 12, "source", marks=NEEDS_CORE),
         pytest.param("native", 12, "holdout", marks=[NEEDS_CORE, pytest.mark.slow]),
+        pytest.param("keras", 9, "source", marks=pytest.mark.slow),
     ],
 )
 def test_real_trials_stop_as_their_histories_without_the_rule_say(tmp_path, ruled, trainer, runs, protocol, capsys):
