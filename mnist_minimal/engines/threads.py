@@ -3,7 +3,6 @@
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mnist_minimal.engines.policy import Policy
@@ -14,11 +13,16 @@ from mnist_minimal.trial import EpochReport, Outcome, StoppedError, Train, Trial
 @dataclass(frozen=True)
 class _Question:
     report: EpochReport
-    answer: "Future[str]"
+    # Why the trial is to stop, or ""; None where the job is over.
+    answer: "queue.SimpleQueue[str | None]"
 
 
 class ThreadEngine:
     """Trains each seed in a free place, which is a thread.
+
+    The threads speak by SimpleQueues alone. Ctrl-C raises an exception anywhere in the code of the thread that runs the
+    engine, and where that is inside of a lock of Python's, as those of a ThreadPoolExecutor and a Future are, the lock
+    is never released: the job would hang.
 
     Args:
         train: Trains one seed; called from the places' threads.
@@ -49,34 +53,51 @@ class ThreadEngine:
         Raises:
             UserError: if that was raised while a trial was trained: the next one would end likewise.
         """
-        source, running = iter(seeds), 0
+        source, running, places = iter(seeds), 0, 0
         questions: list[_Question] = []
         owner = _Owner()
-        with ThreadPoolExecutor(self.places) as pool:
-            try:
-                while True:
-                    while running < self.places and (seed := next(source, None)) is not None:
+        work: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        try:
+            for _ in range(self.places):
+                threading.Thread(target=self._work, args=(work, owner, ended), daemon=True).start()
+                # One whose start was interrupted is not waited for: it may never run, and has no seed.
+                places += 1
+            while True:
+                while running < self.places and (seed := next(source, None)) is not None:
+                    for policy in policies:
+                        policy.trial_started(seed)
+                    work.put(seed)
+                    running += 1
+                questions = [question for question in questions if not _answered(question, policies)]
+                if not running:
+                    return
+                match owner.events.get():
+                    case EpochReport() as report:
                         for policy in policies:
-                            policy.trial_started(seed)
-                        pool.submit(self._train, seed, owner)
-                        running += 1
-                    questions = [question for question in questions if not _answered(question, policies)]
-                    if not running:
-                        return
-                    match owner.events.get():
-                        case EpochReport() as report:
-                            for policy in policies:
-                                policy.epoch_ended(report)
-                        case _Question() as question:
-                            questions.append(question)
-                        case Outcome() as outcome:
-                            running -= 1
-                            yield outcome
-                        case error:
-                            raise error
-            finally:
-                owner.stop()
-                self.stop_training()
+                            policy.epoch_ended(report)
+                    case _Question() as question:
+                        questions.append(question)
+                    case Outcome() as outcome:
+                        running -= 1
+                        yield outcome
+                    case error:
+                        raise error
+        finally:
+            owner.stop()
+            self.stop_training()
+            for _ in range(self.places):
+                work.put(None)
+            for _ in range(places):
+                ended.get()
+
+    def _work(self, work: "queue.SimpleQueue[int | None]", owner: "_Owner", ended: "queue.SimpleQueue[None]") -> None:
+        """Trains one seed after the other, until there is None."""
+        try:
+            while (seed := work.get()) is not None:
+                self._train(seed, owner)
+        finally:
+            ended.put(None)
 
     def _train(self, seed: int, owner: "_Owner") -> None:
         try:
@@ -96,7 +117,7 @@ class _Owner:
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[EpochReport | _Question | Outcome | BaseException] = queue.SimpleQueue()
         self.stopped = threading.Event()
-        self.asked: list[Future[str]] = []
+        self.asked: list[queue.SimpleQueue[str | None]] = []
 
     def report(self, epoch: EpochReport) -> None:
         if self.stopped.is_set():
@@ -104,21 +125,20 @@ class _Owner:
         self.events.put(epoch)
 
     def ask(self, epoch: EpochReport) -> str:
-        question = _Question(epoch, Future())
+        question = _Question(epoch, queue.SimpleQueue())
         # Before `report` looks whether the job was stopped, so that no question is overlooked by `stop`.
         self.asked.append(question.answer)
         self.report(epoch)
         self.events.put(question)
-        try:
-            return question.answer.result()
-        except CancelledError:
-            raise StoppedError from None
+        if (reason := question.answer.get()) is None:
+            raise StoppedError
+        return reason
 
     def stop(self) -> None:
         """Ends the trials at their next epoch, and those that wait for an answer."""
         self.stopped.set()
         for answer in self.asked:
-            answer.cancel()
+            answer.put(None)
 
 
 def _answered(question: _Question, policies: Sequence[Policy]) -> bool:
@@ -126,7 +146,7 @@ def _answered(question: _Question, policies: Sequence[Policy]) -> bool:
     reasons = [policy.reason_to_stop(question.report) for policy in policies]
     if None in reasons:
         return False
-    question.answer.set_result(next(filter(None, reasons), ""))
+    question.answer.put(next(filter(None, reasons), ""))
     return True
 
 

@@ -225,3 +225,35 @@ def test_an_error_of_the_user_in_a_process_is_one_here():
     processes = ProcessTrain(make_refusing_train, 1)
     with pytest.raises(UserError, match="no data here"):
         run(ThreadEngine(processes, failed, 1, processes.stop), range(2))
+
+
+INTERRUPTED = """
+import itertools, random, signal
+from contextlib import closing
+from mnist_minimal.engines.threads import ThreadEngine
+from tests.study.test_ledger import TRIAL
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+random.seed(1)
+stopped = 0
+for _ in range(300):
+    engine = ThreadEngine(lambda seed, owner: TRIAL, lambda seed, reason: TRIAL, places=2)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.001, 0.01))
+        with closing(engine.run(itertools.count(), [])) as outcomes:
+            for _ in outcomes:
+                pass
+    except KeyboardInterrupt:
+        stopped += 1
+print(stopped)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that interrupts")
+def test_an_interrupt_ends_the_engine_wherever_it_comes(run_python):
+    done = run_python("-c", INTERRUPTED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["300"]
