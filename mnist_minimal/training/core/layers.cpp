@@ -21,8 +21,9 @@ namespace {
 
 Epilogue epilogue_of(const Layer& layer, const Group& group) {
   const uint32_t elements = layer.out.height * layer.out.width * layer.out.channels;
-  // An element of a group takes eight words of the counter; see epilogue.h.
-  const DropoutKey key = {group.key.first + group.index * elements * 8, group.key.second};
+  // Two elements of a group take a row of words of the counter; see epilogue.h.
+  const uint32_t words = (elements + 1) / 2 * kLanes;
+  const DropoutKey key = {group.key.first + group.index * words, group.key.second};
   return {layer.slope, group.training ? layer.drop : 0, key};
 }
 
@@ -110,6 +111,7 @@ const Kernels kernels = {MNIST_MINIMAL_NAME(MNIST_MINIMAL_SIMD_NAMESPACE),
                          forward,
                          backward,
                          softmax_cross_entropy,
+                         softmax,
                          batch_moments,
                          batch_gradients};
 

@@ -118,9 +118,12 @@ struct Kernels {
                       View out);
   void (*forward)(const Layer& layer, const Group& group);
   void (*backward)(const Layer& layer, const Group& group);
-  // Softmax cross-entropy of logits [classes][kLanes]; `gradient` may be null; `weight` is 1 / batch size.
-  GroupLoss (*loss)(const float* logits, int classes, const uint8_t* labels, int samples, float weight,
-                    float* gradient);
+  // Softmax cross-entropy of logits [classes][kLanes] against the labels or, unless null, targets [classes][kLanes];
+  // `gradient` may be null; `weight` is 1 / batch size.
+  GroupLoss (*loss)(const float* logits, int classes, const uint8_t* labels, const float* targets, int samples,
+                    float weight, float* gradient);
+  // Logits [classes][kLanes] -> probabilities [samples][classes].
+  void (*softmax)(float* probabilities, const float* logits, int classes, int samples);
   // Mean of each channel over a group's samples, and the sum of squared differences from it; [channels] each.
   void (*batch_moments)(const Layer& layer, const Group& group, double* mean, double* squares);
   // Takes the gradient back through activation and dropout, into `grad_preactivation`. Sums of each channel's, and of its

@@ -683,8 +683,8 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
         return;
       }
       const Group at = group_at(layers_.size() - 1, batch, group, slot, thread);
-      group_losses_[group] = kernels_.loss(at.out.data, classes(), batch.labels + group * kLanes, at.samples,
-                                           1.0f / batch.size, at.grad_out.data);
+      group_losses_[group] = kernels_.loss(at.out.data, classes(), batch.labels + group * kLanes, nullptr,
+                                           at.samples, 1.0f / batch.size, at.grad_out.data);
       backward(segment, group, thread);
     });
     if (segment < last) merge_moments(end, batch);
@@ -766,14 +766,9 @@ Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* or
     const Group at = group_at(layers_.size() - 1, batch, group, thread, thread);
     const float* logits = at.out.data;
     group_losses_[group] =
-        kernels_.loss(logits, classes(), batch_labels.data() + group * kLanes, at.samples, 0, nullptr);
-    if (!probabilities) return;
-    for (int lane = 0; lane < at.samples; ++lane) {
-      float* to = probabilities + (group * kLanes + lane) * classes();
-      float largest = logits[lane], sum = 0;
-      for (int c = 1; c < classes(); ++c) largest = std::max(largest, logits[c * kLanes + lane]);
-      for (int c = 0; c < classes(); ++c) sum += to[c] = std::exp(logits[c * kLanes + lane] - largest);
-      for (int c = 0; c < classes(); ++c) to[c] /= sum;
+        kernels_.loss(logits, classes(), batch_labels.data() + group * kLanes, nullptr, at.samples, 0, nullptr);
+    if (probabilities) {
+      kernels_.softmax(probabilities + group * kLanes * classes(), logits, classes(), at.samples);
     }
   });
   Totals totals;

@@ -3,6 +3,18 @@
 #include <cmath>
 
 namespace mnist_minimal {
+namespace {
+
+// base**exponent by squaring: the same bits everywhere, which std::pow does not promise.
+double power(double base, int64_t exponent) {
+  double result = 1;
+  for (; exponent > 0; exponent /= 2, base *= base) {
+    if (exponent % 2) result *= base;
+  }
+  return result;
+}
+
+}  // namespace
 
 // The formulas and their float32 order of operations are those of keras.optimizers.Adam and keras.optimizers.SGD.
 void Optimizer::update(float* parameters, const float* gradients, float* moments, size_t n, int64_t step,
@@ -14,8 +26,8 @@ void Optimizer::update(float* parameters, const float* gradients, float* moments
     }
     return;
   }
-  const float count = static_cast<float>(step);
-  const float rate = learning_rate * std::sqrt(1 - std::pow(beta_2, count)) / (1 - std::pow(beta_1, count));
+  const float unbiased = float(std::sqrt(1 - power(beta_2, step)) / (1 - power(beta_1, step)));
+  const float rate = learning_rate * unbiased;
   float* second = moments + n;
   for (size_t i = 0; i < n; ++i) {
     parameters[i] -= parameters[i] * decay;

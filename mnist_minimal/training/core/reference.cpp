@@ -277,18 +277,18 @@ void instance_norm_backward(Real* grad_in, Real* grad_gain, Real* grad_bias, con
 
 // -------------------------------------------------------------------------------------------- Activation and dropout
 
-// Whether dropout keeps an element of a sample. Samples go by groups of kLanes; the counter gives a group eight words for
-// each element: the lower halves of these are those of the first eight samples, the upper halves those of the others.
+// Whether dropout keeps an element of a sample. Samples go by groups of kLanes; the counter gives a group kLanes words, one
+// for each of its samples, for every two elements: the lower halves of these are the even one's, the upper the odd one's.
 bool keeps(DropoutKey key, uint32_t drop, int sample, uint32_t element, uint32_t elements) {
-  const int lane = sample % kLanes;
-  uint32_t x = key.first + (uint32_t(sample / kLanes) * elements + element) * 8 + lane % 8;
+  const uint32_t pairs = (elements + 1) / 2;
+  uint32_t x = key.first + (uint32_t(sample / kLanes) * pairs + element / 2) * kLanes + sample % kLanes;
   x ^= x >> 16;
   x *= 0x21f0aaadu;
   x ^= x >> 15;
   x ^= key.second;
   x *= 0x735a2d97u;
   x ^= x >> 15;
-  const uint32_t half = lane < 8 ? x & 0xffff : x >> 16;
+  const uint32_t half = element % 2 ? x >> 16 : x & 0xffff;
   return (half ^ 0x8000u) >= drop;
 }
 

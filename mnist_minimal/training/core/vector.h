@@ -2,9 +2,20 @@
 //
 // The widest register of the instruction set that this file is compiled for holds kWidth of them, so that kParts
 // registers make a row. The vector types are GCC's and Clang's vector extensions, which both compile for any processor.
+//
+// Every instruction set gives the same bits. So the compiler contracts nothing (-ffp-contract=off): a product is added by
+// `fma`, rounded once, or by * and +, rounded twice, as a kernel says. A sum over samples and positions is a sum over the
+// positions in each of the sixteen lanes, in one order, and then `reduce_lanes` of these lane partials; a narrow register
+// goes over its own part of the lanes.
 #pragma once
 
 #include <cstdint>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 namespace mnist_minimal {
 constexpr int kLanes = 16;
@@ -48,15 +59,59 @@ inline IntVec select(IntVec where, IntVec a, IntVec b) { return where ? a : b; }
 inline Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 inline IntVec bits(Vec value) { return (IntVec)value; }
 
-// Sum of a register's lanes, always in the same order.
-inline float reduce_add(Vec value) {
-  float lanes[kWidth];
-  for (int i = 0; i < kWidth; ++i) lanes[i] = value[i];
-  for (int half = kWidth / 2; half > 0; half /= 2) {
+// a * b + c, rounded once.
+#if defined(__AVX512F__)
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+#elif defined(__AVX2__)
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+#elif defined(__aarch64__)
+inline Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+#else
+// By doubles, in which the product of two floats is exact. Rounding the sum to a double and then to a float would round
+// twice, unless the double is rounded to odd: whatever is lost leaves its last bit set. S. Boldo and G. Melquiond,
+// "Emulation of FMA and correctly rounded sums", https://doi.org/10.1109/TC.2007.70819.
+typedef double DoubleVec __attribute__((vector_size(8 * kWidth), may_alias));
+typedef int64_t LongVec __attribute__((vector_size(8 * kWidth), may_alias));
+
+inline Vec fma(Vec a, Vec b, Vec c) {
+  const DoubleVec product = __builtin_convertvector(a, DoubleVec) * __builtin_convertvector(b, DoubleVec);
+  const DoubleVec summand = __builtin_convertvector(c, DoubleVec);
+  const DoubleVec sum = product + summand;
+  // What the sum has lost, exactly (D. Knuth's two-sum); NaN where the sum is no finite number. None of the products here
+  // can underflow.
+  const DoubleVec rounded = sum - product;
+  const DoubleVec lost = (product - (sum - rounded)) + (summand - rounded);
+  const LongVec is_inexact = lost * lost > 0.0, inwards = lost * sum < 0.0;
+  const LongVec step = ~(LongVec)sum & 1 & is_inexact;
+  return __builtin_convertvector((DoubleVec)((LongVec)sum + ((step ^ inwards) - inwards)), Vec);
+}
+#endif
+
+inline Vec fma(float a, Vec b, Vec c) { return fma(broadcast(a), b, c); }
+
+// The nearest whole number of a value of less than 2**22 in size, ties to even, as a float that holds it in its lowest bits.
+constexpr float kRounder = 12582912.0f;  // 1.5 * 2**23
+
+// Sum of a row of lanes, always in the same order.
+inline float reduce_lanes(const float* row) {
+  float lanes[kLanes / 2];
+  for (int i = 0; i < kLanes / 2; ++i) lanes[i] = row[i] + row[i + kLanes / 2];
+  for (int half = kLanes / 4; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
   }
   return lanes[0];
 }
+
+// A whole row of lanes in registers.
+struct Row {
+  Vec part[kParts] = {};
+
+  float reduce() const {
+    alignas(64) float row[kLanes];
+    for (int i = 0; i < kParts; ++i) store(row + i * kWidth, part[i]);
+    return reduce_lanes(row);
+  }
+};
 
 }  // namespace mnist_minimal::MNIST_MINIMAL_SIMD_NAMESPACE
 

@@ -30,34 +30,36 @@ inline void for_positions(Shape shape, View activation, int c, Work work) {
 // [channels] each: those of one group, of which the network makes the batch's.
 void batch_moments(double* mean, double* squares, View in, const float* lane_mask, int samples, Shape shape) {
   const double count = double(samples) * shape.height * shape.width;
-  for_blocks<6>(shape.channels, [&](int c, auto size) {
+  for_blocks<kRowsAtOnce>(shape.channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
-    Vec sums[C] = {};
+    Row sums[C], squares_of[C];
     float means[C];
     for_positions(shape, in, c, [&](const float* x) {
-#pragma GCC unroll 8
+#pragma GCC unroll 6
       for (int i = 0; i < C; ++i) {
+#pragma GCC unroll 4
         for (int part = 0; part < kParts; ++part) {
-          sums[i] += load(x + i * kLanes + part * kWidth) * load(lane_mask + part * kWidth);
+          Vec& sum = sums[i].part[part];
+          sum = fma(load(x + i * kLanes + part * kWidth), load(lane_mask + part * kWidth), sum);
         }
       }
     });
     for (int i = 0; i < C; ++i) {
-      means[i] = float(reduce_add(sums[i]) / count);
+      means[i] = float(sums[i].reduce() / count);
       mean[c + i] = means[i];
-      sums[i] = zeros();
     }
     for_positions(shape, in, c, [&](const float* x) {
-#pragma GCC unroll 8
+#pragma GCC unroll 6
       for (int i = 0; i < C; ++i) {
+#pragma GCC unroll 4
         for (int part = 0; part < kParts; ++part) {
-          const Vec difference =
-              (load(x + i * kLanes + part * kWidth) - means[i]) * load(lane_mask + part * kWidth);
-          sums[i] += difference * difference;
+          const Vec difference = (load(x + i * kLanes + part * kWidth) - means[i]) * load(lane_mask + part * kWidth);
+          Vec& sum = squares_of[i].part[part];
+          sum = fma(difference, difference, sum);
         }
       }
     });
-    for (int i = 0; i < C; ++i) squares[c + i] = reduce_add(sums[i]);
+    for (int i = 0; i < C; ++i) squares[c + i] = squares_of[i].reduce();
   });
 }
 
@@ -65,7 +67,7 @@ void batch_moments(double* mean, double* squares, View in, const float* lane_mas
 void batch_norm_forward(View out, View in, const float* gain, const float* bias, const BatchStatistics& batch,
                         Shape shape, const Epilogue& epilogue) {
   const int channels = shape.channels;
-  with_epilogue(epilogue, [&](auto apply) {
+  with_epilogue(epilogue, [&](auto& apply) {
     for (int row = 0; row < shape.height; ++row) {
       const float* x = in.data + row * in.row;
       float* to = out.data + row * out.row;
@@ -73,12 +75,12 @@ void batch_norm_forward(View out, View in, const float* gain, const float* bias,
         for (int c = 0; c < channels; ++c) {
           const float factor = batch.scale[c] * (gain ? gain[c] : 1.0f);
           const float summand = bias ? bias[c] : 0.0f;
-          const int offset = column * channels + c;
+          const int offset = column * channels + c, element = row * shape.width * channels + offset;
+          apply.draw(element);
           for (int part = 0; part < kParts; ++part) {
             const Vec value = load(x + offset * kLanes + part * kWidth);
-            const int element = row * shape.width * channels + offset;
             store(to + offset * kLanes + part * kWidth,
-                  apply((value - batch.mean[c]) * factor + summand, element, part));
+                  apply(fma(factor, value - batch.mean[c], broadcast(summand)), element, part));
           }
         }
       }
@@ -92,45 +94,31 @@ void batch_gradients(double* gradient, double* product, View grad_preactivation,
                      const BatchStatistics& batch, Shape shape, const Epilogue& epilogue, float* scratch) {
   const EpilogueGradient before_epilogue(epilogue);
   const int channels = shape.channels;
-  // Sums before those over the lanes, [channels][kWidth] of the gradient and of the product.
-  float *sums = scratch, *products = sums + channels * kWidth;
-  memset(sums, 0, sizeof(float) * 2 * channels * kWidth);
+  // Lane partials [channels] of the gradient and of the product.
+  float *sums = scratch, *products = sums + channels * kLanes;
+  memset(sums, 0, sizeof(float) * 2 * channels * kLanes);
   for (int row = 0; row < shape.height; ++row) {
-    for_blocks<4>(channels, [&](int c, auto size) {
-      constexpr int C = decltype(size)::value;
-      Vec sum[C], sum_of_products[C], means[C];
-      for (int i = 0; i < C; ++i) {
-        sum[i] = load(sums + (c + i) * kWidth);
-        sum_of_products[i] = load(products + (c + i) * kWidth);
-        means[i] = broadcast(batch.mean[c + i]);
-      }
-      for (int column = 0; column < shape.width; ++column) {
-        const ptrdiff_t offset = (column * channels + c) * kLanes;
-        const float* x = in.data + row * in.row + offset;
-        const float* result = out.data + row * out.row + offset;
-        const float* grad = grad_out.data + row * grad_out.row + offset;
-        float* to = grad_preactivation.data + row * grad_preactivation.row + offset;
+    for (int column = 0; column < shape.width; ++column) {
+      const ptrdiff_t offset = column * channels * kLanes;
+      const float* x = in.data + row * in.row + offset;
+      const float* result = out.data + row * out.row + offset;
+      const float* grad = grad_out.data + row * grad_out.row + offset;
+      float* to = grad_preactivation.data + row * grad_preactivation.row + offset;
+      for (int c = 0; c < channels; ++c) {
 #pragma GCC unroll 4
-        for (int i = 0; i < C; ++i) {
-#pragma GCC unroll 4
-          for (int part = 0; part < kParts; ++part) {
-            const int at = i * kLanes + part * kWidth;
-            const Vec g = before_epilogue(load(result + at), load(grad + at));
-            store(to + at, g);
-            sum[i] += g;
-            sum_of_products[i] += g * (load(x + at) - means[i]);
-          }
+        for (int part = 0; part < kParts; ++part) {
+          const int at = c * kLanes + part * kWidth;
+          const Vec g = before_epilogue(load(result + at), load(grad + at));
+          store(to + at, g);
+          store(sums + at, load(sums + at) + g);
+          store(products + at, fma(g, load(x + at) - batch.mean[c], load(products + at)));
         }
       }
-      for (int i = 0; i < C; ++i) {
-        store(sums + (c + i) * kWidth, sum[i]);
-        store(products + (c + i) * kWidth, sum_of_products[i]);
-      }
-    });
+    }
   }
   for (int c = 0; c < channels; ++c) {
-    gradient[c] = reduce_add(load(sums + c * kWidth));
-    product[c] = reduce_add(load(products + c * kWidth)) * batch.scale[c];
+    gradient[c] = reduce_lanes(sums + c * kLanes);
+    product[c] = reduce_lanes(products + c * kLanes) * batch.scale[c];
   }
 }
 
@@ -148,8 +136,8 @@ void batch_norm_backward(View grad_in, View grad_preactivation, View in, const f
         const int offset = (column * channels + c) * kLanes;
         for (int part = 0; part < kParts; ++part) {
           const Vec normalised = (load(x + offset + part * kWidth) - batch.mean[c]) * scale;
-          const Vec centred = load(grad + offset + part * kWidth) - batch.mean_gradient[c] -
-                              normalised * batch.mean_product[c];
+          const Vec centred = fma(-batch.mean_product[c], normalised,
+                                  load(grad + offset + part * kWidth) - batch.mean_gradient[c]);
           store(to + offset + part * kWidth, centred * factor * load(lane_mask + part * kWidth));
         }
       }

@@ -13,6 +13,9 @@ namespace {
 // Registers of one row of lanes that a kernel works on at a time.
 constexpr int kPartsAtOnce = kParts < 2 ? 1 : 2;
 
+// How many channels' rows of lanes a kernel may sum at a time, where each takes all registers of its row.
+constexpr int kRowsAtOnce = kAccumulators / (2 * kParts) < 6 ? kAccumulators / (2 * kParts) : 6;
+
 template <int N>
 struct Size {
   static constexpr int value = N;
@@ -22,7 +25,7 @@ struct Size {
 // nearly so.
 template <int Max, class Work>
 inline void for_blocks(int count, Work work) {
-  const int blocks = (count + Max - 1) / Max;
+  const int blocks = Max == 0 ? 0 : (count + Max - 1) / (Max == 0 ? 1 : Max);
   int begin = 0;
   for (int block = 0; block < blocks; ++block) {
     const int size = count / blocks + (block < count % blocks);
@@ -33,14 +36,16 @@ inline void for_blocks(int count, Work work) {
       case 4: if constexpr (Max >= 4) work(begin, Size<4>()); break;
       case 5: if constexpr (Max >= 5) work(begin, Size<5>()); break;
       case 6: if constexpr (Max >= 6) work(begin, Size<6>()); break;
+      case 7: if constexpr (Max >= 7) work(begin, Size<7>()); break;
+      case 8: if constexpr (Max >= 8) work(begin, Size<8>()); break;
     }
     begin += size;
   }
 }
 
-// lane_partials [n][kWidth] -> gradients [n], added to.
+// lane_partials [n][kLanes] -> gradients [n], added to.
 void reduce_lane_partials(const float* lane_partials, int n, float* gradients) {
-  for (int i = 0; i < n; ++i) gradients[i] += reduce_add(load(lane_partials + i * kWidth));
+  for (int i = 0; i < n; ++i) gradients[i] += reduce_lanes(lane_partials + i * kLanes);
 }
 
 // Writes zeros around [rows][floats].

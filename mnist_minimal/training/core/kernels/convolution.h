@@ -93,10 +93,10 @@ void convolution_backward(View grad_in, float* grad_kernel, float* grad_bias, Vi
   const float* x = padded_input(in, shape);
   float* lane_partials = scratch;
   if (!winograd_flipped) {
-    memset(lane_partials, 0, sizeof(float) * weights * kWidth);
+    memset(lane_partials, 0, sizeof(float) * weights * kLanes);
     kernel_backward(conv, x, grad_out, shape.out.height, shape.out.width, lane_partials);
   } else {
-    const int partials = weights / 3 * 4 * kWidth;
+    const int partials = weights / 3 * 4 * kLanes;
     memset(lane_partials, 0, sizeof(float) * partials);
     winograd_kernel_backward(conv, x, grad_out, shape.out.height, shape.out.width, lane_partials,
                              lane_partials + partials);

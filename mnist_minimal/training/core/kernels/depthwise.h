@@ -17,6 +17,9 @@
 namespace mnist_minimal::MNIST_MINIMAL_SIMD_NAMESPACE {
 namespace {
 
+// Positions of a channel that are made at once, beside nine taps in registers.
+constexpr int kPositions = kAccumulators > 12 ? 6 : 3;
+
 // One channel of a row of outputs, P positions at once: x [Rows][columns + kernel_columns - 1][channels][kLanes], kernel
 // [rows * kernel_columns] of the channel, all in registers.
 template <int P, int Rows, int Columns>
@@ -31,7 +34,7 @@ inline void depthwise_block(const float* x, ptrdiff_t x_row, ptrdiff_t step, con
       const Vec value = load(x + row * x_row + column * step);
 #pragma GCC unroll 8
       for (int p = 0; p < P; ++p) {
-        if (column >= p && column - p < Columns) sums[p] += kernel[row * Columns + column - p] * value;
+        if (column >= p && column - p < Columns) sums[p] = fma(kernel[row * Columns + column - p], value, sums[p]);
       }
     }
   }
@@ -75,12 +78,13 @@ void depthwise_row_3x3(const float* x, ptrdiff_t x_row, const float* kernel, con
       const float* from = x + c * kLanes + part * kWidth;
       float* to = out + c * kLanes + part * kWidth;
       ptrdiff_t column = 0;
-      for (; column + 3 <= columns; column += 3) {
-        depthwise_block<3, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step);
+      for (; column + kPositions <= columns; column += kPositions) {
+        depthwise_block<kPositions, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step);
       }
-      for (; column < columns; ++column) {
-        depthwise_block<1, Rows, 3>(from + column * step, x_row, step, taps, start, to + column * step);
-      }
+      for_blocks<kPositions - 1>(columns - column, [&](ptrdiff_t after, auto size) {
+        const ptrdiff_t at = column + after;
+        depthwise_block<decltype(size)::value, Rows, 3>(from + at * step, x_row, step, taps, start, to + at * step);
+      });
     }
   }
 }
@@ -94,8 +98,8 @@ void depthwise_row(const float* x, ptrdiff_t x_row, const float* kernel, int ker
         Vec sum = bias ? broadcast(bias[c]) : zeros();
         for (int row = 0; row < kernel_rows; ++row) {
           for (int k = 0; k < kernel_columns; ++k) {
-            sum += broadcast(kernel[(row * kernel_columns + k) * channels + c]) *
-                   load(x + row * x_row + (offset + k * channels) * kLanes + part * kWidth);
+            sum = fma(kernel[(row * kernel_columns + k) * channels + c],
+                      load(x + row * x_row + (offset + k * channels) * kLanes + part * kWidth), sum);
           }
         }
         store(out + offset * kLanes + part * kWidth, sum);
@@ -141,72 +145,76 @@ void depthwise_forward(View out, View in, const float* kernel, const float* bias
   }
 }
 
-// P positions of one channel: x [Rows][P + Columns - 1], grad [P] -> sums [Rows][Columns], added to.
+// P positions of one channel, a register of each: x [Rows][P + Columns - 1], grad [P] -> sums [Rows][Columns], added to.
 template <int P, int Rows, int Columns>
 inline void depthwise_products(const float* x, ptrdiff_t x_row, const float* grad, ptrdiff_t step, Vec* sums) {
+  Vec g[P];
 #pragma GCC unroll 4
-  for (int part = 0; part < kParts; ++part) {
-    Vec g[P];
-#pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) g[p] = load(grad + p * step + part * kWidth);
+  for (int p = 0; p < P; ++p) g[p] = load(grad + p * step);
 #pragma GCC unroll 3
-    for (int row = 0; row < Rows; ++row) {
+  for (int row = 0; row < Rows; ++row) {
 #pragma GCC unroll 8
-      for (int column = 0; column < P + Columns - 1; ++column) {
-        const Vec value = load(x + row * x_row + column * step + part * kWidth);
+    for (int column = 0; column < P + Columns - 1; ++column) {
+      const Vec value = load(x + row * x_row + column * step);
 #pragma GCC unroll 4
-        for (int p = 0; p < P; ++p) {
-          if (column >= p && column - p < Columns) sums[row * Columns + column - p] += g[p] * value;
-        }
+      for (int p = 0; p < P; ++p) {
+        if (column < p || column - p >= Columns) continue;
+        Vec& sum = sums[row * Columns + column - p];
+        sum = fma(g[p], value, sum);
       }
     }
   }
 }
 
-// in [height][width][channels], grad_out [rows][columns][channels] -> lane_partials [taps][channels][kWidth].
+// in [height][width][channels], grad_out [rows][columns][channels] -> lane_partials [taps][channels][kLanes].
 template <int Channels>
 void depthwise_kernel_backward(float* lane_partials, View grad_out, View in, const Geometry& shape) {
   const int channels = Channels ? Channels : shape.in.channels;
   const ptrdiff_t step = channels * kLanes;
   const float* x = padded_input(in, shape);
-  memset(lane_partials, 0, sizeof(float) * shape.kernel_rows * shape.kernel_columns * channels * kWidth);
-  for (int row = 0; row < shape.out.height; ++row, x += in.row) {
-    const float* grad = grad_out.data + row * grad_out.row;
-    for (int c = 0; c < channels; ++c) {
-      if (is_3x3(shape)) {
+  memset(lane_partials, 0, sizeof(float) * shape.kernel_rows * shape.kernel_columns * step);
+  if (is_3x3(shape)) {
+    // Two rows at a time: fewer loads of the sums, and the rows of all channels stay in the first-level cache.
+    for (int begin = 0; begin < shape.out.height; begin += 2) {
+      const int end = begin + 2 < shape.out.height ? begin + 2 : shape.out.height;
+      for (int i = 0; i < step; i += kWidth) {
         Vec sums[9];
 #pragma GCC unroll 9
-        for (int tap = 0; tap < 9; ++tap) sums[tap] = load(lane_partials + (tap * channels + c) * kWidth);
-        const float* from = x + c * kLanes;
-        const float* g = grad + c * kLanes;
-        ptrdiff_t column = 0;
-        for (; column + 3 <= shape.out.width; column += 3) {
-          depthwise_products<3, 3, 3>(from + column * step, in.row, g + column * step, step, sums);
-        }
-        for (; column < shape.out.width; ++column) {
-          depthwise_products<1, 3, 3>(from + column * step, in.row, g + column * step, step, sums);
+        for (int tap = 0; tap < 9; ++tap) sums[tap] = load(lane_partials + tap * step + i);
+        for (int row = begin; row < end; ++row) {
+          const float *from = x + row * in.row + i, *grad = grad_out.data + row * grad_out.row + i;
+          ptrdiff_t column = 0;
+          for (; column + 3 <= shape.out.width; column += 3) {
+            depthwise_products<3, 3, 3>(from + column * step, in.row, grad + column * step, step, sums);
+          }
+          for (; column < shape.out.width; ++column) {
+            depthwise_products<1, 3, 3>(from + column * step, in.row, grad + column * step, step, sums);
+          }
         }
 #pragma GCC unroll 9
-        for (int tap = 0; tap < 9; ++tap) store(lane_partials + (tap * channels + c) * kWidth, sums[tap]);
-        continue;
+        for (int tap = 0; tap < 9; ++tap) store(lane_partials + tap * step + i, sums[tap]);
       }
-      for (int kernel_row = 0; kernel_row < shape.kernel_rows; ++kernel_row) {
-        for (int k = 0; k < shape.kernel_columns; ++k) {
-          float* sum = lane_partials + ((kernel_row * shape.kernel_columns + k) * channels + c) * kWidth;
-          Vec sums[1] = {load(sum)};
-          const float* from = x + kernel_row * in.row + k * step + c * kLanes;
-          for (int column = 0; column < shape.out.width; ++column) {
-            depthwise_products<1, 1, 1>(from + column * step, 0, grad + c * kLanes + column * step, step, sums);
-          }
-          store(sum, sums[0]);
+    }
+    return;
+  }
+  for (int row = 0; row < shape.out.height; ++row, x += in.row) {
+    const float* grad = grad_out.data + row * grad_out.row;
+    for (int tap = 0; tap < shape.kernel_rows * shape.kernel_columns; ++tap) {
+      const float* from = x + tap / shape.kernel_columns * in.row + tap % shape.kernel_columns * step;
+      for (int i = 0; i < step; i += kWidth) {
+        float* partial = lane_partials + tap * step + i;
+        Vec sum[1] = {load(partial)};
+        for (int column = 0; column < shape.out.width; ++column) {
+          depthwise_products<1, 1, 1>(from + column * step + i, 0, grad + column * step + i, step, sum);
         }
+        store(partial, sum[0]);
       }
     }
   }
 }
 
 // in and out as forward had them, grad_out [rows][columns][channels] -> grad_kernel and, unless null, grad_bias, which are
-// added to, and grad_in unless its data is null. scratch [rows * columns of the kernel][channels][kWidth].
+// added to, and grad_in unless its data is null. scratch [rows * columns of the kernel][channels][kLanes].
 void depthwise_backward(View grad_in, float* grad_kernel, float* grad_bias, View grad_out, View in, View out,
                         const float* flipped_kernel, const Geometry& shape, const Epilogue& epilogue, float* scratch) {
   epilogue_backward(grad_out, grad_bias, out, shape.out, epilogue);

@@ -12,11 +12,12 @@ namespace {
 
 void elementwise_forward(View out, View in, Shape shape, const Epilogue& epilogue) {
   const int floats = shape.width * shape.channels * kLanes;
-  with_epilogue(epilogue, [&](auto apply) {
+  with_epilogue(epilogue, [&](auto& apply) {
     for (int row = 0; row < shape.height; ++row) {
       const float* x = in.data + row * in.row;
       float* to = out.data + row * out.row;
       for (int i = 0; i < floats; i += kLanes) {
+        apply.draw((row * floats + i) / kLanes);
         for (int part = 0; part < kParts; ++part) {
           store(to + i + part * kWidth, apply(load(x + i + part * kWidth), (row * floats + i) / kLanes, part));
         }

@@ -20,47 +20,64 @@ namespace {
 constexpr int32_t kDropped = INT32_MIN;
 
 struct Identity {
+  void draw(ptrdiff_t) {}
   Vec operator()(Vec value, ptrdiff_t, int) const { return value; }
 };
 
 // x > 0 ? x : slope * x for a slope in [0, 1], then dropout.
 //
 // The random numbers are those of a counter, one for each lane: the two multiplications of C. Wellons' hash "lowbias32"
-// (https://github.com/skeeto/hash-prospector), one half of the key before each. A row of 16 lanes takes eight words: lane
-// i < 8 the lower half of word i, lane i >= 8 the upper half of word i - 8. So a probability is a multiple of 2**-16.
+// (https://github.com/skeeto/hash-prospector), one half of the key before each. Two rows of lanes, those of an even element
+// and of the next one, take sixteen words: word i of the pair is for lane i, its lower half for the even element and its
+// upper half for the odd one. So a probability is a multiple of 2**-16.
 template <bool Drops>
-struct ActivationAndDropout {
-  Vec slope, scale;
-  IntVec threshold;
-  WordVec first, second;
-
+class ActivationAndDropout {
+ public:
   explicit ActivationAndDropout(const Epilogue& epilogue)
-      : slope(broadcast(epilogue.slope)),
-        scale(broadcast(65536.0f / (65536.0f - epilogue.drop))),
+      : slope_(broadcast(epilogue.slope)),
+        scale_(broadcast(65536.0f / (65536.0f - epilogue.drop))),
         // As the hash's words are compared as signed numbers, the smallest of which is -2**31.
-        threshold(broadcast(int32_t((epilogue.drop << 16) ^ 0x80000000u))),
-        first(epilogue.key.first - WordVec{}),
-        second(epilogue.key.second - WordVec{}) {}
+        threshold_(broadcast(int32_t((epilogue.drop << 16) ^ 0x80000000u))),
+        first_(epilogue.key.first - WordVec{}),
+        second_(epilogue.key.second - WordVec{}) {}
 
-  // `element` is the place in the layer's result, [height][width][channels].
-  Vec operator()(Vec value, ptrdiff_t element, int part) const {
-    value = max(value, slope * value);
-    if constexpr (Drops) {
+  // Makes the words of the element of number `element` in the layer's result, [height][width][channels], and of the other of
+  // its pair.
+  void draw(ptrdiff_t element) {
+    if constexpr (!Drops) return;
+    if (element / 2 == pair_) return;
+    pair_ = element / 2;
+#pragma GCC unroll 4
+    for (int part = 0; part < kParts; ++part) {
       WordVec lanes;
-      for (int i = 0; i < kWidth; ++i) lanes[i] = (part * kWidth + i) % 8;
-      WordVec x = first + (uint32_t(element) * 8 + lanes);
+      for (int i = 0; i < kWidth; ++i) lanes[i] = part * kWidth + i;
+      WordVec x = first_ + (uint32_t(pair_) * kLanes + lanes);
       x ^= x >> 16;
       x *= 0x21f0aaadu;
       x ^= x >> 15;
-      x ^= second;
+      x ^= second_;
       x *= 0x735a2d97u;
       x ^= x >> 15;
-      for (int i = 0; i < kWidth; ++i) lanes[i] = part * kWidth + i < 8 ? 16 : 0;
-      const IntVec random = (IntVec)(x << lanes);
-      value = select(random >= threshold, value * scale + 0.0f, broadcast(-0.0f));
+      words_[part] = x;
+    }
+  }
+
+  // Of an element whose words are drawn.
+  Vec operator()(Vec value, ptrdiff_t element, int part) const {
+    value = max(value, slope_ * value);
+    if constexpr (Drops) {
+      const IntVec random = (IntVec)(element % 2 ? words_[part] : words_[part] << 16);
+      value = select(random >= threshold_, value * scale_ + 0.0f, broadcast(-0.0f));
     }
     return value;
   }
+
+ private:
+  Vec slope_, scale_;
+  IntVec threshold_;
+  WordVec first_, second_;
+  WordVec words_[kParts] = {};
+  ptrdiff_t pair_ = -1;
 };
 
 inline bool is_identity(const Epilogue& epilogue) { return epilogue.slope == 1 && epilogue.drop == 0; }
@@ -70,11 +87,14 @@ inline bool is_identity(const Epilogue& epilogue) { return epilogue.slope == 1 &
 template <class Work>
 inline void with_epilogue(const Epilogue& epilogue, Work work) {
   if (epilogue.drop > 0) {
-    work(ActivationAndDropout<true>(epilogue));
+    ActivationAndDropout<true> apply(epilogue);
+    work(apply);
   } else if (epilogue.slope != 1) {
-    work(ActivationAndDropout<false>(epilogue));
+    ActivationAndDropout<false> apply(epilogue);
+    work(apply);
   } else {
-    work(Identity());
+    Identity apply;
+    work(apply);
   }
 }
 
@@ -82,13 +102,25 @@ inline void with_epilogue(const Epilogue& epilogue, Work work) {
 // all registers.
 void epilogue_row(float* out, int row, ptrdiff_t size, const Epilogue& epilogue) {
   if (is_identity(epilogue)) return;
-  with_epilogue(epilogue, [&](auto apply) {
-    for (ptrdiff_t i = 0; i < size; ++i) {
+  with_epilogue(epilogue, [&](auto& apply) {
+    const ptrdiff_t first = row * size, end = first + size;
+    out -= first * kLanes;
+    const auto at = [&](ptrdiff_t element) {
 #pragma GCC unroll 4
       for (int part = 0; part < kParts; ++part) {
-        float* value = out + i * kLanes + part * kWidth;
-        store(value, apply(load(value), row * size + i, part));
+        float* value = out + element * kLanes + part * kWidth;
+        store(value, apply(load(value), element, part));
       }
+    };
+    ptrdiff_t element = first;
+    if (element % 2) {
+      apply.draw(element);
+      at(element++);
+    }
+    for (; element < end; element += 2) {
+      apply.draw(element);
+      at(element);
+      if (element + 1 < end) at(element + 1);
     }
   });
 }
@@ -116,36 +148,31 @@ void epilogue_backward(View grad_out, float* grad_bias, View out, Shape shape, c
   const bool has_epilogue = !is_identity(epilogue);
   if (!has_epilogue && !grad_bias) return;
   const EpilogueGradient gradient(epilogue);
-  for_blocks<6>(shape.channels, [&](int c, auto size) {
+  for_blocks<kRowsAtOnce>(shape.channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
-    Vec sums[C] = {};
+    Row sums[C];
     for (int row = 0; row < shape.height; ++row) {
       const float* result = out.data + row * out.row + c * kLanes;
       float* grad = grad_out.data + row * grad_out.row + c * kLanes;
       for (int column = 0; column < shape.width; ++column) {
-        if (has_epilogue) {
-#pragma GCC unroll 8
-          for (int i = 0; i < C; ++i) {
+#pragma GCC unroll 6
+        for (int i = 0; i < C; ++i) {
 #pragma GCC unroll 4
-            for (int part = 0; part < kParts; ++part) {
-              const int offset = i * kLanes + part * kWidth;
-              const Vec g = gradient(load(result + offset), load(grad + offset));
+          for (int part = 0; part < kParts; ++part) {
+            const int offset = i * kLanes + part * kWidth;
+            Vec g = load(grad + offset);
+            if (has_epilogue) {
+              g = gradient(load(result + offset), g);
               store(grad + offset, g);
-              sums[i] += g;
             }
-          }
-        } else {
-#pragma GCC unroll 8
-          for (int i = 0; i < C; ++i) {
-#pragma GCC unroll 4
-            for (int part = 0; part < kParts; ++part) sums[i] += load(grad + i * kLanes + part * kWidth);
+            sums[i].part[part] += g;
           }
         }
         result += shape.channels * kLanes;
         grad += shape.channels * kLanes;
       }
     }
-    for (int i = 0; grad_bias && i < C; ++i) grad_bias[c + i] += reduce_add(sums[i]);
+    for (int i = 0; grad_bias && i < C; ++i) grad_bias[c + i] += sums[i].reduce();
   });
 }
 

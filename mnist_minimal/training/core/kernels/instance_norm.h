@@ -42,21 +42,22 @@ void instance_norm_forward(View out, float* saved, View in, float gain, float bi
       Vec row_squares = {};
       for (int i = 0; i < floats; i += kLanes) {
         const Vec difference = load(x + i) - mean;
-        row_squares += difference * difference;
+        row_squares = fma(difference, difference, row_squares);
       }
       squares += row_squares;
     }
     store(saved + part * kWidth, mean);
     store(saved + kLanes + part * kWidth, reciprocal_deviation(squares * share, epsilon));
   }
-  with_epilogue(epilogue, [&](auto apply) {
+  with_epilogue(epilogue, [&](auto& apply) {
     for (int row = 0; row < shape.height; ++row) {
       const float* x = in.data + row * in.row;
       float* to = out.data + row * out.row;
       for (int i = 0; i < floats; i += kLanes) {
+        apply.draw((row * floats + i) / kLanes);
         for (int part = 0; part < kParts; ++part) {
           const Vec mean = load(saved + part * kWidth), scale = load(saved + kLanes + part * kWidth);
-          store(to + i + part * kWidth, apply((load(x + i + part * kWidth) - mean) * (scale * gain) + bias,
+          store(to + i + part * kWidth, apply(fma(load(x + i + part * kWidth) - mean, scale * gain, broadcast(bias)),
                                               (row * floats + i) / kLanes, part));
         }
       }
@@ -71,7 +72,7 @@ void instance_norm_backward(View grad_in, float* grad_gain, float* grad_bias, Vi
   epilogue_backward(grad_out, nullptr, out, shape, epilogue);
   const int floats = shape.width * shape.channels * kLanes;
   const float share = 1.0f / (shape.height * shape.width * shape.channels);
-  Vec gain_gradient = {}, bias_gradient = {};
+  Row gain_gradient, bias_gradient;
   for (int part = 0; part < kParts; ++part) {
     const Vec mean = load(saved + part * kWidth), scale = load(saved + kLanes + part * kWidth);
     Vec sum = {}, product = {};
@@ -81,28 +82,28 @@ void instance_norm_backward(View grad_in, float* grad_gain, float* grad_bias, Vi
       Vec row_sum = {}, row_product = {};
       for (int i = 0; i < floats; i += kLanes) {
         row_sum += load(grad + i);
-        row_product += load(grad + i) * ((load(x + i) - mean) * scale);
+        row_product = fma(load(grad + i), (load(x + i) - mean) * scale, row_product);
       }
       sum += row_sum;
       product += row_product;
     }
-    bias_gradient += sum;
-    gain_gradient += product;
+    bias_gradient.part[part] = sum;
+    gain_gradient.part[part] = product;
     if (!grad_in.data) continue;
     // The deviation's share of what it divides by is less than all of it: (deviation + epsilon) / deviation.
-    const Vec slope = product * share / (1.0f - epsilon * scale);
+    const Vec slope = product * share / (1.0f - epsilon * scale), mean_gradient = sum * share;
     for (int row = 0; row < shape.height; ++row) {
       const float* x = in.data + row * in.row + part * kWidth;
       const float* grad = grad_out.data + row * grad_out.row + part * kWidth;
       float* to = grad_in.data + row * grad_in.row + part * kWidth;
       for (int i = 0; i < floats; i += kLanes) {
         const Vec normalised = (load(x + i) - mean) * scale;
-        store(to + i, (load(grad + i) - sum * share - normalised * slope) * (scale * gain));
+        store(to + i, fma(-normalised, slope, load(grad + i) - mean_gradient) * (scale * gain));
       }
     }
   }
-  *grad_bias += reduce_add(bias_gradient);
-  *grad_gain += reduce_add(gain_gradient);
+  *grad_bias += bias_gradient.reduce();
+  *grad_gain += gain_gradient.reduce();
 }
 
 }  // namespace

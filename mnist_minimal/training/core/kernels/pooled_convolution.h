@@ -28,7 +28,7 @@ void pooled_convolution_forward(View out, int32_t* argmax, View in, const float*
   const int columns = shape.in.width + shape.pad_left + shape.pad_right - shape.kernel_columns + 1;
   const ptrdiff_t channels = shape.out.channels;
   const View tile = {scratch, ptrdiff_t(columns) * channels * kLanes};
-  with_epilogue(epilogue, [&](auto apply) {
+  with_epilogue(epilogue, [&](auto& apply) {
     for (int row = 0; row < shape.out.height; ++row) {
       const float* x = padded_input(in, shape) + 2 * row * conv.x_row;
       for (int i = 0; i < 2; ++i) convolve_row(conv, x + i * conv.x_row, columns, tile.data + i * tile.row);
@@ -37,6 +37,7 @@ void pooled_convolution_forward(View out, int32_t* argmax, View in, const float*
         for (ptrdiff_t c = 0; c < channels; ++c) {
           const ptrdiff_t element = (row * shape.out.width + column) * channels + c;
           const float* corner = tile.data + (2 * column * channels + c) * kLanes;
+          apply.draw(element);
 #pragma GCC unroll 4
           for (int part = 0; part < kParts; ++part) {
             const float* from = corner + part * kWidth;
@@ -60,20 +61,22 @@ void pooled_convolution_forward(View out, int32_t* argmax, View in, const float*
 // with zeros. Instead the input under the chosen position is selected, first the column, then the row: with the sums of
 // two neighbouring rows of the kernel from one selection of columns.
 // One row of pooled gradients and argmax [columns][channels][kLanes], R rows and K taps of the kernel: x [2][R + 1]
-// [2 * columns + ...][kLanes] -> lane_partials [R][span][channels][kWidth], added to.
+// [2 * columns + ...][kLanes] -> lane_partials [R][span][channels][kLanes], added to.
 template <int R, int K>
 inline void pooled_products(const Convolution& conv, const float* x, const float* grad, const int32_t* argmax,
                             int columns, float* lane_partials) {
   const ptrdiff_t stride = conv.channels_out * kLanes;
-  Vec sums[R][K];
+  for (int part = 0; part < kParts; ++part) {
+    const auto partial = [&](int r, int k) {
+      return lane_partials + (r * conv.span + k) * stride + part * kWidth;
+    };
+    Vec sums[R][K];
 #pragma GCC unroll 3
-  for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 3
-    for (int k = 0; k < K; ++k) sums[r][k] = zeros();
-  }
-  for (ptrdiff_t column = 0; column < columns; ++column) {
-#pragma GCC unroll 4
-    for (int part = 0; part < kParts; ++part) {
+      for (int k = 0; k < K; ++k) sums[r][k] = load(partial(r, k));
+    }
+    for (ptrdiff_t column = 0; column < columns; ++column) {
       const ptrdiff_t offset = column * stride + part * kWidth;
       const Vec g = load(grad + offset);
       const IntVec index = *reinterpret_cast<const IntVec*>(argmax + offset);
@@ -86,18 +89,15 @@ inline void pooled_products(const Convolution& conv, const float* x, const float
         for (int r = 0; r < R; ++r) {
           const float* next = from + (r + 1) * conv.x_row;
           const Vec below = select(right, load(next + conv.x_step), load(next));
-          sums[r][k] += g * select(down, below, above);
+          sums[r][k] = fma(g, select(down, below, above), sums[r][k]);
           above = below;
         }
       }
     }
-  }
 #pragma GCC unroll 3
-  for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 3
-    for (int k = 0; k < K; ++k) {
-      float* to = lane_partials + (r * conv.span + k) * conv.channels_out * kWidth;
-      store(to, load(to) + sums[r][k]);
+      for (int k = 0; k < K; ++k) store(partial(r, k), sums[r][k]);
     }
   }
 }
@@ -112,7 +112,7 @@ void pooled_convolution_backward(float* grad_kernel, float* grad_bias, View grad
   const int width = shape.out.width, channels = shape.out.channels;
   const int weights = conv.kernel_rows * conv.span * channels;
   float* lane_partials = scratch;
-  memset(lane_partials, 0, sizeof(float) * weights * kWidth);
+  memset(lane_partials, 0, sizeof(float) * weights * kLanes);
   for (int row = 0; row < shape.out.height; ++row) {
     const float* x = padded_input(in, shape) + 2 * row * conv.x_row;
     const float* grad = grad_out.data + row * grad_out.row;
@@ -122,7 +122,7 @@ void pooled_convolution_backward(float* grad_kernel, float* grad_bias, View grad
         for_blocks<3>(conv.span, [&](int k, auto taps) {
           pooled_products<decltype(rows)::value, decltype(taps)::value>(
               conv, x + r * conv.x_row + k * kLanes, grad + c * kLanes, indices + c * kLanes, width,
-              lane_partials + ((r * conv.span + k) * channels + c) * kWidth);
+              lane_partials + ((r * conv.span + k) * channels + c) * kLanes);
         });
       });
     }

@@ -14,6 +14,10 @@
 namespace mnist_minimal::MNIST_MINIMAL_SIMD_NAMESPACE {
 namespace {
 
+// A block of outputs is of so many channels at most, and a block of the kernel's gradient of so many each way.
+constexpr int kChannelsAtOnce = kWidth == kLanes ? 8 : 6;
+constexpr int kOuterIn = kAccumulators > 12 ? 5 : 3, kOuterOut = kAccumulators > 12 ? 5 : 4;
+
 // One row of outputs: x [kernel_rows][columns + kernel_columns - 1][channels_in][kLanes], kernel [kernel_rows][span]
 // [channels_out], bias [channels_out] or null -> out [columns][channels_out][kLanes].
 struct Convolution {
@@ -54,7 +58,9 @@ inline void convolve_block(const Convolution& conv, const float* x, int c, float
 #pragma GCC unroll 24
           for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 2
-            for (int q = 0; q < Q; ++q) sums[p][q][i] += weight * load(from + p * conv.x_step + q * kWidth);
+            for (int q = 0; q < Q; ++q) {
+              sums[p][q][i] = fma(weight, load(from + p * conv.x_step + q * kWidth), sums[p][q][i]);
+            }
           }
         }
       }
@@ -75,7 +81,7 @@ inline void convolve_block(const Convolution& conv, const float* x, int c, float
 
 template <int Rows, int Span>
 void convolve_row(const Convolution& conv, const float* x, int columns, float* out) {
-  for_blocks<6>(conv.channels_out, [&](int c, auto size) {
+  for_blocks<kChannelsAtOnce>(conv.channels_out, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     constexpr int P = kAccumulators / (kPartsAtOnce * C) < 1 ? 1 : kAccumulators / (kPartsAtOnce * C);
     const ptrdiff_t step = conv.channels_out;
@@ -83,9 +89,10 @@ void convolve_row(const Convolution& conv, const float* x, int columns, float* o
     for (; column + P <= columns; column += P) {
       convolve_block<P, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes);
     }
-    for (; column < columns; ++column) {
-      convolve_block<1, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes);
-    }
+    for_blocks<(P < 8 ? P - 1 : 7)>(columns - column, [&](ptrdiff_t after, auto count) {
+      const ptrdiff_t at = column + after;
+      convolve_block<decltype(count)::value, C, Rows, Span>(conv, x + at * conv.x_step, c, out + at * step * kLanes);
+    });
   });
 }
 
@@ -99,52 +106,44 @@ void convolve_row(const Convolution& conv, const float* x, int columns, float* o
   }
 }
 
-// A numbers of each of the [rows][columns] positions of x and B of those of grad -> lane_partials [A][B][kWidth], added
+// A numbers of each of the [rows][columns] positions of x and B of those of grad -> lane_partials [A][B][kLanes], added
 // to; x_step, grad_step and partials_step are the floats between two positions and between two rows of `lane_partials`.
 template <int A, int B>
 inline void outer_products(const float* x, ptrdiff_t x_row, ptrdiff_t x_step, View grad, ptrdiff_t grad_step, int rows,
                            int columns, float* lane_partials, ptrdiff_t partials_step) {
-  // Sums that are few are kept apart for the parts of a row of lanes: each must wait for the one before it.
-  constexpr int Q = A * B * kPartsAtOnce <= kAccumulators ? kPartsAtOnce : 1;
-  Vec sums[Q][A][B];
-#pragma GCC unroll 2
-  for (int q = 0; q < Q; ++q) {
-#pragma GCC unroll 4
+  for (int part = 0; part < kParts; ++part) {
+    float* partials = lane_partials + part * kWidth;
+    Vec sums[A][B];
+#pragma GCC unroll 6
     for (int a = 0; a < A; ++a) {
-#pragma GCC unroll 4
-      for (int b = 0; b < B; ++b) sums[q][a][b] = zeros();
+#pragma GCC unroll 6
+      for (int b = 0; b < B; ++b) sums[a][b] = load(partials + a * partials_step + b * kLanes);
     }
-  }
-  for (int row = 0; row < rows; ++row) {
-    const float* from = x + row * x_row;
-    const float* g = grad.data + row * grad.row;
-    for (int column = 0; column < columns; ++column, from += x_step, g += grad_step) {
-#pragma GCC unroll 4
-      for (int part = 0; part < kParts; ++part) {
-#pragma GCC unroll 4
-        for (int a = 0; a < A; ++a) {
-          const Vec value = load(from + a * kLanes + part * kWidth);
-#pragma GCC unroll 4
-          for (int b = 0; b < B; ++b) sums[part % Q][a][b] += value * load(g + b * kLanes + part * kWidth);
+    for (int row = 0; row < rows; ++row) {
+      const float* from = x + row * x_row + part * kWidth;
+      const float* g = grad.data + row * grad.row + part * kWidth;
+      for (int column = 0; column < columns; ++column, from += x_step, g += grad_step) {
+        Vec values[A];
+#pragma GCC unroll 6
+        for (int a = 0; a < A; ++a) values[a] = load(from + a * kLanes);
+#pragma GCC unroll 6
+        for (int b = 0; b < B; ++b) {
+          const Vec gradient = load(g + b * kLanes);
+#pragma GCC unroll 6
+          for (int a = 0; a < A; ++a) sums[a][b] = fma(values[a], gradient, sums[a][b]);
         }
       }
     }
-  }
-#pragma GCC unroll 4
-  for (int a = 0; a < A; ++a) {
-#pragma GCC unroll 4
-    for (int b = 0; b < B; ++b) {
-      float* to = lane_partials + a * partials_step + b * kWidth;
-      Vec sum = load(to);
-#pragma GCC unroll 2
-      for (int q = 0; q < Q; ++q) sum += sums[q][a][b];
-      store(to, sum);
+#pragma GCC unroll 6
+    for (int a = 0; a < A; ++a) {
+#pragma GCC unroll 6
+      for (int b = 0; b < B; ++b) store(partials + a * partials_step + b * kLanes, sums[a][b]);
     }
   }
 }
 
 // x [rows + kernel_rows - 1][columns + kernel_columns - 1][channels_in][kLanes], grad [rows][columns][channels_out]
-// [kLanes] -> lane_partials [kernel_rows][span][channels_out][kWidth], added to: the kernel's gradient before the sum
+// [kLanes] -> lane_partials [kernel_rows][span][channels_out][kLanes], added to: the kernel's gradient before the sum
 // over lanes.
 void kernel_backward(const Convolution& conv, const float* x, View grad, int rows, int columns,
                      float* lane_partials) {
@@ -153,14 +152,14 @@ void kernel_backward(const Convolution& conv, const float* x, View grad, int row
   const int chunk = bytes_per_row > 8192 ? 1 : 16384 / bytes_per_row + 1;
   for (int begin = 0; begin < rows; begin += chunk) {
     const int count = rows - begin < chunk ? rows - begin : chunk;
-    for_blocks<3>(conv.channels_out, [&](int c, auto channels) {
+    for_blocks<kOuterOut>(conv.channels_out, [&](int c, auto channels) {
       const View g = {grad.data + begin * grad.row + c * kLanes, grad.row};
       for (int row = 0; row < conv.kernel_rows; ++row) {
-        for_blocks<3>(conv.span, [&](int k, auto taps) {
+        for_blocks<kOuterIn>(conv.span, [&](int k, auto taps) {
           outer_products<decltype(taps)::value, decltype(channels)::value>(
               x + (begin + row) * conv.x_row + k * kLanes, conv.x_row, conv.x_step, g, conv.channels_out * kLanes, count,
-              columns, lane_partials + ((row * conv.span + k) * conv.channels_out + c) * kWidth,
-              conv.channels_out * kWidth);
+              columns, lane_partials + ((row * conv.span + k) * conv.channels_out + c) * kLanes,
+              conv.channels_out * kLanes);
         });
       }
     });

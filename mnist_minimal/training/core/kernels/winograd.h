@@ -54,10 +54,10 @@ void winograd_f2x3(const Convolution& conv, const float* x, int columns, View ou
 
 // One row of [columns][channels] -> [blocks of channels][columns][channels of the block], so that what is multiplied at a
 // time lies together. transform(offset in the row, Vec[4]) gives the four rows' numbers there.
-template <class Transform>
+template <int Max, class Transform>
 inline void transform_blocks(int columns, int channels, float* to, Transform transform) {
   const int floats = columns * channels * kLanes;
-  for_blocks<3>(channels, [&](int c, auto size) {
+  for_blocks<Max>(channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     float* block = to + c * columns * kLanes;
     for (int column = 0; column < columns; ++column) {
@@ -71,35 +71,35 @@ inline void transform_blocks(int columns, int channels, float* to, Transform tra
 }
 
 // As kernel_backward does, the transpose of the same. scratch [4][columns + 2][channels_in] and [4][columns][channels_out],
-// lane_partials [4][span][channels_out][kWidth].
+// lane_partials [4][span][channels_out][kLanes].
 void winograd_kernel_backward(const Convolution& conv, const float* x, View grad, int rows, int columns,
                               float* lane_partials, float* scratch) {
   const int x_floats = (columns + 2) * conv.x_step, floats = columns * conv.channels_out * kLanes;
-  const int weights = conv.span * conv.channels_out * kWidth;
+  const int weights = conv.span * conv.channels_out * kLanes;
   const int channels_in = conv.x_step / kLanes;
   float* grads = scratch + 4 * x_floats;
   int row = 0;
   for (; row + 2 <= rows; row += 2) {
     const float* from = x + row * conv.x_row;
-    transform_blocks(columns + 2, channels_in, scratch, [&](int offset, Vec* rows) {
+    transform_blocks<kOuterIn>(columns + 2, channels_in, scratch, [&](int offset, Vec* rows) {
       winograd_inputs(from + offset, conv.x_row, rows);
     });
     const float* g = grad.data + row * grad.row;
-    transform_blocks(columns, conv.channels_out, grads, [&](int offset, Vec* rows) {
+    transform_blocks<kOuterOut>(columns, conv.channels_out, grads, [&](int offset, Vec* rows) {
       const Vec a = load(g + offset), b = load(g + grad.row + offset);
       rows[0] = a, rows[1] = a + b, rows[2] = a - b, rows[3] = -b;
     });
     for (int i = 0; i < 4; ++i) {
-      for_blocks<3>(conv.channels_out, [&](int out, auto outs) {
+      for_blocks<kOuterOut>(conv.channels_out, [&](int out, auto outs) {
         const View block = {grads + i * floats + out * columns * kLanes, 0};
-        for_blocks<3>(channels_in, [&](int in, auto ins) {
+        for_blocks<kOuterIn>(channels_in, [&](int in, auto ins) {
           constexpr int A = decltype(ins)::value, B = decltype(outs)::value;
           const float* inputs = scratch + i * x_floats + in * (columns + 2) * kLanes;
           for (int k = 0; k < 3; ++k) {
             outer_products<A, B>(inputs + k * A * kLanes, 0, A * kLanes, block, B * kLanes, 1, columns,
                                  lane_partials + i * weights +
-                                     ((k * channels_in + in) * conv.channels_out + out) * kWidth,
-                                 conv.channels_out * kWidth);
+                                     ((k * channels_in + in) * conv.channels_out + out) * kLanes,
+                                 conv.channels_out * kLanes);
           }
         });
       });
