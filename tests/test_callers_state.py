@@ -92,12 +92,14 @@ from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.training import native_fit
 from mnist_minimal.training.evaluation import evaluate
+from mnist_minimal.training.initial_weights import draw
 from mnist_minimal.training.seeding import seeded
 from mnist_minimal.saving.saved_model import save
 
 data = mm.load_data("digits")
 with seeded(3):
     model = MODELS["sep697"]()
+draw(model, 3)
 model.save_weights("weights.weights.h5")
 native_fit.fit(model, RECIPES["sep697"], split(data, "source"), 3, max_epochs=1)
 evaluate(model, data.x_test, data.y_test)

@@ -185,7 +185,7 @@ def fit(
     import pandas
 
     from mnist_minimal.data import sets
-    from mnist_minimal.training import check_images
+    from mnist_minimal.training import check_images, initial_weights
     from mnist_minimal.training.evaluation import evaluate
     from mnist_minimal.training.keras_fit import check_recipe
     from mnist_minimal.training.seeding import seeded
@@ -201,6 +201,7 @@ def fit(
         by = _recipe(name, build, recipe, dataset.name)
         with seeded(seed):
             trained = (build or lookup.builder(name))()
+        initial_weights.draw(trained, seed)
     check_recipe(by)
     check_images(name, trained, dataset)
     chosen, _ = choose(_one_of("trainer", trainer, ("auto", "native", "keras")), trained, None, by)

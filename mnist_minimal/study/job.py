@@ -90,7 +90,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
     from mnist_minimal.saving.saved_model import ROOM, check_size, needs_code
-    from mnist_minimal.training import check_images
+    from mnist_minimal.training import check_images, initial_weights
     from mnist_minimal.training.keras_fit import check_recipe, set_memory_growth
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
@@ -123,6 +123,8 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
         **data_facts(plan),
         "layers": layers,
         "trainer": chosen,
+        # Or the arrays that are not, of which nobody can say that they come out the same on another machine.
+        "initial_weights": initial_weights.draw(built, 0) or "drawn by mnist_minimal",
         "callbacks": [type(callback).__qualname__ for callback in _callbacks(plan)],
     }
     # A model's file, and a checkpoint of the weights, the best ones and the optimizer's two moments.

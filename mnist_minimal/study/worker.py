@@ -57,6 +57,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     import keras
 
     from mnist_minimal.saving.saved_model import save
+    from mnist_minimal.training import initial_weights
     from mnist_minimal.training.checkpoint import Checkpoint
     from mnist_minimal.training.evaluation import evaluate
     from mnist_minimal.training.seeding import seeded
@@ -68,6 +69,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     fit = fit_function(job.trainer, job.places)
     with seeded(seed):
         model = (job.build or builder(job.model))()
+    initial_weights.draw(model, seed)
     further = job.callbacks(seed) if job.callbacks else []
     checkpoint = Checkpoint(
         # What callbacks of the user's own remember is in no checkpoint: such a trial starts again.

@@ -1,4 +1,4 @@
-"""What a seed decides when a model is built: the initial weights, which Keras draws; the caller's own draws go on."""
+"""What Keras and a builder draw follows from a seed while a model is built; the caller's own draws go on."""
 
 import random
 import threading

@@ -15,6 +15,7 @@ from keras import layers
 import mnist_minimal as mm
 from mnist_minimal.api import study as api_study
 from mnist_minimal.api import train as api_train
+from mnist_minimal.training.initial_weights import draw
 
 
 def tiny() -> keras.Model:
@@ -84,6 +85,25 @@ def test_a_fit_is_the_trial_of_its_seed(trainer, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
     assert fitted.test.correct == study.trials[0].test_correct
     assert list(fitted.history["val_loss"]) == pytest.approx(list(study.history(7)["val_loss"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("trainer", ["native", "keras"])
+def test_a_trial_begins_with_the_initial_weights_of_its_seed(trainer, tmp_path):
+    begun = []
+
+    class Begin(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            begun.append(self.model.get_weights())
+
+    options = {"recipe": "sep997", "epochs": 1, "trainer": trainer}
+    mm.run_trials(tiny, runs=1, seed=7, callbacks=lambda seed: [Begin()], out=tmp_path, **options, **QUIET)
+    mm.fit(tiny, data="digits", seed=7, callbacks=[Begin()], **options)
+    model = tiny()
+    draw(model, 7)
+    for found in begun:
+        for ours, theirs in zip(found, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert len(begun) == 2
 
 
 def test_a_built_model_is_trained_from_the_weights_it_has():
@@ -290,6 +310,21 @@ def test_the_json_says_what_a_notebook_trained(tmp_path):
     assert facts["recipe"]["model"] == "sep997"
     assert facts["layers"]
     assert facts["callbacks"] == []
+    assert facts["initial_weights"] == "drawn by mnist_minimal"
+
+
+def test_the_json_names_the_initial_weights_that_keras_draws_and_the_study_is_resumed(tmp_path):
+    def orthogonal() -> keras.Model:
+        image = keras.Input((28, 28, 1))
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(9, 3, kernel_initializer="orthogonal")(image))
+        return keras.Model(image, layers.Dense(10, "softmax")(x))
+
+    orthogonal.__module__ = "__main__"
+    for runs in (1, 2):
+        study = mm.run_trials(orthogonal, recipe="sep997", runs=runs, epochs=1, out=tmp_path, **QUIET)
+    facts = json.loads((tmp_path / f"{study.name}.json").read_text())
+    assert facts["initial_weights"] == ["Conv2D kernel (array 0)"]
+    assert not np.array_equal(*(study.load(seed).get_weights()[0] for seed in range(2)))
 
 
 class Fail(keras.callbacks.Callback):

@@ -166,6 +166,7 @@ def identity_of(out: Path) -> dict[str, Any]:
 def test_a_study_knows_its_data_its_network_and_its_trainer(finished_job):
     known = identity_of(finished_job / "runs")
     assert known["trainer"] == ("native" if core.available() else "keras")
+    assert known["initial_weights"] == "drawn by mnist_minimal"
     digits = load_digits(n_class=10)
     labels = digits.target.astype("<i8")
     header = json.dumps(["<i8", [297]]).encode()
@@ -218,9 +219,8 @@ def test_a_study_of_an_earlier_version_is_read_and_completed(one_trial, capsys):
     assert "error: " in capsys.readouterr().err
     assert command(one_trial, "--runs", "1", "--seed", "7") == 0
     completed = identity_of(one_trial)
-    assert {key: completed[key] for key in ("data", "layers", "trainer")} == {
-        key: known[key] for key in ("data", "layers", "trainer")
-    }
+    added = ("data", "layers", "trainer", "initial_weights")
+    assert {key: completed[key] for key in added} == {key: known[key] for key in added}
     assert completed["versions"] == {"mnist_minimal": "0.1.0"}
 
 

@@ -261,8 +261,8 @@ def is_single(number: Any) -> bool:
 TRAINING = {
     "batch_size": lambda n: is_whole(n, 1, 2**31 - 1),
     "seed": lambda n: is_whole(n, 0, 2**64 - 1),
-    "epoch": lambda n: is_whole(n, 0, 2**64 - 1),
-    "first_step": lambda n: is_whole(n, 0, 2**64 - 1),
+    "epoch": lambda n: is_whole(n, 0, 2**32 - 1),
+    "first_step": lambda n: is_whole(n, 0, 2**32 - 1),
     "learning_rate": is_single,
     "threads": lambda n: is_whole(n, 1, 2**31 - 1),
 }

@@ -119,6 +119,8 @@ float checked_finite(float number, const char* name) {
 
 py::tuple as_tuple(const Totals& totals) { return py::make_tuple(totals.loss, totals.correct, totals.helper_seconds); }
 
+std::pair<uint32_t, uint32_t> as_pair(Words words) { return {words.first, words.second}; }
+
 Shape as_shape(const py::tuple& shape) {
   if (shape.size() != 3) throw py::value_error("expected a shape (height, width, channels)");
   try {
@@ -171,7 +173,7 @@ Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& 
 }
 
 py::tuple train(Network& network, const py::array& images, const py::array& labels, const py::array& order,
-                int batch_size, uint64_t seed, uint64_t epoch, float learning_rate, uint64_t first_step, int threads) {
+                int batch_size, uint64_t seed, uint32_t epoch, float learning_rate, uint32_t first_step, int threads) {
   const Images checked = checked_images(network, images);
   const uint8_t* values = checked_labels(network, images, labels);
   const int64_t* indices = checked_order(images, order);
@@ -189,7 +191,7 @@ py::tuple train(Network& network, const py::array& images, const py::array& labe
 }
 
 py::tuple compute_gradients(Network& network, const py::array& images, const py::array& labels, const py::array& order,
-                            uint64_t seed, uint64_t epoch, uint64_t step, int threads) {
+                            uint64_t seed, uint32_t epoch, uint32_t step, int threads) {
   const Images checked = checked_images(network, images);
   const uint8_t* values = checked_labels(network, images, labels);
   const int64_t* indices = checked_order(images, order);
@@ -268,7 +270,7 @@ void define_reference(py::module_& module, const char* name) {
       .def(
           "train",
           [](Class& self, const py::array& images, const py::array& labels, const py::array& order, int batch_size,
-             uint64_t seed, uint64_t epoch, float learning_rate, uint64_t first_step) {
+             uint64_t seed, uint32_t epoch, float learning_rate, uint32_t first_step) {
             const Images checked = checked_images(self, images);
             const uint8_t* values = checked_labels(self, images, labels);
             const int64_t* indices = checked_order(images, order);
@@ -281,7 +283,7 @@ void define_reference(py::module_& module, const char* name) {
       .def(
           "compute_gradients",
           [](Class& self, const py::array& images, const py::array& labels, const py::array& order, uint64_t seed,
-             uint64_t epoch, uint64_t step) {
+             uint32_t epoch, uint32_t step) {
             const Images checked = checked_images(self, images);
             const uint8_t* values = checked_labels(self, images, labels);
             const int64_t* indices = checked_order(images, order);
@@ -335,6 +337,20 @@ PYBIND11_MODULE(_core, module) {
         return names;
       },
       "Names of the instruction sets that this processor has, the best first.");
+
+  module.def(
+      "threefry",
+      [](std::pair<uint32_t, uint32_t> key, std::pair<uint32_t, uint32_t> counter) {
+        return as_pair(threefry({key.first, key.second}, {counter.first, counter.second}));
+      },
+      py::arg("key"), py::arg("counter"), "Two random words, as those of mnist_minimal.data.random.");
+  module.def(
+      "dropout_key",
+      [](uint64_t seed, uint32_t epoch, uint32_t step, int layer) {
+        return as_pair(dropout_key(seed, epoch, step, layer));
+      },
+      py::arg("seed"), py::arg("epoch"), py::arg("step"), py::arg("layer"),
+      "The two words that a layer's dropout starts with in a step; the layer is the number of the Dropout layer.");
 
   py::class_<Layer>(module, "Layer", "One layer of a chain; layers.h says what the fields mean.")
       .def(py::init(&make_layer), py::kw_only(), py::arg("kind"), py::arg("in_shape"), py::arg("out_shape"),

@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "random.h"
+
 namespace mnist_minimal {
 
 struct Shape {
@@ -66,9 +68,7 @@ struct Layer : Geometry {
 };
 
 // A key of the dropout's random numbers: one layer in one step of one epoch of one seed.
-struct DropoutKey {
-  uint32_t first, second;
-};
+using DropoutKey = Words;
 
 // What a layer does to its result at the end, for one group: x > 0 ? x : slope * x, then dropout with probability
 // drop / 2**16, which is 0 outside training. The key is the group's.

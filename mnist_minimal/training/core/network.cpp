@@ -36,15 +36,6 @@ Floats make_floats(size_t count) {
   return Floats(floats, free_floats);
 }
 
-// A bijection of 64 bits that spreads every bit of its argument: the finalizer of G. Steele, D. Lea and C. Flood's
-// SplitMix, https://doi.org/10.1145/2660193.2660195.
-uint64_t spread(uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
 // The fewest channels, of input and output, with which a convolution makes two rows at once.
 constexpr int kMinWinogradChannels = 8;
 
@@ -271,9 +262,8 @@ size_t scratch_floats(const Layer& layer) {
 
 }  // namespace
 
-DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer) {
-  const uint64_t key = spread(spread(spread(spread(seed) ^ epoch) ^ step) ^ uint64_t(layer));
-  return {uint32_t(key), uint32_t(key >> 32)};
+DropoutKey dropout_key(uint64_t seed, uint32_t epoch, uint32_t step, int layer) {
+  return threefry(stream(seed, Purpose::kDropout, epoch), {step, uint32_t(layer)});
 }
 
 void check_layers(Shape input, const std::vector<Layer>& layers, size_t parameters, size_t statistics) {
@@ -413,7 +403,8 @@ struct Network::Batch {
   const int64_t* order;
   int size;
   bool training, updating;
-  uint64_t seed, epoch, step;
+  uint64_t seed;
+  uint32_t epoch, step;
 
   size_t groups() const { return groups_of(size); }
   int samples(size_t group) const { return std::min(kLanes, size - int(group) * kLanes); }
@@ -710,7 +701,7 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
 // ---------------------------------------------------------------------------------------------------------- The loops
 
 Totals Network::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size,
-                      uint64_t seed, uint64_t epoch, uint64_t first_step, float learning_rate, int threads) {
+                      uint64_t seed, uint32_t epoch, uint32_t first_step, float learning_rate, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
   const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
   const size_t workers = useful_threads(threads, max_groups);
@@ -718,7 +709,7 @@ Totals Network::train(Images images, const uint8_t* labels, const int64_t* order
   Totals totals;
   reserve(segments_.size() > 1 ? max_groups : workers, max_groups, workers);
   std::vector<uint8_t> batch_labels(batch_size);
-  uint64_t step = first_step;
+  uint32_t step = first_step;
   for (int64_t begin = 0; begin < count; begin += batch_size, ++step) {
     const int size = int(std::min<int64_t>(batch_size, count - begin));
     for (int i = 0; i < size; ++i) batch_labels[i] = labels[order[begin + i]];
@@ -734,7 +725,7 @@ Totals Network::train(Images images, const uint8_t* labels, const int64_t* order
 }
 
 Totals Network::compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int batch_size,
-                                  uint64_t seed, uint64_t epoch, uint64_t step, int threads) {
+                                  uint64_t seed, uint32_t epoch, uint32_t step, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
   const size_t groups = groups_of(batch_size), workers = useful_threads(threads, groups);
   ThreadPool pool(workers);

@@ -30,7 +30,7 @@ struct Totals {
 void check_layers(Shape input, const std::vector<Layer>& layers, size_t parameters, size_t statistics);
 
 // The key of a layer's dropout; `layer` is its dropout_index.
-DropoutKey dropout_key(uint64_t seed, uint64_t epoch, uint64_t step, int layer);
+DropoutKey dropout_key(uint64_t seed, uint32_t epoch, uint32_t step, int layer);
 
 class Network {
  public:
@@ -52,11 +52,11 @@ class Network {
   // An epoch, or the part of one that starts with its batch number `first_step`: the images order[0 .. count-1] in batches
   // of `batch_size`, the last perhaps smaller.
   Totals train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size, uint64_t seed,
-               uint64_t epoch, uint64_t first_step, float learning_rate, int threads);
+               uint32_t epoch, uint32_t first_step, float learning_rate, int threads);
   // Leaves in `gradients` those of the mean loss of one batch, as at the epoch's step `step`; updates no parameter and no
   // moving statistic.
   Totals compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
-                           uint64_t epoch, uint64_t step, int threads);
+                           uint32_t epoch, uint32_t step, int threads);
   // Loss and accuracy of images order[0 .. count-1] without dropout, with the moving statistics. `probabilities` [count]
   // [classes] are written unless null.
   Totals evaluate(Images images, const uint8_t* labels, const int64_t* order, int64_t count, float* probabilities,

@@ -416,7 +416,7 @@ std::vector<Real> Reference<Real>::read(Images images, const int64_t* order, int
 
 template <class Real>
 typename Reference<Real>::Pass Reference<Real>::forward(std::vector<Real> x, int samples, bool training, bool updating,
-                                                        uint64_t seed, uint64_t epoch, uint64_t step) {
+                                                        uint64_t seed, uint32_t epoch, uint32_t step) {
   const size_t count = layers_.size();
   Pass pass = {samples, {}, {}, std::vector<std::vector<Real>>(count), std::vector<std::vector<Real>>(count), {}, {}};
   for (size_t index = 0; index < count; ++index) {
@@ -498,7 +498,7 @@ void Reference<Real>::backward(const Pass& pass, std::vector<Real> grad) {
 // One batch forward and backward: the gradients of its mean loss.
 template <class Real>
 Totals Reference<Real>::run_batch(Images images, const uint8_t* labels, const int64_t* order, int samples,
-                                  bool updating, uint64_t seed, uint64_t epoch, uint64_t step) {
+                                  bool updating, uint64_t seed, uint32_t epoch, uint32_t step) {
   const Pass pass = forward(read(images, order, samples), samples, true, updating, seed, epoch, step);
   Totals totals;
   std::vector<Real> grad(pass.logits.size());
@@ -519,13 +519,13 @@ Totals Reference<Real>::run_batch(Images images, const uint8_t* labels, const in
 
 template <class Real>
 Totals Reference<Real>::compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int count,
-                                          uint64_t seed, uint64_t epoch, uint64_t step) {
+                                          uint64_t seed, uint32_t epoch, uint32_t step) {
   return run_batch(images, labels, order, count, false, seed, epoch, step);
 }
 
 template <class Real>
 Totals Reference<Real>::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count,
-                              int batch_size, uint64_t seed, uint64_t epoch, uint64_t first_step,
+                              int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step,
                               float learning_rate) {
   Totals totals;
   for (int64_t begin = 0; begin < count; begin += batch_size) {

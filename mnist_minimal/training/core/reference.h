@@ -24,9 +24,9 @@ class Reference {
 
   // As those of Network, whose comments say what they do.
   Totals train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size, uint64_t seed,
-               uint64_t epoch, uint64_t first_step, float learning_rate);
+               uint32_t epoch, uint32_t first_step, float learning_rate);
   Totals compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int count, uint64_t seed,
-                           uint64_t epoch, uint64_t step);
+                           uint32_t epoch, uint32_t step);
   // Images [count] -> probabilities [count][classes], without dropout, with the moving statistics.
   void predict(Images images, int count, Real* probabilities);
 
@@ -39,12 +39,12 @@ class Reference {
   std::vector<Real> read(Images images, const int64_t* order, int count) const;
   // Runs all layers over a batch; the moving statistics are moved if `updating`, and used instead of the batch's unless
   // `training`.
-  Pass forward(std::vector<Real> x, int samples, bool training, bool updating, uint64_t seed, uint64_t epoch,
-               uint64_t step);
+  Pass forward(std::vector<Real> x, int samples, bool training, bool updating, uint64_t seed, uint32_t epoch,
+               uint32_t step);
   // grad [samples][classes], of the logits -> `gradients`.
   void backward(const Pass& pass, std::vector<Real> grad);
   Totals run_batch(Images images, const uint8_t* labels, const int64_t* order, int samples, bool updating, uint64_t seed,
-                   uint64_t epoch, uint64_t step);
+                   uint32_t epoch, uint32_t step);
 
   Shape input_;
   Real scale_, offset_;
