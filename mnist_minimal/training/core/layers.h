@@ -67,6 +67,9 @@ struct Layer : Geometry {
   int dropout_index = 0;
 };
 
+// Pairs of rows that a Winograd convolution's kernel gradient takes at a time, for fewer passes over the sums.
+constexpr int kWinogradPairs = 2;
+
 // A key of the dropout's random numbers: one layer in one step of one epoch of one seed.
 using DropoutKey = Words;
 

@@ -249,9 +249,10 @@ size_t scratch_floats(const Layer& layer) {
   size_t floats = kernel_size(layer) * kLanes;
   if (layer.kind == Kind::kBatchNorm) floats = 2 * size_t(layer.in.channels) * kLanes;
   if (layer.winograd_weights != kNone) {
-    const Shape input = {4, layer.in.width + layer.pad_left + layer.pad_right, layer.in.channels};
+    const int rows = 4 * kWinogradPairs;
+    const Shape input = {rows, layer.in.width + layer.pad_left + layer.pad_right, layer.in.channels};
     const Border border = gradient_border(layer);
-    const Shape gradient = {4, layer.out.width + border.left + border.right, layer.out.channels};
+    const Shape gradient = {rows, layer.out.width + border.left + border.right, layer.out.channels};
     floats += floats / 3 + padded_floats(input, {}) + padded_floats(gradient, {});
   }
   if (layer.pooled) {

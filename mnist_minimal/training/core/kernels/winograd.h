@@ -52,51 +52,57 @@ void winograd_f2x3(const Convolution& conv, const float* x, int columns, View ou
   }
 }
 
-// One row of [columns][channels] -> [blocks of channels][columns][channels of the block], so that what is multiplied at a
-// time lies together. transform(offset in the row, Vec[4]) gives the four rows' numbers there.
+// One row of [columns][channels] -> its place, number `row`, in [blocks of channels][rows][columns][channels of the block], so
+// that what is multiplied at a time lies together. transform(offset in the row, Vec[4]) gives the four factors' numbers
+// there.
 template <int Max, class Transform>
-inline void transform_blocks(int columns, int channels, float* to, Transform transform) {
-  const int floats = columns * channels * kLanes;
+inline void transform_blocks(int row, int rows, int columns, int channels, float* to, Transform transform) {
+  const int floats = rows * columns * channels * kLanes;
   for_blocks<Max>(channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
-    float* block = to + c * columns * kLanes;
+    float* block = to + (rows * c + row * C) * columns * kLanes;
     for (int column = 0; column < columns; ++column) {
       for (int i = 0; i < C * kLanes; i += kWidth) {
-        Vec rows[4];
-        transform((column * channels + c) * kLanes + i, rows);
-        for (int row = 0; row < 4; ++row) store(block + row * floats + column * C * kLanes + i, rows[row]);
+        Vec factors[4];
+        transform((column * channels + c) * kLanes + i, factors);
+        for (int k = 0; k < 4; ++k) store(block + k * floats + column * C * kLanes + i, factors[k]);
       }
     }
   });
 }
 
-// As kernel_backward does, the transpose of the same. scratch [4][columns + 2][channels_in] and [4][columns][channels_out],
-// lane_partials [4][span][channels_out][kLanes].
+// As kernel_backward does, the transpose of the same. scratch [4][kWinogradPairs][columns + 2][channels_in] and [4]
+// [kWinogradPairs][columns][channels_out], lane_partials [4][span][channels_out][kLanes].
 void winograd_kernel_backward(const Convolution& conv, const float* x, View grad, int rows, int columns,
                               float* lane_partials, float* scratch) {
-  const int x_floats = (columns + 2) * conv.x_step, floats = columns * conv.channels_out * kLanes;
+  const int x_columns = (columns + 2) * kLanes, columns_floats = columns * kLanes;
   const int weights = conv.span * conv.channels_out * kLanes;
   const int channels_in = conv.x_step / kLanes;
-  float* grads = scratch + 4 * x_floats;
   int row = 0;
-  for (; row + 2 <= rows; row += 2) {
-    const float* from = x + row * conv.x_row;
-    transform_blocks<kOuterIn>(columns + 2, channels_in, scratch, [&](int offset, Vec* rows) {
-      winograd_inputs(from + offset, conv.x_row, rows);
-    });
-    const float* g = grad.data + row * grad.row;
-    transform_blocks<kOuterOut>(columns, conv.channels_out, grads, [&](int offset, Vec* rows) {
-      const Vec a = load(g + offset), b = load(g + grad.row + offset);
-      rows[0] = a, rows[1] = a + b, rows[2] = a - b, rows[3] = -b;
-    });
+  while (row + 2 <= rows) {
+    const int pairs = (rows - row) / 2 < kWinogradPairs ? (rows - row) / 2 : kWinogradPairs;
+    const int x_floats = pairs * x_columns * channels_in, floats = pairs * columns_floats * conv.channels_out;
+    float* grads = scratch + 4 * x_floats;
+    for (int pair = 0; pair < pairs; ++pair, row += 2) {
+      const float* from = x + row * conv.x_row;
+      transform_blocks<kOuterIn>(pair, pairs, columns + 2, channels_in, scratch, [&](int offset, Vec* factors) {
+        winograd_inputs(from + offset, conv.x_row, factors);
+      });
+      const float* g = grad.data + row * grad.row;
+      transform_blocks<kOuterOut>(pair, pairs, columns, conv.channels_out, grads, [&](int offset, Vec* factors) {
+        const Vec a = load(g + offset), b = load(g + grad.row + offset);
+        factors[0] = a, factors[1] = a + b, factors[2] = a - b, factors[3] = -b;
+      });
+    }
     for (int i = 0; i < 4; ++i) {
       for_blocks<kOuterOut>(conv.channels_out, [&](int out, auto outs) {
-        const View block = {grads + i * floats + out * columns * kLanes, 0};
+        constexpr int B = decltype(outs)::value;
+        const View block = {grads + i * floats + pairs * out * columns_floats, B * columns_floats};
         for_blocks<kOuterIn>(channels_in, [&](int in, auto ins) {
-          constexpr int A = decltype(ins)::value, B = decltype(outs)::value;
-          const float* inputs = scratch + i * x_floats + in * (columns + 2) * kLanes;
+          constexpr int A = decltype(ins)::value;
+          const float* inputs = scratch + i * x_floats + pairs * in * x_columns;
           for (int k = 0; k < 3; ++k) {
-            outer_products<A, B>(inputs + k * A * kLanes, 0, A * kLanes, block, B * kLanes, 1, columns,
+            outer_products<A, B>(inputs + k * A * kLanes, A * x_columns, A * kLanes, block, B * kLanes, pairs, columns,
                                  lane_partials + i * weights +
                                      ((k * channels_in + in) * conv.channels_out + out) * kLanes,
                                  conv.channels_out * kLanes);
