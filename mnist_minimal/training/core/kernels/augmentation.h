@@ -16,6 +16,14 @@ namespace {
 // number, as a scale of 0 gives.
 constexpr float kMaxPlace = 1 << 20;
 
+inline Vec load_unaligned(const float* from) {
+  Vec value;
+  memcpy(&value, from, sizeof value);
+  return value;
+}
+
+inline void store_unaligned(float* to, Vec value) { memcpy(to, &value, sizeof value); }
+
 // To the nearest whole number, halves to the even one, |x| <= 2**22: between 2**23 and 2**24 floats are the whole numbers.
 inline Vec nearest_whole(Vec x) {
   const Vec among_wholes = broadcast(float(3 << 22));
@@ -115,18 +123,16 @@ void set_places(const Workspace& work, Shape shape, const Changes& changes) {
     const float first_row = float(row_centre + changes.cosine * down);
     const float first_column = float(column_centre - changes.sine * down);
     for (int column = 0; column < width; column += kWidth) {
-      Vec row_places = inside<kMirror>(first_row + load(work.down + column), height);
-      Vec column_places = inside<kMirror>(first_column + load(work.across + column), width);
+      Vec row_places = inside<kMirror>(first_row + load_unaligned(work.down + column), height);
+      Vec column_places = inside<kMirror>(first_column + load_unaligned(work.across + column), width);
       if (kNearest) row_places += 0.5f, column_places += 0.5f;
       const Vec whole_rows = floor_of(row_places), whole_columns = floor_of(column_places);
       const IntVec indices = __builtin_convertvector(whole_rows * framed_width + whole_columns + origin, IntVec);
       const int at = row * width + column;
       memcpy(work.index + at, &indices, sizeof indices);
       if (kNearest) continue;
-      row_places -= whole_rows;
-      column_places -= whole_columns;
-      memcpy(work.row_share + at, &row_places, sizeof row_places);
-      memcpy(work.column_share + at, &column_places, sizeof column_places);
+      store_unaligned(work.row_share + at, row_places - whole_rows);
+      store_unaligned(work.column_share + at, column_places - whole_columns);
     }
   }
 }
