@@ -4,9 +4,9 @@ The kernels are compiled once for each instruction set and chosen when the progr
 runs on another, and no flag asks for the machine's own processor. Flags:
 
     -O3                  the kernels rely on unrolling and on inlining
-    -ffp-contract=fast   a * b + c becomes one instruction where there is one, so that results depend on the instruction
-                         set, though never on the number of threads or trials. -ffast-math, which would allow to
-                         reorder sums and to assume that there is no NaN, is not used
+    -ffp-contract=off    a * b + c becomes one instruction only where a kernel says so, so that results do not depend on
+                         the instruction set. -ffast-math, which would allow to reorder sums and to assume that there
+                         is no NaN, is not used
     -fvisibility=hidden  as pybind11 wants it
 
 Environment variables, all unset as a rule:
@@ -21,7 +21,7 @@ Environment variables, all unset as a rule:
                                   LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
                                       ASAN_OPTIONS=detect_leaks=0 python -m pytest tests/training/test_core.py \
                                       tests/training/test_core_arguments.py tests/training/test_reference.py \
-                                      tests/training/test_random_networks.py
+                                      tests/training/test_random_networks.py tests/training/test_core_augmentation.py
                                   in a clone of its own: what it builds takes the place of the fast extension
 """
 
@@ -42,7 +42,7 @@ INSTRUCTION_SETS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
 }
 
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wextra"]
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 
 
 class BuildCore(build_ext):
@@ -83,7 +83,10 @@ WITHOUT = not REQUIRED and (os.environ.get("MNIST_MINIMAL_WITHOUT_CORE") == "1" 
 
 CORE = Extension(
     "mnist_minimal.training.core._core",
-    sources=[str(FOLDER / name) for name in ("binding.cpp", "network.cpp", "optimizer.cpp", "reference.cpp")],
+    sources=[
+        str(FOLDER / name)
+        for name in ("augmentation.cpp", "binding.cpp", "network.cpp", "optimizer.cpp", "reference.cpp")
+    ],
     depends=[str(path) for path in sorted(FOLDER.rglob("*.h"))] + [str(FOLDER / "layers.cpp")],
     language="c++",
     extra_link_args=["-pthread"],

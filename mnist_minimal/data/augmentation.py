@@ -1,12 +1,15 @@
 """The augmentation of training images as a recipe says.
 
-Both trainers take their images from here. What happens to an image is a function of the seed, the epoch and the image's
-place in the training set alone, so that a trial has the same pixels with either trainer, in batches or chunks of any
-size, and after a stop.
+What happens to an image is a function of the seed, the epoch and the image's place in the training set alone, so that a
+trial has the same pixels with either trainer, in batches or chunks of any size, and after a stop. The Keras trainer
+takes its images from here; the core augments by itself (`core/augmentation.cpp`, `core/kernels/augmentation.h`), with
+the same operations in the same order, and gets the same bits.
 """
 
 import numpy as np
 
+from mnist_minimal.data.elementary import cos, sin
+from mnist_minimal.data.random import AUGMENTATION, stream, threefry
 from mnist_minimal.recipes import Augmentation
 
 # What is drawn for an image; `draw_changes` says in which units.
@@ -21,8 +24,8 @@ CHANGES = np.dtype(
     ]
 )
 
-# Words of the random generator that are set aside for each image; some are spare.
-WORDS = 16
+# Random words that are drawn for each image.
+WORDS = 10
 
 # Images that are resampled at once: of MNIST's, what they need lies in a processor's cache of the second level.
 BLOCK = 64
@@ -30,12 +33,15 @@ BLOCK = 64
 # Places in a block are float32, which counts no further one by one.
 MAX_PLACES = 2**24
 
+# Mirrored places are brought within these bounds first, so that all that follows is exact.
+MAX_PLACE = 2.0**20
+
 
 def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.ndarray) -> np.ndarray:
     """Draws what happens to each training image in an epoch.
 
-    The random numbers are raw words of a counter-based generator, as those of `data.batches.epoch_order`, with
-    the same key but another part of the counter. Those of an image depend on its place alone, not on how many follow.
+    The random numbers are those of `data.random` for augmentation, 32-bit words times 2**-32. Those of an image depend
+    on its place alone, not on how many follow.
 
     Args:
         augmentation: The ranges.
@@ -49,11 +55,9 @@ def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.n
         window begins; `contrast`, a factor on pixels; `brightness`, what is added to them.
     """
     count, sides = len(images), np.array(images.shape[1:3], np.float64)
-    key = np.array([seed, epoch], dtype=np.uint64)
-    # The order of an epoch comes from counters whose highest word is 0.
-    generator = np.random.Philox(key=key, counter=np.array([0, 0, 0, 1], dtype=np.uint64))
-    words = generator.random_raw(count * WORDS).reshape(count, WORDS)
-    uniform = (words >> np.uint64(11)) * 2.0**-53
+    place = np.arange(count, dtype=np.uint32)[:, np.newaxis]
+    pairs = threefry(stream(seed, AUGMENTATION, epoch), (place, np.arange(WORDS // 2, dtype=np.uint32)))
+    uniform = np.stack(pairs, axis=-1).reshape(count, WORDS) * 2.0**-32
     either_side = 2 * uniform - 1
     moved, toned = uniform[:, 0] < augmentation.affine_share, uniform[:, 1] < augmentation.tone_share
     smallest, largest = augmentation.scale
@@ -66,7 +70,8 @@ def draw_changes(augmentation: Augmentation, seed: int, epoch: int, images: np.n
     changes["shift"] = np.where(moved[:, np.newaxis], shift, 0)
     changes["corner"] = (2 * augmentation.crop + 1) * uniform[:, 6:8]
     changes["contrast"] = np.where(toned, 1 + augmentation.contrast * either_side[:, 8], 1)
-    changes["brightness"] = np.where(toned, 255 * augmentation.brightness * either_side[:, 9], 0)
+    # The sum makes 0 of -0, so that no pixel becomes -0, of which np.clip and a comparison make different things.
+    changes["brightness"] = np.where(toned, 255 * augmentation.brightness * either_side[:, 9], 0) + 0.0
     return changes
 
 
@@ -183,8 +188,8 @@ class Resampler:
 
     def _set_places(self, changes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
         """Sets where in the image each pixel of the result is read: the inverse of turn, scale and shift."""
-        angle = np.radians(changes["angle"])
-        cosine, sine = ((turn(angle) / changes["scale"])[:, np.newaxis] for turn in (np.cos, np.sin))
+        angle = changes["angle"] * (np.pi / 180)
+        cosine, sine = ((turn(angle) / changes["scale"])[:, np.newaxis] for turn in (cos, sin))
         centres = [(side - 1) / 2 for side in self.sides]
         # How far the rows and columns of the result lie from where the centre came to lie.
         down, across = (
@@ -196,16 +201,19 @@ class Resampler:
 
     def _bring_inside(self, places: np.ndarray, side: int, spare: np.ndarray) -> None:
         """Moves places outside the image onto its frame, or to where they are mirrored."""
+        # A scale of 0 gives places that are no numbers: fmin, unlike clip, moves these too to a bound.
         if self.augmentation.fill != "reflect":
-            np.clip(places, -1, side, out=places)
+            np.fmax(np.fmin(places, side, out=places), -1, out=places)
             return
+        np.fmax(np.fmin(places, MAX_PLACE, out=places), -MAX_PLACE, out=places)
         # Mirrored at both ends, the image repeats itself; the repetition around 0 is symmetrical.
-        period = 2 * (side - 1)
+        period = max(2 * (side - 1), 1)
         np.multiply(places, 1 / period, out=spare)
         np.rint(spare, out=spare)
         spare *= period
         places -= spare
         np.abs(places, out=places)
+        np.fmin(places, side - 1, out=places)
 
 
 def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:

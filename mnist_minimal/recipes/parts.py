@@ -120,7 +120,7 @@ class Augmentation(Part):
         tone_share: Share of the images, drawn at random, that are changed in contrast and brightness.
     """
 
-    rotation: Size = 0.0
+    rotation: Annotated[float, Range(0, 360)] = 0.0
     translation: Size = 0.0
     scale: tuple[Size, Size] = (1.0, 1.0)
     affine_share: Share = 1.0

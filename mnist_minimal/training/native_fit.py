@@ -1,27 +1,24 @@
 """Training with the C++ core, and Keras' own callbacks around it."""
 
+import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import Recipe
+from mnist_minimal.recipes import Augmentation, Recipe
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
 from mnist_minimal.training.chain import Chain, core_optimizer, unsupported
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
-from mnist_minimal.training.core import available
+from mnist_minimal.training.core import _core, available
 from mnist_minimal.training.keras_fit import compile_model, keras_callbacks, make_optimizer, recipe_callbacks
 
 __all__ = ["available", "fit", "unsupported", "unsupported_recipe"]
-
-# Numbers in the images that are augmented at once, before the core trains on them: 6 MB, 2,048 images of MNIST.
-PART = 2048 * 28 * 28
 
 # What Keras calls for single batches, of which the core has no part.
 BATCH_METHODS = [
@@ -72,6 +69,7 @@ def fit(
     compile_model(model, recipe)
     chain = Chain(model, model.optimizer)
     network = chain.network
+    augmentation = core_augmentation(recipe.augmentation) if recipe.augmentation else None
     recipes_own = recipe_callbacks(recipe)
     state = checkpoint or Checkpoint()
     y_train, y_val = splits.y_train.astype(np.uint8), splits.y_val.astype(np.uint8)
@@ -104,20 +102,18 @@ def fit(
         learning_rate = learning_rate_of(model)
         batches = epoch_batches(seed, epoch, len(y_train), recipe.batch_size, recipe.drop_remainder)
         order = np.concatenate(batches)
-        loss, correct = 0.0, 0
-        for first_step, images, labels, indices in epoch_parts(recipe, splits.x_train, y_train, order, seed, epoch):
-            part_loss, part_correct, trained = network.train(
-                images,
-                labels,
-                indices,
-                batch_size=recipe.batch_size,
-                seed=seed,
-                epoch=epoch,
-                learning_rate=learning_rate,
-                first_step=first_step,
-                threads=threads,
-            )
-            loss, correct, helper_seconds = loss + part_loss, correct + part_correct, helper_seconds + trained
+        loss, correct, trained = network.train(
+            splits.x_train,
+            y_train,
+            order,
+            batch_size=recipe.batch_size,
+            seed=seed,
+            epoch=epoch,
+            learning_rate=learning_rate,
+            threads=threads,
+            augmentation=augmentation,
+        )
+        helper_seconds += trained
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss became {loss} in epoch {epoch + 1}")
         chain.to_keras()
@@ -160,31 +156,9 @@ def unsupported_recipe(recipe: Recipe) -> str | None:
     return None
 
 
-def epoch_parts(
-    recipe: Recipe, x_train: np.ndarray, y_train: np.ndarray, order: np.ndarray, seed: int, epoch: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """An epoch as the core takes it: in one part where the images stay as they are, else augmented part by part.
-
-    Args:
-        recipe: Batch size and augmentation.
-        x_train: uint8 (n, height, width, channels).
-        y_train: uint8 (n,).
-        order: The images that the epoch visits, in order, as indices.
-        seed: The trial's seed.
-        epoch: The epoch, counted from 0.
-
-    Yields:
-        The number of the part's first batch in the epoch; images; labels; and the order in which to visit these.
-    """
-    if recipe.augmentation is None:
-        yield 0, x_train, y_train, order
-        return
-    changes = draw_changes(recipe.augmentation, seed, epoch, x_train)
-    steps = max(1, PART // (recipe.batch_size * math.prod(x_train.shape[1:])))
-    for first_step in range(0, math.ceil(len(order) / recipe.batch_size), steps):
-        chosen = order[first_step * recipe.batch_size : (first_step + steps) * recipe.batch_size]
-        images = augment(x_train[chosen], changes[chosen], recipe.augmentation)
-        yield first_step, images, y_train[chosen], np.arange(len(chosen))
+def core_augmentation(augmentation: Augmentation) -> _core.Augmentation:
+    """The same for the core, which augments as `data.augmentation` does, bit for bit."""
+    return _core.Augmentation(**dataclasses.asdict(augmentation))
 
 
 def learning_rate_of(model: keras.Model) -> float:

@@ -9,7 +9,8 @@ from scipy import ndimage, stats
 from mnist_minimal.analysis.figures import augmentation_grid
 from mnist_minimal.augment import main
 from mnist_minimal.cli.run import run
-from mnist_minimal.data.augmentation import CHANGES, WORDS, augment, draw_changes
+from mnist_minimal.data.augmentation import CHANGES, augment, draw_changes
+from mnist_minimal.data.random import AUGMENTATION, stream, threefry
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import RECIPES, Augmentation
 
@@ -221,18 +222,39 @@ def test_what_is_drawn_follows_from_seed_epoch_and_place_alone():
 
 
 def test_what_is_drawn_does_not_change_with_a_release():
-    """The third of each image's sixteen words, at the counter that augmentation has to itself; NumPy 2.4 gave these."""
-    words = np.random.Philox(key=[7, 2], counter=[0, 0, 0, 1]).random_raw(32)
+    """The third of each image's ten words, the first of its second pair; and the numbers that this release gave."""
+    key = stream(7, AUGMENTATION, 2)
+    words = threefry(key, (np.arange(2, dtype=np.uint32), np.ones(2, np.uint32)))[0]
     angles = draw_changes(Augmentation(rotation=180), 7, 2, noise(2))["angle"]
-    np.testing.assert_allclose(angles, words[2::16] / 2.0**64 * 360 - 180, atol=1e-9)
-    np.testing.assert_allclose(angles, [151.42261287, -78.81512133], atol=1e-8)
+    np.testing.assert_array_equal(angles, words / 2.0**32 * 360 - 180)
+    np.testing.assert_allclose(angles, [13.42923481, -8.69317613], atol=1e-8)
 
 
-def test_the_order_of_an_epoch_comes_from_other_words():
-    key = [7, 2]
-    ordering = np.random.Philox(key=key).random_raw(60_000)
-    augmenting = np.random.Philox(key=key, counter=[0, 0, 0, 1]).random_raw(60_000 * WORDS)
-    assert not np.isin(ordering, augmenting).any()
+def test_each_field_has_words_of_its_own():
+    """Ten fields from ten words: with all shares 1, no two fields of an image come from the same number."""
+    augmentation = Augmentation(rotation=1, translation=1 / SIDE, scale=(0, 2), brightness=1 / 255, contrast=1)
+    changes = draw_changes(augmentation, 7, 2, noise(50))
+    either_side = [changes["angle"], changes["scale"] - 1, *changes["shift"].T, changes["contrast"] - 1]
+    together = np.array([*either_side, changes["brightness"]])
+    assert len(np.unique(together.round(6))) == together.size
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_what_is_scaled_to_nothing_leaves_the_fill(interpolation):
+    changes = no_changes(3)
+    changes["scale"], changes["angle"] = 0, [0, 30, 90]
+    with np.errstate(all="ignore"):
+        found = augment(noise(3), changes, Augmentation(interpolation=interpolation, fill=7.0))
+    np.testing.assert_array_equal(found, 7)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_a_row_is_mirrored_into_itself(interpolation):
+    """An image one pixel high is the same at every height; what is to the right of it comes back."""
+    image, changes = np.array([10, 20, 30, 40], np.uint8).reshape(1, 1, 4, 1), no_changes()
+    changes["shift"] = [0.3, -2]
+    found = augment(image, changes, Augmentation(interpolation=interpolation, fill="reflect"))
+    np.testing.assert_array_equal(found.ravel(), [30, 40, 30, 20])
 
 
 def test_the_picture_shows_ten_digits_and_what_becomes_of_them():

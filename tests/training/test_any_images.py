@@ -72,13 +72,3 @@ def test_both_trainers_give_the_same_figures_from_the_same_seed():
     assert one.history["loss"][-1] < one.history["loss"][0]
     for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras_own, rtol=1e-3, atol=1e-4)
-
-
-def test_large_images_are_augmented_in_parts_that_change_nothing(monkeypatch):
-    recipe = Recipe(batch_size=16, max_epochs=1, optimizer=SGD(0.001, 0.9), augmentation=Augmentation(rotation=9))
-    whole, parted = new_model(), new_model()
-    native_fit.fit(whole, recipe, splits(), 7)
-    monkeypatch.setattr(native_fit, "PART", 1)
-    native_fit.fit(parted, recipe, splits(), 7)
-    for one, two in zip(whole.get_weights(), parted.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, two)

@@ -26,6 +26,35 @@ class Layer:
         dropout_index: int = ...,
     ) -> None: ...
 
+def sin(x: float) -> float: ...
+def cos(x: float) -> float: ...
+
+class Augmentation:
+    def __init__(
+        self,
+        *,
+        rotation: float,
+        translation: float,
+        scale: tuple[float, float],
+        affine_share: float,
+        interpolation: str,
+        crop: int,
+        fill: float | str,
+        brightness: float,
+        contrast: float,
+        tone_share: float,
+    ) -> None: ...
+
+def augment(
+    images: np.ndarray,
+    order: np.ndarray,
+    augmentation: Augmentation,
+    *,
+    seed: int,
+    epoch: int,
+    instruction_set: str | None = ...,
+) -> np.ndarray: ...
+
 class Optimizer:
     @staticmethod
     def adam(*, beta_1: float, beta_2: float, epsilon: float, decay: float) -> Optimizer: ...
@@ -65,6 +94,7 @@ class Network:
         learning_rate: float,
         first_step: int = ...,
         threads: int = ...,
+        augmentation: Augmentation | None = ...,
     ) -> tuple[float, int, float]: ...
     def compute_gradients(
         self,

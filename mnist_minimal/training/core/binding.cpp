@@ -8,7 +8,10 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <variant>
 
+#include "augmentation.h"
+#include "elementary.h"
 #include "network.h"
 #include "reference.h"
 
@@ -172,8 +175,60 @@ Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& 
   return layer;
 }
 
+double checked_range(double number, double high, const char* name) {
+  if (!(number >= 0 && number <= high)) {
+    throw py::value_error(std::string("expected ") + name + " from 0 to " + py::str(py::float_(high)).cast<std::string>());
+  }
+  return number;
+}
+
+Augmentation make_augmentation(double rotation, double translation, std::pair<double, double> scale, double affine_share,
+                               const std::string& interpolation, int crop, const std::variant<double, std::string>& fill,
+                               double brightness, double contrast, double tone_share) {
+  constexpr double kNoBound = std::numeric_limits<double>::infinity();
+  if (interpolation != "nearest" && interpolation != "bilinear") {
+    throw py::value_error("expected interpolation 'nearest' or 'bilinear', found '" + interpolation + "'");
+  }
+  if (crop < 0) throw py::value_error("expected crop of at least 0");
+  const std::string* text = std::get_if<std::string>(&fill);
+  if (text && *text != "reflect") throw py::value_error("expected fill of a number or 'reflect', found '" + *text + "'");
+  Augmentation augmentation;
+  // The sine and the cosine are made for angles that are not too large.
+  augmentation.rotation = checked_range(rotation, 360, "rotation");
+  augmentation.translation = checked_range(translation, kNoBound, "translation");
+  augmentation.min_scale = checked_range(scale.first, kNoBound, "scale");
+  augmentation.max_scale = checked_range(scale.second, kNoBound, "scale");
+  augmentation.affine_share = checked_range(affine_share, 1, "affine_share");
+  augmentation.nearest = interpolation == "nearest";
+  augmentation.crop = crop;
+  augmentation.reflect = text != nullptr;
+  augmentation.fill = text ? 0 : std::get<double>(fill);
+  augmentation.brightness = checked_range(brightness, kNoBound, "brightness");
+  augmentation.contrast = checked_range(contrast, kNoBound, "contrast");
+  augmentation.tone_share = checked_range(tone_share, 1, "tone_share");
+  return augmentation;
+}
+
+py::array_t<float> augment_images(const py::array& images, const py::array& order, const Augmentation& augmentation,
+                                  uint64_t seed, uint32_t epoch, const std::optional<std::string>& instruction_set) {
+  if (images.ndim() != 4 || images.size() < 1) {
+    throw py::value_error("expected images of shape (n, height, width, channels), found " + shape_text(images));
+  }
+  const uint8_t* bytes = vector_data<uint8_t>(images, images.size(), "images");
+  const int64_t* indices = checked_order(images, order);
+  if (images.size() / images.shape(0) > (1 << 20)) throw py::value_error("expected images of at most 2**20 numbers");
+  const Shape shape = {int(images.shape(1)), int(images.shape(2)), int(images.shape(3))};
+  const Kernels& kernels = choose_kernels(instruction_set ? instruction_set->c_str() : nullptr);
+  py::array_t<float> augmented({order.size(), images.shape(1), images.shape(2), images.shape(3)});
+  std::vector<float> scratch(kPlanes * plane_floats(shape));
+  augment(augmented.mutable_data(), bytes, indices, order.size(), shape, augmentation, seed, epoch, scratch.data(),
+          kernels);
+  return augmented;
+}
+
 py::tuple train(Network& network, const py::array& images, const py::array& labels, const py::array& order,
-                int batch_size, uint64_t seed, uint32_t epoch, float learning_rate, uint32_t first_step, int threads) {
+                int batch_size, uint64_t seed, uint32_t epoch, float learning_rate, uint32_t first_step, int threads,
+                const Augmentation* augmentation) {
   const Images checked = checked_images(network, images);
   const uint8_t* values = checked_labels(network, images, labels);
   const int64_t* indices = checked_order(images, order);
@@ -182,10 +237,12 @@ py::tuple train(Network& network, const py::array& images, const py::array& labe
   const int64_t count = order.size();
   const int size = int(std::min<int64_t>(batch_size, count));
   checked_threads(threads);
+  if (augmentation && !checked.bytes) throw py::type_error("expected images of dtype uint8 where they are augmented");
   Totals totals;
   {
     py::gil_scoped_release release;
-    totals = network.train(checked, values, indices, count, size, seed, epoch, first_step, learning_rate, threads);
+    totals = network.train(checked, values, indices, count, size, seed, epoch, first_step, learning_rate, threads,
+                           augmentation);
   }
   return as_tuple(totals);
 }
@@ -358,6 +415,16 @@ PYBIND11_MODULE(_core, module) {
            py::arg("kernel") = kNone, py::arg("bias") = kNone, py::arg("statistics") = kNone, py::arg("epsilon") = 0.0f,
            py::arg("momentum") = 0.0f, py::arg("slope") = 1.0f, py::arg("rate") = 0.0f, py::arg("dropout_index") = 0);
 
+  module.def("sin", &mnist_minimal::sin, "That of data.elementary, of one float.");
+  module.def("cos", &mnist_minimal::cos, "That of data.elementary, of one float.");
+  py::class_<Augmentation>(module, "Augmentation", "The ranges that recipes.Augmentation has, by its names.")
+      .def(py::init(&make_augmentation), py::kw_only(), py::arg("rotation"), py::arg("translation"), py::arg("scale"),
+           py::arg("affine_share"), py::arg("interpolation"), py::arg("crop"), py::arg("fill"), py::arg("brightness"),
+           py::arg("contrast"), py::arg("tone_share"));
+  module.def("augment", &augment_images, py::arg("images"), py::arg("order"), py::arg("augmentation"), py::kw_only(),
+             py::arg("seed"), py::arg("epoch"), py::arg("instruction_set") = py::none(),
+             "What training in an epoch makes of images order[0 .. n-1], float32 (n, height, width, channels).");
+
   py::class_<Optimizer>(module, "Optimizer", "How a step changes the parameters.")
       .def_static(
           "adam",
@@ -395,10 +462,10 @@ PYBIND11_MODULE(_core, module) {
            py::arg("instruction_set") = py::none())
       .def("train", &train, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
            py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rate"),
-           py::arg("first_step") = 0, py::arg("threads") = 1,
+           py::arg("first_step") = 0, py::arg("threads") = 1, py::arg("augmentation") = py::none(),
            "An epoch, or the part of one that starts with its batch number `first_step`: parts in order give the bits of "
-           "the whole where each but the last is whole batches. Returns the summed loss, the number of correct answers "
-           "and the helper threads' CPU seconds.")
+           "the whole where each but the last is whole batches. Images of bytes are augmented where `augmentation` is one. "
+           "Returns the summed loss, the number of correct answers and the helper threads' CPU seconds.")
       .def("compute_gradients", &compute_gradients, py::arg("images"), py::arg("labels"), py::arg("order"),
            py::kw_only(), py::arg("seed") = 0, py::arg("epoch") = 0, py::arg("step") = 0, py::arg("threads") = 1,
            "Leaves in `gradients` those of the mean loss of one batch; returns what `train` does.")

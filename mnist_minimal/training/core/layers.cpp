@@ -6,6 +6,7 @@
 
 #include "layers.h"
 
+#include "kernels/augmentation.h"
 #include "kernels/batch_norm.h"
 #include "kernels/convolution.h"
 #include "kernels/depthwise.h"
@@ -108,6 +109,7 @@ extern const Kernels kernels;
 const Kernels kernels = {MNIST_MINIMAL_NAME(MNIST_MINIMAL_SIMD_NAMESPACE),
                          read_images<uint8_t>,
                          read_images<float>,
+                         augment,
                          forward,
                          backward,
                          softmax_cross_entropy,

@@ -12,6 +12,9 @@
 
 namespace mnist_minimal {
 
+struct Augmentation;
+struct Changes;
+
 struct Shape {
   int height, width, channels;
 };
@@ -119,6 +122,9 @@ struct Kernels {
                      View out);
   void (*read_floats)(const float* images, const int64_t* order, int samples, Shape shape, float scale, float offset,
                       View out);
+  // What becomes of a training image; see augmentation.h.
+  void (*augment)(float* out, const uint8_t* image, Shape shape, const Changes& changes,
+                  const Augmentation& augmentation, float* scratch);
   void (*forward)(const Layer& layer, const Group& group);
   void (*backward)(const Layer& layer, const Group& group);
   // Softmax cross-entropy of logits [classes][kLanes] against the labels or, unless null, targets [classes][kLanes];

@@ -406,6 +406,7 @@ struct Network::Batch {
   bool training, updating;
   uint64_t seed;
   uint32_t epoch, step;
+  const Augmentation* augmentation = nullptr;  // needs images of bytes
 
   size_t groups() const { return groups_of(size); }
   int samples(size_t group) const { return std::min(kLanes, size - int(group) * kLanes); }
@@ -566,10 +567,17 @@ void Network::transform_kernels() {
   }
 }
 
-void Network::read_group(const Batch& batch, size_t group, size_t slot) {
+void Network::read_group(const Batch& batch, size_t group, size_t slot, size_t thread) {
   const int64_t* order = batch.order + group * kLanes;
   const View out = kept_[slot]->activations[0];
-  if (batch.images.bytes) {
+  if (batch.augmentation) {
+    constexpr int64_t kInOrder[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    float* images = augmented_[thread].get();
+    float* scratch = images + kLanes * input_.height * input_.width * input_.channels;
+    augment(images, batch.images.bytes, order, batch.samples(group), input_, *batch.augmentation, batch.seed,
+            batch.epoch, scratch, kernels_);
+    kernels_.read_floats(images, kInOrder, batch.samples(group), input_, scale_, offset_, out);
+  } else if (batch.images.bytes) {
     kernels_.read_bytes(batch.images.bytes, order, batch.samples(group), input_, scale_, offset_, out);
   } else {
     kernels_.read_floats(batch.images.floats, order, batch.samples(group), input_, scale_, offset_, out);
@@ -664,7 +672,7 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
     const size_t end = segment == last ? layers_.size() : segments_[segment + 1];
     pool.run(groups, [&](size_t group, size_t thread) {
       const size_t slot = slot_of(group, thread);
-      if (segment == 0) read_group(batch, group, slot);
+      if (segment == 0) read_group(batch, group, slot, thread);
       for (size_t i = segments_[segment]; i < end; ++i) {
         kernels_.forward(layers_[i], group_at(i, batch, group, slot, thread));
       }
@@ -702,20 +710,25 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
 // ---------------------------------------------------------------------------------------------------------- The loops
 
 Totals Network::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size,
-                      uint64_t seed, uint32_t epoch, uint32_t first_step, float learning_rate, int threads) {
+                      uint64_t seed, uint32_t epoch, uint32_t first_step, float learning_rate, int threads,
+                      const Augmentation* augmentation) {
   const std::lock_guard<std::mutex> lock(running_);
   const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
   const size_t workers = useful_threads(threads, max_groups);
   ThreadPool pool(workers);
   Totals totals;
   reserve(segments_.size() > 1 ? max_groups : workers, max_groups, workers);
+  while (augmentation && augmented_.size() < workers) {
+    const size_t images = size_t(kLanes) * input_.height * input_.width * input_.channels;
+    augmented_.push_back(make_floats(images + kPlanes * plane_floats(input_)));
+  }
   std::vector<uint8_t> batch_labels(batch_size);
   uint32_t step = first_step;
   for (int64_t begin = 0; begin < count; begin += batch_size, ++step) {
     const int size = int(std::min<int64_t>(batch_size, count - begin));
     for (int i = 0; i < size; ++i) batch_labels[i] = labels[order[begin + i]];
-    const Totals found =
-        run_batch({images, batch_labels.data(), order + begin, size, true, true, seed, epoch, step}, pool);
+    const Totals found = run_batch(
+        {images, batch_labels.data(), order + begin, size, true, true, seed, epoch, step, augmentation}, pool);
     totals.loss += found.loss;
     totals.correct += found.correct;
     ++steps;
@@ -751,7 +764,7 @@ Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* or
   transform_kernels();
   use_moving_statistics();
   pool.run(batch.groups(), [&](size_t group, size_t thread) {
-    read_group(batch, group, thread);
+    read_group(batch, group, thread, thread);
     for (size_t i = 0; i < layers_.size(); ++i) {
       kernels_.forward(layers_[i], group_at(i, batch, group, thread, thread));
     }

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <vector>
 
+#include "augmentation.h"
 #include "layers.h"
 #include "optimizer.h"
 
@@ -50,9 +51,10 @@ class Network {
   // Everywhere here `threads` says how many may share the work; no more are started than a batch has groups.
 
   // An epoch, or the part of one that starts with its batch number `first_step`: the images order[0 .. count-1] in batches
-  // of `batch_size`, the last perhaps smaller.
+  // of `batch_size`, the last perhaps smaller. Images of bytes are augmented unless `augmentation` is null.
   Totals train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size, uint64_t seed,
-               uint32_t epoch, uint32_t first_step, float learning_rate, int threads);
+               uint32_t epoch, uint32_t first_step, float learning_rate, int threads,
+               const Augmentation* augmentation);
   // Leaves in `gradients` those of the mean loss of one batch, as at the epoch's step `step`; updates no parameter and no
   // moving statistic.
   Totals compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int batch_size, uint64_t seed,
@@ -78,7 +80,7 @@ class Network {
   Plan plan_slot(bool kept) const;
   std::unique_ptr<Slot> make_slot(bool kept) const;
   Group group_at(size_t layer, const Batch& batch, size_t group, size_t slot, size_t thread);
-  void read_group(const Batch& batch, size_t group, size_t slot);
+  void read_group(const Batch& batch, size_t group, size_t slot, size_t thread);
   Totals run_batch(const Batch& batch, ThreadPool& pool);
   void merge_moments(size_t layer, const Batch& batch);
   void merge_batch_gradients(size_t layer, const Batch& batch);
@@ -99,6 +101,7 @@ class Network {
   std::vector<std::unique_ptr<Slot>> kept_;     // of the groups that are under way
   std::vector<std::unique_ptr<Slot>> passing_;  // of the threads
   std::vector<std::unique_ptr<float[], void (*)(float*)>> scratch_;
+  std::vector<std::unique_ptr<float[], void (*)(float*)>> augmented_;  // of the threads: a group's images, and scratch
   std::vector<std::vector<float>> group_gradients_;
   std::vector<GroupLoss> group_losses_;
 };
