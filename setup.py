@@ -5,8 +5,9 @@ runs on another, and no flag asks for the machine's own processor. Flags:
 
     -O3                  the kernels rely on unrolling and on inlining
     -ffp-contract=off    a * b + c becomes one instruction only where a kernel says so, so that results do not depend on
-                         the instruction set. -ffast-math, which would allow to reorder sums and to assume that there
-                         is no NaN, is not used
+                         the instruction set
+    -fno-fast-math       a user's CFLAGS may ask for -ffast-math, which reorders sums and assumes that there is no NaN
+    -fno-wrapv           Python's own flags have -fwrapv, which keeps GCC from vectorising loops over a[2 * i]
     -fvisibility=hidden  as pybind11 wants it
 
 Environment variables, all unset as a rule:
@@ -42,7 +43,10 @@ INSTRUCTION_SETS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
 }
 
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+FLAGS = [
+    *("-std=c++17", "-O3", "-fno-fast-math", "-ffp-contract=off", "-fno-wrapv"),
+    *("-fvisibility=hidden", "-Wall", "-Wextra"),
+]
 
 
 class BuildCore(build_ext):

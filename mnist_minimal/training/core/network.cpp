@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 
+#include "arithmetic.h"
 #include "vector.h"
 
 namespace mnist_minimal {
@@ -346,6 +347,7 @@ class Network::ThreadPool {
 
  private:
   void help(size_t thread) {
+    const DefaultArithmetic arithmetic;
     int round = 0;
     for (;;) {
       std::unique_lock<std::mutex> lock(mutex_);
@@ -713,6 +715,7 @@ Totals Network::train(Images images, const uint8_t* labels, const int64_t* order
                       uint64_t seed, uint32_t epoch, uint32_t first_step, float learning_rate, int threads,
                       const Augmentation* augmentation) {
   const std::lock_guard<std::mutex> lock(running_);
+  const DefaultArithmetic arithmetic;
   const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
   const size_t workers = useful_threads(threads, max_groups);
   ThreadPool pool(workers);
@@ -741,6 +744,7 @@ Totals Network::train(Images images, const uint8_t* labels, const int64_t* order
 Totals Network::compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int batch_size,
                                   uint64_t seed, uint32_t epoch, uint32_t step, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
+  const DefaultArithmetic arithmetic;
   const size_t groups = groups_of(batch_size), workers = useful_threads(threads, groups);
   ThreadPool pool(workers);
   reserve(segments_.size() > 1 ? groups : workers, groups, workers);
@@ -754,6 +758,7 @@ Totals Network::compute_gradients(Images images, const uint8_t* labels, const in
 Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* order, int64_t count,
                          float* probabilities, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
+  const DefaultArithmetic arithmetic;
   const size_t workers = useful_threads(threads, groups_of(count));
   ThreadPool pool(workers);
   Batch batch = {images, nullptr, order, int(count), false, false, 0, 0, 0};

@@ -73,7 +73,8 @@ inline Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
 typedef double DoubleVec __attribute__((vector_size(8 * kWidth), may_alias));
 typedef int64_t LongVec __attribute__((vector_size(8 * kWidth), may_alias));
 
-inline Vec fma(Vec a, Vec b, Vec c) {
+// Not inlined: a kernel has hundreds of them.
+__attribute__((noinline, unused)) static Vec fma(Vec a, Vec b, Vec c) {
   const DoubleVec product = __builtin_convertvector(a, DoubleVec) * __builtin_convertvector(b, DoubleVec);
   const DoubleVec summand = __builtin_convertvector(c, DoubleVec);
   const DoubleVec sum = product + summand;

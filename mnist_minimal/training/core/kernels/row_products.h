@@ -89,10 +89,13 @@ void convolve_row(const Convolution& conv, const float* x, int columns, float* o
     for (; column + P <= columns; column += P) {
       convolve_block<P, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes);
     }
-    for_blocks<(P < 8 ? P - 1 : 7)>(columns - column, [&](ptrdiff_t after, auto count) {
-      const ptrdiff_t at = column + after;
-      convolve_block<decltype(count)::value, C, Rows, Span>(conv, x + at * conv.x_step, c, out + at * step * kLanes);
-    });
+    constexpr int kHalf = P < 2 ? 1 : P / 2;
+    for (; column + kHalf <= columns; column += kHalf) {
+      convolve_block<kHalf, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes);
+    }
+    for (; column < columns; ++column) {
+      convolve_block<1, C, Rows, Span>(conv, x + column * conv.x_step, c, out + column * step * kLanes);
+    }
   });
 }
 
