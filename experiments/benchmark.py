@@ -82,7 +82,7 @@ class CoreEpochs:
             batch_size=self.recipe.batch_size,
             seed=1,
             epoch=self.epoch,
-            learning_rate=self.recipe.optimizer.learning_rate,
+            learning_rates=self.recipe.optimizer.learning_rate,
             threads=threads,
         )
         self.epoch += 1

@@ -127,7 +127,7 @@ def after_steps(
             velocity -= LEARNING_RATE * gradient
             variable.assign_add(velocity)
     ours = chain(model, keras.optimizers.SGD(LEARNING_RATE, momentum=0.9))
-    ours.network.train(x, y, np.arange(len(x)), batch_size=8, seed=0, epoch=0, learning_rate=LEARNING_RATE)
+    ours.network.train(x, y, np.arange(len(x)), batch_size=8, seed=0, epoch=0, learning_rates=LEARNING_RATE)
     ours.to_keras()
     moved, expected = (
         [variable.numpy() - before for variable, before in zip(trained.trainable_variables, start, strict=True)]

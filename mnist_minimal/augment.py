@@ -11,7 +11,7 @@ from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import OWN_FORM, file_name, recipe
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import PUBLISHED_RECIPES
 
 # Epochs that the picture shows, and the last that it may begin with.
 EPOCHS_SHOWN = 8
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     augmentation = recipe(options.model).augmentation
     if augmentation is None:
-        others = ", ".join(name for name, other in RECIPES.items() if other.augmentation) or "none"
+        others = ", ".join(name for name, other in PUBLISHED_RECIPES.items() if other.augmentation) or "none"
         raise UserError(
             f"expected a model whose recipe augments its images, found {options.model}, whose recipe does not; "
             f"those that do: {others}"

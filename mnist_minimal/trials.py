@@ -24,8 +24,8 @@ from mnist_minimal.cli.streams import terminal_width
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import lookup
-from mnist_minimal.recipes import RECIPES, digits, variation
-from mnist_minimal.study import identity, ledger
+from mnist_minimal.recipes import PUBLISHED_RECIPES, RECIPES, digits, variation
+from mnist_minimal.study import identity, ledger, teaching
 from mnist_minimal.study.plan import MAX_SEED, Plan
 from mnist_minimal.study.progress import display
 from mnist_minimal.study.runner import carry_out
@@ -45,12 +45,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         required=True,
         type=model_name,
         metavar="MODEL",
-        help=f"the model, trained by its recipe: {', '.join(RECIPES)}, or {lookup.OWN_FORM}",
+        help=f"the model, trained by its recipe: {', '.join(PUBLISHED_RECIPES)}, or {lookup.OWN_FORM}",
     )
     parser.add_argument(
         "--recipe",
         choices=RECIPES,
-        help="train the model by this published recipe (default: its own; that of a published one is in batches of "
+        help="train the model by this recipe (default: its own; that of a published model is in batches of "
         f"{digits.BATCH_SIZE} on the digits)",
     )
     parser.add_argument(
@@ -86,6 +86,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="what trains: the C++ core, Keras, or auto, the core where it can run the model (default: %(default)s)",
     )
+    parser.add_argument(
+        "--teacher",
+        type=expanded_path,
+        metavar="FILE",
+        help="a file of mnist_minimal.teacher, whose probabilities are half of the targets (--set teacher.weight=0.9: "
+        "nine tenths)",
+    )
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trials side by side (default: 1)")
     parser.add_argument(
         "--out",
@@ -107,12 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mnist_minimal.data import sets
 
     # What is wrong with it is said before a data set is fetched, which may decide on it too.
-    lookup.recipe(options.model, options.recipe).replace(**dict(options.set))
+    teacher = teaching.read(options.teacher) if options.teacher else None
+    teaching.with_teacher(lookup.recipe(options.model, options.recipe).replace(**dict(options.set)), teacher)
     with interruptible() as interrupted:
         dataset = sets.load(from_arguments(options))
         recipe = lookup.recipe(options.model, options.recipe, dataset.name).replace(**dict(options.set))
+        recipe = teaching.with_teacher(recipe, teacher)
         said = [dataset.notice] if dataset.notice else []
-        published = options.model in RECIPES
+        published = options.model in PUBLISHED_RECIPES
         if dataset.name == "digits" and published and recipe == lookup.recipe(options.model, None, dataset.name):
             said.append(
                 f"On the digits, which {options.model} learns in batches of {recipe.batch_size}, expect an accuracy of "
@@ -136,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.protocol,
             options.trainer,
             options.jobs,
+            teacher=teacher,
         )
         if another := variation.described(options.model, recipe, dataset.name):
             print(f"{options.model} is trained by {another}; the study is {plan.study.name}.")

@@ -92,7 +92,7 @@ def native_course(weight_decay: float) -> Arrays:
     losses = []
     for step, (batch, learning_rate) in enumerate(zip(batches, GIVEN["learning_rates"], strict=True), start=1):
         loss, _, _ = chain.network.train(
-            images, labels, batch, batch_size=len(batch), seed=0, epoch=0, learning_rate=float(learning_rate)
+            images, labels, batch, batch_size=len(batch), seed=0, epoch=0, learning_rates=float(learning_rate)
         )
         losses.append(loss / len(batch))
         if f"step {step}" in STEPS:

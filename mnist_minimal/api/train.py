@@ -12,8 +12,10 @@ from mnist_minimal.api.study import Study
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import lookup
+from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.lookup import Builder
 from mnist_minimal.recipes import RECIPES, Recipe
+from mnist_minimal.study import teaching
 from mnist_minimal.study.plan import MAX_SEED, Plan
 from mnist_minimal.study.progress import display, silent
 from mnist_minimal.study.runner import carry_out
@@ -62,6 +64,7 @@ def run_trials(
     until: float | None = None,
     protocol: str = "source",
     trainer: str = "auto",
+    teacher: str | Path | None = None,
     dataset_name: str | None = None,
     progress: bool = True,
 ) -> Study:
@@ -73,7 +76,7 @@ def run_trials(
     Args:
         model: A published model's name, `module:function`, or a function without arguments that returns a new, built
             Keras model; it may be defined in a notebook's cell.
-        recipe: How to train it: a published recipe's name or a Recipe; None for the model's own.
+        recipe: How to train it: a Recipe, or the name of one of RECIPES; None for the model's own.
         runs: How many trials, seeds `seed` to `seed + runs - 1`; None for no end, but for `until`.
         data: A name, a file or a folder as `load_data` takes it; a data set of `load_data`; or the four arrays
             (x_train, y_train, x_test, y_test), also in two pairs as Keras' own sets give them: images uint8
@@ -92,6 +95,8 @@ def run_trials(
         protocol: "source", which monitors the test set as the sources do, or "holdout", which monitors images held out
             of the training set.
         trainer: "native" for the C++ core, "keras", or "auto" for the core where it can run the model.
+        teacher: A file of `python -m mnist_minimal.teacher`, whose probabilities are part of the targets, by half or by
+            the recipe's `teacher.weight`.
         dataset_name: What images that are not MNIST are called in the results.
         progress: Whether to show it.
 
@@ -110,7 +115,8 @@ def run_trials(
     """
     name, build = lookup.named(model)
     dataset, choice = _data(data, dataset_name)
-    by = _recipe(name, build, recipe, dataset.name)
+    file = None if teacher is None else teaching.read(Path(teacher).expanduser())
+    by = teaching.with_teacher(_recipe(name, build, recipe, dataset.name), file)
     plan = Plan(
         Path(out or "runs").expanduser(),
         name,
@@ -126,6 +132,7 @@ def run_trials(
         _whole("jobs", jobs, 1),
         build,
         callbacks,
+        file,
     )
     if until is not None and not 0 < until <= 1:
         raise UserError(f"found until={until}, expected an accuracy above 0 and at most 1, such as 0.99")
@@ -154,12 +161,14 @@ def fit(
     epochs: int | None = None,
     protocol: str = "source",
     trainer: str = "auto",
+    teacher: str | Path | None = None,
     dataset_name: str | None = None,
 ) -> Fitted:
     """Trains one model and writes no file: the trial of this seed, as `run_trials` would train it.
 
     Args:
-        model: As of `run_trials`; or a built Keras model, which is then trained from the weights it has.
+        model: As of `run_trials`; or a built Keras model, which is then trained from the weights it has; a recipe's
+            `dropout` is set in it.
         recipe: As of `run_trials`.
         data: As of `run_trials`.
         seed: The trial's seed, 0 <= seed < 2**32.
@@ -167,6 +176,7 @@ def fit(
         epochs: A cap on the epochs.
         protocol: As of `run_trials`.
         trainer: As of `run_trials`.
+        teacher: As of `run_trials`.
         dataset_name: As of `run_trials`.
 
     Returns:
@@ -202,10 +212,16 @@ def fit(
         with seeded(seed):
             trained = (build or lookup.builder(name))()
         initial_weights.draw(trained, seed)
+    file = None if teacher is None else teaching.read(Path(teacher).expanduser())
+    by = teaching.with_teacher(by, file)
+    if warned := teaching.check(by, file, dataset, _one_of("protocol", protocol, ("source", "holdout"))):
+        warnings.warn(warned, stacklevel=2)
     check_recipe(by)
+    set_dropout(trained, by.dropout)
     check_images(name, trained, dataset)
+    teaching.check_classes(file, name, trained.output_shape[-1])
     chosen, _ = choose(_one_of("trainer", trainer, ("auto", "native", "keras")), trained, None, by)
-    splits = sets.split(dataset, _one_of("protocol", protocol, ("source", "holdout")), by.validation_share)
+    splits = teaching.with_targets(sets.split(dataset, protocol, by.validation_share), by, file)
     cap = None if epochs is None else _whole("epochs", epochs, 1)
     found = fit_function(chosen, 1)(trained, by, splits, seed, max_epochs=cap, callbacks=callbacks)
     history = pandas.DataFrame({"epoch": range(1, found.epochs + 1), **found.history})

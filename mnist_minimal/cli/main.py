@@ -15,6 +15,7 @@ COMMANDS = {
     "status": "how far trials are, asked from another terminal: done, running, stale, failed, time left",
     "models": "list the published models, what was published of them and what the results say",
     "objectives": "check results against what the sources, where the models were published, wanted of them",
+    "teacher": "make the file of a teacher of trained models, for trials --teacher",
     "evaluate": "accuracy, loss and confusion matrix of saved models",
     "compare": "compare studies: a table, tests of each pair, distributions in one picture",
     "plots": "draw the distributions and training curves of recorded trials",

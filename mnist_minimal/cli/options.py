@@ -9,7 +9,7 @@ from typing import Any
 
 from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, KERAS_DATASETS, Choice
 from mnist_minimal.models.lookup import OWN, OWN_FORM
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import PUBLISHED_RECIPES
 
 
 def add_arguments(
@@ -70,9 +70,11 @@ def expanded_path(text: str) -> Path:
 
 def model_name(text: str) -> str:
     """A model's name as an argument of a command; only its form is looked at where it is the user's own."""
-    if text in RECIPES or OWN.fullmatch(text):
+    if text in PUBLISHED_RECIPES or OWN.fullmatch(text):
         return text
-    raise argparse.ArgumentTypeError(f"expected one of the models {', '.join(RECIPES)}, or {OWN_FORM}, found {text!r}")
+    raise argparse.ArgumentTypeError(
+        f"expected one of the models {', '.join(PUBLISHED_RECIPES)}, or {OWN_FORM}, found {text!r}"
+    )
 
 
 def assignment(text: str) -> tuple[str, Any]:

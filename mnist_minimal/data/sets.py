@@ -88,6 +88,8 @@ class Splits:
         protocol: "source", where the published recipe says what is monitored, mostly the test set, or "holdout".
         x_train, x_val, x_test: uint8 (n, height, width, channels) in [0, 255].
         y_train, y_val, y_test: int64 (n,) in 0 .. classes - 1.
+        targets: float32 (n, classes), the probabilities to learn of each training image, which sum up to 1; None where
+            these are its label alone.
     """
 
     dataset: str
@@ -98,6 +100,7 @@ class Splits:
     y_val: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    targets: np.ndarray | None = None
 
 
 def load(choice: Choice) -> Dataset:

@@ -1,7 +1,8 @@
 """The user's choice of model: a published one by its name, or a function of a module of the user's own.
 
-A name is one of RECIPES, as `sep997`, or `module:function`, as `mypackage.nets:tiny`: a function without arguments that
-returns a built Keras model, in a module whose RECIPES, where it has them, say how. Keras is imported only to build one.
+A name is a published one, as `sep997`, or `module:function`, as `mypackage.nets:tiny`: a function without arguments
+that returns a built Keras model, in a module whose RECIPES, where it has them, say how. Keras is imported only to build
+one.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import RECIPES, Recipe
+from mnist_minimal.recipes import PUBLISHED_RECIPES, RECIPES, Recipe
 from mnist_minimal.recipes.digits import for_dataset
 
 if TYPE_CHECKING:
@@ -34,21 +35,21 @@ def file_name(name: str) -> str:
     return name.replace(":", ".")
 
 
-def recipe(name: str, published: str | None = None, dataset: str = "mnist") -> Recipe:
+def recipe(name: str, other: str | None = None, dataset: str = "mnist") -> Recipe:
     """How a model is trained.
 
     Args:
         name: The model's name.
-        published: The published recipe by which it is trained; None for the model's own, which is the published one
-            or that in its module.
+        other: Name in RECIPES of another recipe by which it is trained; None for the model's own, which is the
+            published one or that in its module.
         dataset: Name of the data set; on the digits a published model's own recipe is that of `recipes.digits`.
 
     Raises:
         UserError: if there is no recipe.
     """
-    if published:
-        return RECIPES[published]
-    if name in RECIPES:
+    if other:
+        return RECIPES[other]
+    if name in PUBLISHED_RECIPES:
         return for_dataset(RECIPES[name], dataset)
     _check_form(name)
     module, function = _module(name), name.partition(":")[2]
@@ -59,7 +60,7 @@ def recipe(name: str, published: str | None = None, dataset: str = "mnist") -> R
             f"{name}: expected a mnist_minimal.recipes.Recipe as RECIPES[{function!r}] in {module.__name__}, found "
             f"{'none' if found is None else type(found).__name__}; add it there, or give a published one with --recipe"
         )
-    return dataclasses.replace(found, model=name, origin=None)
+    return dataclasses.replace(found, model=name, name="", origin=None)
 
 
 def builder(name: str, to_train: bool = True) -> Builder:
@@ -125,7 +126,7 @@ def named(model: str | Builder) -> tuple[str, Builder | None]:
 
 def _check_form(name: str) -> None:
     if not OWN.fullmatch(name):
-        raise UserError(f"expected one of the models {', '.join(RECIPES)}, or {OWN_FORM}, found {name!r}")
+        raise UserError(f"expected one of the models {', '.join(PUBLISHED_RECIPES)}, or {OWN_FORM}, found {name!r}")
 
 
 def _module(name: str) -> ModuleType:

@@ -3,27 +3,32 @@
 Standard library only: a recipe can be written beside results as JSON and read without Keras.
 """
 
+from mnist_minimal.recipes.catalogue import RECIPES
 from mnist_minimal.recipes.fields import KerasObject
 from mnist_minimal.recipes.parts import (
     SGD,
     Adam,
     AdamW,
     Augmentation,
+    ByStep,
     EarlyStopping,
     MedianStopping,
     PiecewiseLinear,
     Plateau,
     Recipe,
     Steps,
+    Teacher,
 )
-from mnist_minimal.recipes.published import RECIPES
+from mnist_minimal.recipes.published import PUBLISHED_RECIPES
 
 __all__ = [
+    "PUBLISHED_RECIPES",
     "RECIPES",
     "SGD",
     "Adam",
     "AdamW",
     "Augmentation",
+    "ByStep",
     "EarlyStopping",
     "KerasObject",
     "MedianStopping",
@@ -31,4 +36,5 @@ __all__ = [
     "Plateau",
     "Recipe",
     "Steps",
+    "Teacher",
 ]

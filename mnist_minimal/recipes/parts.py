@@ -81,6 +81,34 @@ class PiecewiseLinear(Part):
 
 
 @dataclass(frozen=True)
+class ByStep(Part):
+    """The learning rate is set for every step: it rises in a straight line, then follows a course to the last step.
+
+    The peak is the optimizer's learning rate. Of all n steps, which are those of `max_epochs` epochs whatever the cap
+    on them is, the first w = round(warm_up * n) warm up. Step t, counted from 0, is taken with this share of the peak:
+
+        start + (1 - start) * t / w                                 where t < w,
+        floor + (1 - floor) * (1 + cos(pi * x)) / 2   "cosine",     where x = (t - w) / (n - w),
+        floor + (1 - floor) * (1 - x)                 "linear",
+        1                                             "constant".
+
+    The cosine is that of I. Loshchilov and F. Hutter, "SGDR", https://arxiv.org/abs/1608.03983, without restarts; with
+    the warm-up it is `keras.optimizers.schedules.CosineDecay` with a `warmup_target`.
+
+    Attributes:
+        course: The course after the warm-up.
+        warm_up: Share of all steps that warm up.
+        start: The first step's share of the peak.
+        floor: The share of the peak that the course comes down to; a constant one does not.
+    """
+
+    course: Literal["cosine", "linear", "constant"] = "cosine"
+    warm_up: Share = 0.05
+    start: Share = 0.1
+    floor: Share = 0.0
+
+
+@dataclass(frozen=True)
 class EarlyStopping(Part):
     """`keras.callbacks.EarlyStopping` on the validation accuracy; the weights of the best epoch are restored."""
 
@@ -132,13 +160,34 @@ class Augmentation(Part):
     tone_share: Share = 1.0
 
 
+@dataclass(frozen=True)
+class Teacher(Part):
+    """What of a training image's target is a teacher's: its probabilities for the image as it is, augmented or not.
+
+    The target is weight * probabilities + (1 - weight) * label, the label as 1 for its class and 0 for the others.
+
+    Attributes:
+        sha256: The SHA-256 of the teacher's file, in hexadecimal digits, as `mnist_minimal.teacher` writes it; "" until
+            the file is given.
+        weight: The teacher's share of the target.
+    """
+
+    sha256: str = ""
+    weight: Share = 0.5
+
+
+# What a variation of a recipe keeps.
+_NAMES = ("model", "name")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Part):
     """How one model is trained.
 
     Attributes:
-        model: Name of the model in `mnist_minimal.models.MODELS` that the recipe was published with, by which the
-            recipe is known too; "" for one of one's own.
+        model: Name of the model in `mnist_minimal.models.MODELS` that the recipe was made for, by which the recipe is
+            known too unless it has a name; "" for one of one's own.
+        name: Name of a recipe that is another than the model's own; "" for that.
         source: Where the recipe was published.
         assumed: What the source leaves unsaid and this recipe fills in, one sentence each.
         batch_size: Images per step.
@@ -147,9 +196,11 @@ class Recipe(Part):
         optimizer: The optimizer at its first learning rate; any of Keras' as a KerasObject.
         schedule: The learning rate's course; None leaves it as it is. A KerasObject is one of
             `keras.optimizers.schedules`, which counts steps and takes the place of the optimizer's own learning rate.
+        dropout: Rate of all the model's dropout layers; None leaves each as the model's builder has it.
         early_stopping: When training ends before `max_epochs`, with the best epoch's weights; None trains to the end
             and keeps the last epoch's.
         augmentation: What is done to the training images.
+        teacher: Whose probabilities are part of the targets; None where the labels alone are learned.
         validation_share: The last part of the training set, as a share of it, that the source holds out to monitor; 0
             where it monitors the test set.
         median_stopping: Which trials of a study the source does not train to their end.
@@ -159,15 +210,18 @@ class Recipe(Part):
     """
 
     model: str = ""
+    name: str = ""
     source: str = ""
     assumed: tuple[str, ...] = ()
     batch_size: Count
     drop_remainder: bool = False
     max_epochs: Count
     optimizer: AdamW | Adam | SGD | KerasObject
-    schedule: Plateau | Steps | PiecewiseLinear | KerasObject | None = None
+    schedule: Plateau | Steps | PiecewiseLinear | ByStep | KerasObject | None = None
+    dropout: Decrease | None = None
     early_stopping: EarlyStopping | None = None
     augmentation: Augmentation | None = None
+    teacher: Teacher | None = None
     validation_share: Decrease = 0.0
     median_stopping: MedianStopping | None = None
     callbacks: tuple[KerasObject, ...] = ()
@@ -184,6 +238,11 @@ class Recipe(Part):
                 f"schedule {type(self.schedule).__name__}; set schedule to None or optimizer.learning_rate to a number"
             )
 
+    @property
+    def known_as(self) -> str:
+        """The name by which the recipe is known: its own, or its model's; "" where it has neither."""
+        return self.name or self.model
+
     def as_dict(self) -> dict[str, Any]:
         """The recipe as nested dictionaries and lists of JSON's types; a part that has variants names its `kind`."""
         return {name: _plain(getattr(self, name)) for name in hints(Recipe)}
@@ -192,7 +251,8 @@ class Recipe(Part):
         """A variation of the recipe: the fields that are named have other values, the others stay.
 
         A schedule by epoch is stretched with `max_epochs`, unless it is set too: what fell on half of the epochs does
-        so again. To train fewer epochs of the same course, cut the training instead (`--epochs`).
+        so again. One by step is of all epochs that there are. To train fewer epochs of the same course, cut the
+        training instead (`--epochs`).
 
         Args:
             **values: By the name of a field, or of a field of a part as `**{"optimizer.learning_rate": 0.02}`. A part
@@ -208,7 +268,7 @@ class Recipe(Part):
             >>> recipe.batch_size, recipe.optimizer
             (256, AdamW(learning_rate=0.02, weight_decay=1e-06))
         """
-        types = {name: hint for name, hint in hints(Recipe).items() if name != "model"}
+        types = {name: hint for name, hint in hints(Recipe).items() if name not in _NAMES}
         by_field: dict[str, dict[tuple[str, ...], Any]] = {}
         for path, value in values.items():
             name, *deeper = path.split(".")
@@ -229,7 +289,7 @@ class Recipe(Part):
         there = [
             f"{name}.{inner}" if is_dataclass(part) else name
             for name in hints(Recipe)
-            if name != "model"
+            if name not in _NAMES
             for part in [getattr(self, name)]
             for inner in (hints(type(part)) if is_dataclass(part) else ("",))
         ]

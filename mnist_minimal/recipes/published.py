@@ -1,4 +1,4 @@
-"""RECIPES: the published recipes by the name of their model, each with its source."""
+"""PUBLISHED_RECIPES: the published recipes by the name of their model, each with its source."""
 
 from mnist_minimal.recipes.parts import (
     SGD,
@@ -25,7 +25,7 @@ _SMALL_ASSUMED = (
 _SMALL_AUGMENTATION = Augmentation(rotation=6, translation=0.1, interpolation="nearest")
 _SMALL_AUGMENTATION_ASSUMED = ("The images are resampled by torchvision's defaults: the nearest pixel, black outside.",)
 
-RECIPES = {
+PUBLISHED_RECIPES = {
     "conv18242": Recipe(
         model="conv18242",
         source="https://github.com/cr21/mnist-less-than-25k, mnist.py",

@@ -4,13 +4,13 @@ import hashlib
 import json
 from typing import Any
 
+from mnist_minimal.recipes.catalogue import RECIPES
 from mnist_minimal.recipes.digits import for_dataset
 from mnist_minimal.recipes.parts import Recipe
-from mnist_minimal.recipes.published import RECIPES
 
 HASH_DIGITS = 6
 
-PROSE = ("model", "source", "assumed")
+PROSE = ("model", "name", "source", "assumed")
 
 
 def changes(model: str, recipe: Recipe, dataset: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def changes(model: str, recipe: Recipe, dataset: str) -> dict[str, Any]:
     the published model which it is to train, else with the recipe on which `replace` was called. On the digits a
     published model's own is that of `recipes.digits`.
     """
-    origin = RECIPES.get(recipe.model or model, recipe.origin or recipe)
+    origin = RECIPES.get(recipe.known_as or model, recipe.origin or recipe)
     if origin is RECIPES.get(model):
         origin = for_dataset(origin, dataset)
     before, now = ({k: v for k, v in each.as_dict().items() if k not in PROSE} for each in (origin, recipe))
@@ -34,12 +34,13 @@ def short_hash(changed: dict[str, Any]) -> str:
 
 
 def described(model: str, recipe: Recipe, dataset: str) -> str:
-    """What is not as it was published, in words: "the recipe of sep697 with batch_size 128"; "" where nothing is."""
+    """What is not the model's own, in words: "the recipe of sep697 with batch_size 128"; "" where nothing is."""
     set_ = [f"{field} {json.dumps(value)}" for field, value in changes(model, recipe, dataset).items()]
-    other = recipe.model not in ("", model)
+    other = recipe.known_as not in ("", model)
     if not other and not set_:
         return ""
-    return f"{f'the recipe of {recipe.model}' if other else 'its recipe'}{' with ' if set_ else ''}{', '.join(set_)}"
+    whose = f"the recipe {recipe.name or f'of {recipe.model}'}" if other else "its recipe"
+    return f"{whose}{' with ' if set_ else ''}{', '.join(set_)}"
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def read(study: Study) -> dict[str, Any]:
         if "worse_half" in recipe:  # The rule's name in versions up to 0.1.0.
             rule = recipe.pop("worse_half")
             recipe["median_stopping"] = rule and {**rule, "kind": "MedianStopping"}
-        recipe.setdefault("callbacks", [])  # No recipe of those versions had any.
+        # What no recipe of those versions had.
+        facts["recipe"] = {"name": "", "dropout": None, "teacher": None, "callbacks": [], **recipe}
     return facts
 
 
@@ -96,7 +97,7 @@ def recipe_epochs(study: Study) -> int | None:
 def by_own_recipe(study: Study, model: str) -> bool:
     """Whether a study is of its model's own recipe, with nothing set in it; where no JSON tells, that is assumed."""
     found = recipe(study)
-    return found is None or (not read(study).get("set") and found.get("model", model) == model)
+    return found is None or (not read(study).get("set") and (found.get("name") or found.get("model", model)) == model)
 
 
 def _without_prose(fact: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
+from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.lookup import Builder, builder
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.recipes.variation import changes
@@ -14,6 +15,7 @@ from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.ownership import check_room
 from mnist_minimal.study.plan import Plan
 from mnist_minimal.study.study import Study
+from mnist_minimal.study.teaching import TeacherFile, check_classes
 from mnist_minimal.trial import Trial
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Job:
         facts: What the study was begun with, as its identity has it.
         build: Builds the model, where its name does not say how.
         callbacks: Makes a trial's further Keras callbacks from its seed, or None.
+        teacher: The file of the recipe's teacher, or None where it has none.
     """
 
     study: Study
@@ -57,13 +60,15 @@ class Job:
     facts: dict[str, Any]
     build: Builder | None = None
     callbacks: "Callable[[int], Sequence[keras.callbacks.Callback]] | None" = None
+    teacher: TeacherFile | None = None
 
 
 def data_facts(plan: Plan) -> dict[str, Any]:
-    """What is known of a job without Keras: its recipe, what was set in it, the cap on the epochs, its checksums."""
+    """What is known of a job without Keras: teacher, recipe, what was set in it, the cap on the epochs, checksums."""
     from mnist_minimal.data.sets import checksums
 
     return {
+        **({"teacher": plan.teacher.facts} if plan.teacher else {}),
         "recipe": plan.recipe.as_dict(),
         "set": changes(plan.model, plan.recipe, plan.dataset.name),
         "max_epochs": plan.max_epochs,
@@ -101,7 +106,9 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     check_recipe(plan.recipe)
     with seeded(0):
         built = (plan.build or builder(model))()
+    set_dropout(built, plan.recipe.dropout)
     check_images(model, built, dataset)
+    check_classes(plan.teacher, model, built.output_shape[-1])
     check_size(built, study.weights(0))
     params, done = trainable_parameters(built), ledger.done(before)
     for trial in done:
@@ -145,6 +152,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
         facts,
         plan.build,
         plan.callbacks,
+        plan.teacher,
     )
     if code := needs_code(built):
         notice += (

@@ -9,6 +9,7 @@ from mnist_minimal.data.choice import Choice
 from mnist_minimal.models.lookup import Builder
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.study.study import Study
+from mnist_minimal.study.teaching import TeacherFile
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,7 @@ class Plan:
         jobs: Trials side by side.
         build: Builds the model, where its name does not say how.
         callbacks: Makes a trial's further Keras callbacks from its seed, or None.
+        teacher: The file of the recipe's teacher, or None where it has none.
     """
 
     out: Path
@@ -53,6 +55,7 @@ class Plan:
     jobs: int
     build: Builder | None = None
     callbacks: "Callable[[int], Sequence[keras.callbacks.Callback]] | None" = None
+    teacher: TeacherFile | None = None
 
     @property
     def study(self) -> Study:

@@ -17,6 +17,7 @@ from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.plan import Plan
 from mnist_minimal.study.policies import FailuresInARow, Interruption, MedianStopping, Until
 from mnist_minimal.study.progress import Display
+from mnist_minimal.study.teaching import check as check_teacher
 from mnist_minimal.study.worker import failed_trial, make_train, make_train_in_own_process
 from mnist_minimal.trial import FAILED, Outcome, Trial
 
@@ -54,6 +55,9 @@ def carry_out(
         KeyboardInterrupt: on Ctrl-C; what was finished is recorded, and what was not is resumed by the same plan.
     """
     study = plan.study
+    warned = check_teacher(plan.recipe, plan.teacher, plan.dataset, plan.protocol)
+    if warned:
+        say(warned)
     with owned(study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs):
         identity.check(study, data_facts(plan))
         table = Ledger(study)

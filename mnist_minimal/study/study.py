@@ -24,8 +24,9 @@ class Study:
     def of(cls, out: Path, model: str, dataset: str, protocol: str, recipe: Recipe | None = None) -> "Study":
         """The study of a model, whose name says all that it is by: `sep997-sep697-5a4612-digits-holdout`.
 
-        That is the model, the recipe unless it is the model's own, a short hash of what was set in it where something
-        was, the data set unless it is MNIST, and `holdout` under that protocol.
+        That is the model, the recipe unless it is the model's own (without the model's name where it begins with it), a
+        short hash of what was set in it where something was, the data set unless it is MNIST, and `holdout` under that
+        protocol.
 
         Args:
             out: The folder of all results.
@@ -36,8 +37,8 @@ class Study:
         """
         parts = [file_name(model)]
         if recipe is not None:
-            if recipe.model not in ("", model):
-                parts.append(file_name(recipe.model))
+            if recipe.known_as not in ("", model):
+                parts.append(file_name(recipe.known_as).removeprefix(f"{parts[0]}-"))
             if changed := changes(model, recipe, dataset):
                 parts.append(short_hash(changed))
         if dataset != "mnist":

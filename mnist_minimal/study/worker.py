@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.files import reject_symlink
 from mnist_minimal.models.defaults import pin_keras_defaults
+from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.lookup import builder
 from mnist_minimal.models.silence import silence_tensorflow
 from mnist_minimal.study.history import HistoryFile
 from mnist_minimal.study.job import Job
 from mnist_minimal.study.policies import milestone
+from mnist_minimal.study.teaching import with_targets
 from mnist_minimal.trial import FAILED, FINISHED, STOPPED, EpochReport, Owner, Train, Trial
 from mnist_minimal.version import version
 
@@ -28,7 +30,7 @@ def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
     from mnist_minimal.data import sets
 
     found = dataset or (sets.load(job.source) if isinstance(job.source, Choice) else job.source)
-    splits = sets.split(found, job.protocol, job.recipe.validation_share)
+    splits = with_targets(sets.split(found, job.protocol, job.recipe.validation_share), job.recipe, job.teacher)
     return partial(train_trial, job, splits)
 
 
@@ -70,6 +72,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     with seeded(seed):
         model = (job.build or builder(job.model))()
     initial_weights.draw(model, seed)
+    set_dropout(model, job.recipe.dropout)
     further = job.callbacks(seed) if job.callbacks else []
     checkpoint = Checkpoint(
         # What callbacks of the user's own remember is in no checkpoint: such a trial starts again.

@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,11 +12,12 @@ from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.models.defaults import keras_defaults
-from mnist_minimal.recipes import KerasObject, PiecewiseLinear, Plateau, Recipe, Steps, parts
-from mnist_minimal.training import DivergedError, Fit, epochs_to_train
+from mnist_minimal.recipes import ByStep, PiecewiseLinear, Plateau, Recipe, Steps
+from mnist_minimal.training import DivergedError, Fit, epochs_to_train, targets
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.keras_objects import keras_object
-from mnist_minimal.training.optimizers import AdamW
+from mnist_minimal.training.optimizers import make_optimizer
+from mnist_minimal.training.schedules import StepRates, all_step_rates, scheduled_rate, step_rates
 
 EVALUATION_BATCH_SIZE = 1000
 
@@ -44,6 +44,8 @@ class EpochBatches(keras.utils.PyDataset):
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.batches[step]
         images, labels = self.splits.x_train[chosen], self.splits.y_train[chosen]
+        if self.splits.targets is not None:
+            labels = targets.with_labels(labels, self.splits.targets[chosen])
         if self.recipe.augmentation:
             return augment(images, self.changes[chosen], self.recipe.augmentation), labels
         return images.astype(np.float32), labels
@@ -73,7 +75,13 @@ class EpochRandomness(keras.callbacks.Callback):
         if logs is not None:
             if not math.isfinite(logs["loss"]):
                 raise DivergedError(f"the training loss became {logs['loss']} in epoch {epoch + 1}")
-            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+            logs["learning_rate"] = self.learning_rate(epoch)
+
+    def learning_rate(self, epoch: int) -> float:
+        """The rate of an epoch's last step, the epoch counted from 0."""
+        if isinstance(self.batches.recipe.schedule, ByStep):
+            return float(step_rates(self.batches.recipe, epoch, len(self.batches))[-1])
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
 def seed_states(layer: keras.layers.Layer) -> list[keras.Variable]:
@@ -146,48 +154,6 @@ def keras_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
     return [keras_object(each, keras.callbacks, keras.callbacks.Callback) for each in recipe.callbacks]
 
 
-def scheduled_rate(recipe: Recipe, epoch: int) -> float:
-    """The learning rate that a schedule by epoch gives after `epoch` finished epochs.
-
-    Raises:
-        ValueError: if the recipe has no such schedule.
-    """
-    match recipe.schedule:
-        case Steps(factor, after):
-            return first_rate(recipe) * factor ** sum(epoch >= step for step in after)
-        case PiecewiseLinear(points):
-            return float(np.interp(epoch, [finished for finished, _ in points], [rate for _, rate in points]))
-    raise ValueError(f"expected a schedule by epoch, found {recipe.schedule}")
-
-
-def first_rate(recipe: Recipe) -> float:
-    """The learning rate that a recipe's optimizer begins with."""
-    if isinstance(recipe.optimizer, KerasObject):
-        return float(keras.ops.convert_to_numpy(make_optimizer(recipe).learning_rate))
-    return recipe.optimizer.learning_rate
-
-
-def make_optimizer(recipe: Recipe) -> keras.optimizers.Optimizer:
-    """A new Keras optimizer of the recipe, at its first learning rate or with the recipe's schedule by step.
-
-    Raises:
-        UserError: if Keras has no such optimizer or schedule, or it does not take the arguments.
-    """
-    by_step: dict[str, Any] = {}
-    if isinstance(recipe.schedule, KerasObject):
-        schedules = keras.optimizers.schedules
-        by_step["learning_rate"] = keras_object(recipe.schedule, schedules, schedules.LearningRateSchedule)
-    match recipe.optimizer:
-        case parts.AdamW(learning_rate, weight_decay):
-            return AdamW(**{"learning_rate": learning_rate, "weight_decay": weight_decay, **by_step})
-        case parts.Adam(learning_rate):
-            return keras.optimizers.Adam(**{"learning_rate": learning_rate, **by_step})
-        case parts.SGD(learning_rate, momentum):
-            return keras.optimizers.SGD(**{"learning_rate": learning_rate, "momentum": momentum, **by_step})
-        case KerasObject() as data:
-            return keras_object(data, keras.optimizers, keras.optimizers.Optimizer, **by_step)
-
-
 def check_recipe(recipe: Recipe) -> None:
     """Makes once what a recipe takes from Keras.
 
@@ -198,14 +164,22 @@ def check_recipe(recipe: Recipe) -> None:
     keras_callbacks(recipe)
 
 
-def compile_model(model: keras.Model, recipe: Recipe) -> None:
-    """Compiles the model with a new optimizer of the recipe, cross-entropy over integer labels, and accuracy."""
+def compile_model(model: keras.Model, recipe: Recipe, rates: StepRates | None = None, by_targets: bool = False) -> None:
+    """Compiles the model with a new optimizer of the recipe, cross-entropy over integer labels, and accuracy.
+
+    Args:
+        model: A built model.
+        recipe: How to train it.
+        rates: The learning rates of all steps; None for the optimizer's own.
+        by_targets: Whether what is learned are labels and targets, as `targets.with_labels` gives them.
+    """
+    accuracy = keras.metrics.MeanMetricWrapper(targets.right, name="accuracy") if by_targets else "accuracy"
     # A learning rate would else be a float16 where the user's keras.json says so.
     with keras_defaults():
         model.compile(
-            optimizer=make_optimizer(recipe),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
+            optimizer=make_optimizer(recipe, rates),
+            loss=targets.cross_entropy if by_targets else "sparse_categorical_crossentropy",
+            metrics=[accuracy],
             # TensorFlow's XLA on a CPU needs eight times as long for an epoch of separable convolutions as no XLA;
             # the other backends are only fast when compiled.
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
@@ -247,11 +221,15 @@ def fit(
         DivergedError: if the training loss is no longer a finite number.
     """
     epochs = epochs_to_train(recipe, max_epochs)
-    compile_model(model, recipe)
-    model.optimizer.build(model.trainable_variables)
     batches = EpochBatches(splits, recipe, seed)
+    rates = all_step_rates(recipe, len(batches)) if isinstance(recipe.schedule, ByStep) else None
+    compile_model(model, recipe, rates, by_targets=splits.targets is not None)
+    model.optimizer.build(model.trainable_variables)
     recipes_own = recipe_callbacks(recipe)
     state = checkpoint or Checkpoint()
+    y_val = splits.y_val
+    if splits.targets is not None:
+        y_val = targets.with_labels(y_val, targets.one_hot(y_val, splits.targets.shape[1]))
     cpu_before = time.process_time()
 
     def restore_optimizer(arrays: list[np.ndarray]) -> None:
@@ -269,7 +247,7 @@ def fit(
         batches,
         initial_epoch=state.epochs,
         epochs=state.epochs if state.stopped else epochs,
-        validation_data=(splits.x_val.astype(np.float32), splits.y_val),
+        validation_data=(splits.x_val.astype(np.float32), y_val),
         validation_batch_size=EVALUATION_BATCH_SIZE,
         callbacks=[EpochRandomness(batches, seed), *recipes_own, *keras_callbacks(recipe), *callbacks, resumption],
         # Keras would visit the batches themselves in an order of its own.

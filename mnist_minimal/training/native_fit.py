@@ -11,12 +11,14 @@ import numpy as np
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import Augmentation, Recipe
+from mnist_minimal.recipes import Augmentation, ByStep, Recipe
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
 from mnist_minimal.training.chain import Chain, core_optimizer, unsupported
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.core import _core, available
-from mnist_minimal.training.keras_fit import compile_model, keras_callbacks, make_optimizer, recipe_callbacks
+from mnist_minimal.training.keras_fit import compile_model, keras_callbacks, recipe_callbacks
+from mnist_minimal.training.optimizers import make_optimizer
+from mnist_minimal.training.schedules import step_rates
 
 __all__ = ["available", "fit", "unsupported", "unsupported_recipe"]
 
@@ -43,7 +45,8 @@ def fit(
     A recipe without early stopping leaves those of its last epoch, as its source does.
 
     The callbacks see the Keras model, with the weights of the epoch that has ended; what they change of its weights,
-    its optimizer's learning rate and `stop_training` holds for the next epoch. They are not called for single batches.
+    its optimizer's learning rate and `stop_training` holds for the next epoch. Where the recipe sets a learning rate
+    for each step they have to leave it alone. They are not called for single batches.
     The result is a function of the model, recipe, splits and seed: the same bits for any number of threads, beside any
     number of other trials, stopped and resumed or not. Seeds of the model's Dropout layers are not used.
 
@@ -62,7 +65,8 @@ def fit(
         The history and what follows from it; `cpu_seconds` counts this training's threads alone.
 
     Raises:
-        UserError: if `max_epochs` is less than 1, if the core was not built, or if it cannot run the model.
+        UserError: if `max_epochs` is less than 1, if the core was not built, or if it cannot run the model; if a
+            callback sets the learning rate where the recipe sets one for each step.
         DivergedError: if the training loss is no longer a finite number.
     """
     epochs = epochs_to_train(recipe, max_epochs)
@@ -99,9 +103,9 @@ def fit(
     for epoch in range(state.epochs, state.epochs if state.stopped else epochs):
         called.on_epoch_begin(epoch)
         chain.from_keras()
-        learning_rate = learning_rate_of(model)
         batches = epoch_batches(seed, epoch, len(y_train), recipe.batch_size, recipe.drop_remainder)
         order = np.concatenate(batches)
+        rates = epoch_rates(model, recipe, epoch, len(batches))
         loss, correct, trained = network.train(
             splits.x_train,
             y_train,
@@ -109,8 +113,9 @@ def fit(
             batch_size=recipe.batch_size,
             seed=seed,
             epoch=epoch,
-            learning_rate=learning_rate,
+            learning_rates=rates,
             threads=threads,
+            targets=splits.targets,
             augmentation=augmentation,
         )
         helper_seconds += trained
@@ -126,7 +131,7 @@ def fit(
             "accuracy": correct / len(order),
             "val_loss": val_loss / len(y_val),
             "val_accuracy": val_correct / len(y_val),
-            "learning_rate": learning_rate,
+            "learning_rate": float(rates[-1]),
         }
         called.on_epoch_end(epoch, logs)
         if model.stop_training:
@@ -159,6 +164,27 @@ def unsupported_recipe(recipe: Recipe) -> str | None:
 def core_augmentation(augmentation: Augmentation) -> _core.Augmentation:
     """The same for the core, which augments as `data.augmentation` does, bit for bit."""
     return _core.Augmentation(**dataclasses.asdict(augmentation))
+
+
+def epoch_rates(model: keras.Model, recipe: Recipe, epoch: int, steps: int) -> np.ndarray:
+    """The learning rates of an epoch's steps, float32 (steps,): the recipe's, or the one that the callbacks have left.
+
+    Callbacks find that of the epoch's last step in the optimizer.
+
+    Raises:
+        UserError: if a callback has set a rate where the recipe sets one for each step, which Keras refuses too.
+    """
+    if not isinstance(recipe.schedule, ByStep):
+        return np.full(steps, learning_rate_of(model), np.float32)
+    left = learning_rate_of(model)
+    if epoch and left != step_rates(recipe, epoch - 1, steps)[-1]:
+        raise UserError(
+            "expected callbacks that leave the learning rate to the recipe's schedule by step, found it set to "
+            f"{left:g}; leave such a callback out, or set the recipe's schedule to None"
+        )
+    rates = step_rates(recipe, epoch, steps)
+    model.optimizer.learning_rate = float(rates[-1])
+    return rates
 
 
 def learning_rate_of(model: keras.Model) -> float:

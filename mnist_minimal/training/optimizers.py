@@ -1,8 +1,11 @@
-"""AdamW as the sources used it: weight decay that is not multiplied by the learning rate."""
+"""The optimizers of recipes, and AdamW as the sources used it: weight decay that no learning rate multiplies."""
 
 from typing import Any
 
 import keras
+
+from mnist_minimal.recipes import KerasObject, Recipe, parts
+from mnist_minimal.training.keras_objects import keras_object
 
 
 @keras.saving.register_keras_serializable(package="mnist_minimal")
@@ -41,3 +44,31 @@ class AdamW(keras.optimizers.Adam):
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
         return {**super().get_config(), "weight_decay": self.step_decay}
+
+
+def make_optimizer(
+    recipe: Recipe, schedule: keras.optimizers.schedules.LearningRateSchedule | None = None
+) -> keras.optimizers.Optimizer:
+    """A new Keras optimizer of the recipe, at its first learning rate or with a schedule by step.
+
+    Args:
+        recipe: The recipe.
+        schedule: Takes the place of the optimizer's own rate; None for that, or for the schedule of Keras' that the
+            recipe names.
+
+    Raises:
+        UserError: if Keras has no such optimizer or schedule, or it does not take the arguments.
+    """
+    by_step: dict[str, Any] = {} if schedule is None else {"learning_rate": schedule}
+    if isinstance(recipe.schedule, KerasObject):
+        schedules = keras.optimizers.schedules
+        by_step["learning_rate"] = keras_object(recipe.schedule, schedules, schedules.LearningRateSchedule)
+    match recipe.optimizer:
+        case parts.AdamW(learning_rate, weight_decay):
+            return AdamW(**{"learning_rate": learning_rate, "weight_decay": weight_decay, **by_step})
+        case parts.Adam(learning_rate):
+            return keras.optimizers.Adam(**{"learning_rate": learning_rate, **by_step})
+        case parts.SGD(learning_rate, momentum):
+            return keras.optimizers.SGD(**{"learning_rate": learning_rate, "momentum": momentum, **by_step})
+        case KerasObject() as data:
+            return keras_object(data, keras.optimizers, keras.optimizers.Optimizer, **by_step)

@@ -409,11 +409,13 @@ OPTIONS = {
     "augment": ["--seed", "--epoch", "--out", "--data", "--dataset-name"],
     "summary": ["--model"],
     "report": ["--results", "--out", "--data", "--dataset-name"],
+    "teacher": ["--results", "--out", "--seeds", "--model", "--data", "--dataset-name"],
 }
 # What keeps a command from what is long: training, and Keras.
 ENDING = {
     "trials": ["--data", "none"],
     "models": ["--results", "bad"],
+    "teacher": ["--results", "bad"],
     "objectives": ["--results", "bad"],
     "evaluate": ["--data", "none"],
     "summary": ["--model", "no name"],

@@ -120,16 +120,16 @@ def test_a_layers_dropout_key_is_the_same_in_numpy_jax_and_the_core(jax, argumen
 def drops(jnp, key, rate, samples, elements):
     """Which activations dropout drops, (samples, elements): the counter of core/kernels/epilogue.h in JAX's arrays.
 
-    Sixteen samples take eight words for an element, the lower half of one for each of the first eight, the upper half
-    for the others.
+    Sixteen samples take sixteen words for two elements, the lower halves for the even one, the upper ones for the odd.
     """
     group, lane = np.divmod(np.arange(samples, dtype=np.uint32)[:, None], np.uint32(16))
-    x = key[0] + (group * np.uint32(elements) + np.arange(elements, dtype=np.uint32)) * np.uint32(8) + lane % 8
+    element = np.arange(elements, dtype=np.uint32)
+    x = key[0] + (group * np.uint32((elements + 1) // 2) + element // 2) * np.uint32(16) + lane
     x = jnp.asarray(x)
     x = (x ^ (x >> 16)) * np.uint32(0x21F0AAAD)
     x = (x ^ (x >> 15) ^ key[1]) * np.uint32(0x735A2D97)
     x = x ^ (x >> 15)
-    half = jnp.where(lane < 8, x & 0xFFFF, x >> 16)
+    half = jnp.where(element % 2, x >> 16, x & 0xFFFF)
     return np.asarray((half ^ 0x8000) < round(rate * 65536))
 
 

@@ -19,7 +19,7 @@ from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
 from mnist_minimal.page import digits, text
 from mnist_minimal.page.report import write_report
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import PUBLISHED_RECIPES, RECIPES
 from mnist_minimal.report import main
 from mnist_minimal.study import ledger
 from tests.conftest import OFFLINE
@@ -29,7 +29,7 @@ CORRECT = [9875, 9880, 9884, 9892, 9901]
 SAVED = [0.9861, 0.9873, 0.9873, 0.9880, 0.9889]
 
 # The published models' names end in their numbers of parameters.
-PARAMETERS = {name: int(re.sub(r"\D", "", name)) for name in RECIPES}
+PARAMETERS = {name: int(re.sub(r"\D", "", name)) for name in PUBLISHED_RECIPES}
 
 HOSTILE = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'> \" ' $style \u2028 --> ]]>"
 

@@ -24,7 +24,7 @@ from mnist_minimal.models import MODELS
 from mnist_minimal.models.normalization import InstanceNormalization
 from mnist_minimal.page.network import describe
 from mnist_minimal.page.report import write_report
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import PUBLISHED_RECIPES
 from mnist_minimal.saving.saved_model import save
 from mnist_minimal.training.evaluation import evaluate, probabilities
 from tests.conftest import MNIST_PATH
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs the browser Chrom
 
 IMAGES = 200
 
-EPOCHS = {name: recipe.max_epochs for name, recipe in RECIPES.items()}
+EPOCHS = {name: recipe.max_epochs for name, recipe in PUBLISHED_RECIPES.items()}
 
 FLAGS = [
     "--headless",

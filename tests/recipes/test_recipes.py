@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from mnist_minimal.recipes import RECIPES
-from mnist_minimal.training.keras_fit import make_optimizer, scheduled_rate
+from mnist_minimal.recipes import PUBLISHED_RECIPES, RECIPES
+from mnist_minimal.training.optimizers import make_optimizer
+from mnist_minimal.training.schedules import scheduled_rate
 
 
 def test_sep997_as_published():
@@ -27,7 +28,7 @@ def test_sep697_as_published():
 
 
 def test_epochs_and_batches_as_published():
-    found = {name: (recipe.max_epochs, recipe.batch_size) for name, recipe in RECIPES.items()}
+    found = {name: (recipe.max_epochs, recipe.batch_size) for name, recipe in PUBLISHED_RECIPES.items()}
     assert found == {
         "conv18242": (20, 128),
         "gap13914": (20, 128),
@@ -81,7 +82,7 @@ def test_optimizers_as_published():
     assert found("sep697") == ("AdamW", pytest.approx(0.01), None)
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("recipe", PUBLISHED_RECIPES.values(), ids=PUBLISHED_RECIPES)
 def test_a_recipe_is_written_as_json_and_cites_its_source(recipe):
     written = json.loads(json.dumps(recipe.as_dict()))
     assert written == recipe.as_dict()

@@ -26,7 +26,7 @@ from mnist_minimal.recipes import (
     variation,
 )
 from mnist_minimal.study.study import Study
-from mnist_minimal.training.keras_fit import scheduled_rate
+from mnist_minimal.training.schedules import scheduled_rate
 
 
 def varied(name: str, **values) -> Recipe:
@@ -120,7 +120,7 @@ def test_all_of_a_recipe_but_three_fields_may_be_left_out():
         ({"optimizer.learning_rate": "fast"}, "optimizer.learning_rate: expected a number of at least 0, found 'fast'"),
         ({"optimizer.learning_rate": float("nan")}, "optimizer.learning_rate: expected a number of at least 0, found"),
         ({"schedule.factor": 1}, "schedule.factor: expected a number from 0 to less than 1, found 1"),
-        ({"schedule": EarlyStopping(3)}, "schedule: expected Plateau, Steps, PiecewiseLinear, the name of one of Ker"),
+        ({"schedule": EarlyStopping(3)}, "schedule: expected Plateau, Steps, PiecewiseLinear, ByStep, the name of one"),
         ({"early_stopping": "soon"}, "early_stopping: expected EarlyStopping or null (None), found 'soon'"),
         ({"augmentation.interpolation": "cubic"}, "augmentation.interpolation: expected nearest or bilinear, found "),
         ({"augmentation.scale": [1, 2, 3]}, "augmentation.scale: expected a list of 2, found 3"),

@@ -226,7 +226,7 @@ def train_both(
     for batch in order.reshape(steps, batch_size):
         reference.train_on_batch(x[batch].astype(np.float32), y[batch])
     learning_rate = float(reference.optimizer.learning_rate)
-    ours.network.train(x, y, order, batch_size=batch_size, seed=0, epoch=0, learning_rate=learning_rate)
+    ours.network.train(x, y, order, batch_size=batch_size, seed=0, epoch=0, learning_rates=learning_rate)
     return ours, reference
 
 
@@ -262,13 +262,13 @@ def test_adamw_by_hand(instruction_set: str) -> None:
     ours = Chain(model, AdamW(0.25, 0.1), instruction_set)
     x, y = np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.uint8)
 
-    ours.network.train(x, y, np.array([0]), batch_size=1, seed=0, epoch=0, learning_rate=0.25)
+    ours.network.train(x, y, np.array([0]), batch_size=1, seed=0, epoch=0, learning_rates=0.25)
     # Both logits 1: the gradients are -1/2 and 1/2. Decay leaves 0.9; the first step of Adam is the learning rate.
     np.testing.assert_allclose(ours.network.parameters[2:], [0.9 + 0.25, 0.9 - 0.25], atol=5e-6)
     # m = (1 - 0.9) g, v = (1 - 0.999) g**2, for the kernel 0.
     np.testing.assert_allclose(ours.network.moments, [0, 0, -0.05, 0.05, 0, 0, 2.5e-4, 2.5e-4], rtol=3e-5)
 
-    ours.network.train(x, y, np.array([0]), batch_size=1, seed=0, epoch=1, learning_rate=0.25)
+    ours.network.train(x, y, np.array([0]), batch_size=1, seed=0, epoch=1, learning_rates=0.25)
     # Logits 1.15 and 0.65: p = 1 / (1 + exp(-1/2)) = 0.6224593, gradients -+0.3775407.
     # m = -(0.9 * 0.05 + 0.1 * 0.3775407) = -0.08275407; v = 0.999 * 2.5e-4 + 0.001 * 0.3775407**2 = 3.922870e-4;
     # the step is 0.25 * (0.08275407 / 0.19) / sqrt(3.922870e-4 / 0.001999) = 0.2457986.
@@ -324,7 +324,7 @@ def test_same_bits_for_any_number_of_threads(model, instruction_set: str) -> Non
     for threads in (1, 2, 3, 7, 64):
         ours = chain(built, instruction_set=instruction_set)
         totals = ours.network.train(
-            x, y, np.arange(300), batch_size=100, seed=1, epoch=2, learning_rate=0.01, threads=threads
+            x, y, np.arange(300), batch_size=100, seed=1, epoch=2, learning_rates=0.01, threads=threads
         )
         evaluated = ours.network.evaluate(x, y, threads=threads)
         found.append((totals[:2], evaluated[:2], ours.network.parameters.tobytes(), ours.network.statistics.tobytes()))
@@ -339,7 +339,7 @@ def test_an_epoch_in_parts_has_the_bits_of_one_call(model, threads: int, instruc
     built = model()
     x, y = (images(300, built.input_shape[1:]) / 255).astype(np.float32), labels(300)
     order = np.random.default_rng(0).permutation(300)
-    arguments = {"batch_size": 56, "seed": 1, "epoch": 2, "learning_rate": 0.01, "threads": threads}
+    arguments = {"batch_size": 56, "seed": 1, "epoch": 2, "learning_rates": 0.01, "threads": threads}
     whole, parted, restarted = (chain(built, AdamW(0.01, 1e-6), instruction_set) for _ in range(3))
     loss, correct, _ = whole.network.train(x, y, order, **arguments)
     losses, corrects = [], []
@@ -365,14 +365,14 @@ def test_training_follows_from_weights_moments_and_steps() -> None:
     x, y, order = images(200), labels(200), np.arange(200)
     model = MODELS["sep997"]()
     first = chain(model, AdamW(0.01, 1e-6))
-    first.network.train(x, y, order, batch_size=64, seed=1, epoch=0, learning_rate=0.01)
+    first.network.train(x, y, order, batch_size=64, seed=1, epoch=0, learning_rates=0.01)
     second = chain(model, AdamW(0.01, 1e-6))
     second.network.parameters = first.network.parameters
     second.network.moments = first.network.moments
     second.network.statistics = first.network.statistics
     second.network.steps = first.network.steps
     for ours in (first, second):
-        ours.network.train(x, y, order, batch_size=64, seed=1, epoch=1, learning_rate=0.01)
+        ours.network.train(x, y, order, batch_size=64, seed=1, epoch=1, learning_rates=0.01)
     assert first.network.steps == second.network.steps == 8
     assert first.network.parameters.tobytes() == second.network.parameters.tobytes()
 
@@ -488,7 +488,7 @@ def test_the_instruction_set_is_the_arguments_then_the_environments_then_the_bes
 def test_wrong_arrays_raise() -> None:
     network = chain(MODELS["sep997"]()).network
     x, y, order = images(20), labels(20), np.arange(20)
-    when = {"batch_size": 10, "seed": 0, "epoch": 0, "learning_rate": 0.1}
+    when = {"batch_size": 10, "seed": 0, "epoch": 0, "learning_rates": 0.1}
     network.train(x, y, order, **when)
     before = network.parameters
     cases = [
@@ -513,7 +513,7 @@ def test_wrong_arrays_raise() -> None:
     for error, arguments in cases:
         with pytest.raises(error):
             network.train(*arguments, **when)
-    for wrong in ({"batch_size": 0}, {"threads": 0}, {"learning_rate": np.nan}):
+    for wrong in ({"batch_size": 0}, {"threads": 0}, {"learning_rates": np.nan}):
         with pytest.raises(ValueError, match="expected"):
             network.train(x, y, order, **{**when, **wrong})
     for wrong in ({"seed": -1}, {"epoch": -1}, {"seed": 2**64}, {"first_step": -1}):
@@ -692,7 +692,7 @@ def test_two_threads_may_share_a_network() -> None:
 
     def train() -> None:
         for epoch in range(5):
-            network.train(x, y, order, batch_size=32, seed=0, epoch=epoch, learning_rate=0.01, threads=2)
+            network.train(x, y, order, batch_size=32, seed=0, epoch=epoch, learning_rates=0.01, threads=2)
 
     threads = [threading.Thread(target=train) for _ in range(4)]
     for thread in threads:
@@ -708,7 +708,7 @@ def test_what_is_set_while_another_thread_trains_holds_before_or_after_its_call(
     """Never in the middle of it, where some steps would be taken from the old state and some from the new."""
     x, y, order = images(3200), labels(3200), np.arange(3200)
     model = keras.Sequential([keras.Input((28, 28, 1)), layers.BatchNormalization(), layers.Conv2D(8, 3), *head()])
-    arguments = {"batch_size": 32, "seed": 0, "epoch": 0, "learning_rate": 0.01}
+    arguments = {"batch_size": 32, "seed": 0, "epoch": 0, "learning_rates": 0.01}
     network, before = (chain(model, AdamW(0.01, 1e-6)).network for _ in range(2))
     value = 7 if name == "steps" else np.full_like(getattr(network, name), 0.125)
     setattr(before, name, value)
@@ -737,7 +737,7 @@ def test_a_batch_of_two_groups_is_not_shared_by_64_threads() -> None:
     before, found, ended = set(os.listdir("/proc/self/task")), set(), threading.Event()
 
     def train() -> None:
-        network.train(x, y, order, batch_size=32, seed=0, epoch=0, learning_rate=0.01, threads=64)
+        network.train(x, y, order, batch_size=32, seed=0, epoch=0, learning_rates=0.01, threads=64)
         ended.set()
 
     trainer = threading.Thread(target=train)
@@ -754,7 +754,7 @@ def test_threads_that_have_nothing_to_do_take_no_memory() -> None:
     model = keras.Sequential([keras.Input((512, 512, 1)), layers.Conv2D(1, 1), layers.ReLU(), *head()])
     network = chain(model).network
     x, y, order = images(2, (512, 512, 1)), labels(2), np.arange(2)
-    network.train(x, y, order, batch_size=100, seed=0, epoch=0, learning_rate=0.01, threads=256)
+    network.train(x, y, order, batch_size=100, seed=0, epoch=0, learning_rates=0.01, threads=256)
     network.compute_gradients(x, y, order, threads=256)
     loss, _, _ = network.evaluate(x, y, threads=256)
     probabilities = network.predict(x, threads=256)

@@ -197,7 +197,7 @@ def is_order(order: Any, count: int) -> bool:
 
 CALLS = {
     "train": lambda network, x, y, order: network.train(
-        x, y, order, batch_size=7, seed=1, epoch=2, learning_rate=1e-3, threads=2
+        x, y, order, batch_size=7, seed=1, epoch=2, learning_rates=1e-3, threads=2
     ),
     "compute_gradients": lambda network, x, y, order: network.compute_gradients(x, y, order),
     "evaluate": lambda network, x, y, order: network.evaluate(x, y),
@@ -263,7 +263,7 @@ TRAINING = {
     "seed": lambda n: is_whole(n, 0, 2**64 - 1),
     "epoch": lambda n: is_whole(n, 0, 2**32 - 1),
     "first_step": lambda n: is_whole(n, 0, 2**32 - 1),
-    "learning_rate": is_single,
+    "learning_rates": is_single,
     "threads": lambda n: is_whole(n, 1, 2**31 - 1),
 }
 
@@ -273,13 +273,13 @@ TRAINING = {
 def test_numbers_are_taken_or_refused(numbers: dict[str, Any]) -> None:
     network = made(LAYERS)
     before = state(network)
-    arguments = {"batch_size": 7, "seed": 1, "epoch": 2, "learning_rate": 1e-3, **numbers}
+    arguments = {"batch_size": 7, "seed": 1, "epoch": 2, "learning_rates": 1e-3, **numbers}
     if all(TRAINING[name](number) for name, number in numbers.items()):
         loss, correct, seconds = network.train(IMAGES, LABELS, ORDER, **arguments)
         assert network.steps == math.ceil(COUNT / arguments["batch_size"])
         assert 0 <= correct <= COUNT
         assert seconds >= 0
-        assert math.isfinite(loss) or abs(arguments["learning_rate"]) > 1
+        assert math.isfinite(loss) or abs(arguments["learning_rates"]) > 1
         return
     with pytest.raises(REFUSALS):
         network.train(IMAGES, LABELS, ORDER, **arguments)
@@ -292,7 +292,7 @@ def test_steps_are_taken_or_refused(number: Any) -> None:
     network = made(LAYERS, optimizer=_core.Optimizer.adam(beta_1=0.9, beta_2=0.999, epsilon=1e-7, decay=0.0))
     if is_whole(number, 0, 2**62):
         network.steps = number
-        network.train(IMAGES, LABELS, ORDER, batch_size=20, seed=0, epoch=0, learning_rate=1e-3)
+        network.train(IMAGES, LABELS, ORDER, batch_size=20, seed=0, epoch=0, learning_rates=1e-3)
         assert network.steps == number + 1
         assert np.isfinite(network.parameters).all()
         return
@@ -360,7 +360,7 @@ def run_if_made(layers: list[dict[str, Any]], **changes: Any) -> bool:
     assert probabilities.shape == (17, layers[-1]["out_shape"][2])
     order, y = np.arange(17), np.zeros(17, np.uint8)
     network.compute_gradients(x, y, order)
-    network.train(x, y, order, batch_size=16, seed=0, epoch=0, learning_rate=1e-6, threads=2)
+    network.train(x, y, order, batch_size=16, seed=0, epoch=0, learning_rates=1e-6, threads=2)
     assert network.steps == 2
     assert network.evaluate(x, y)[1] <= 17
     return True
@@ -463,7 +463,7 @@ def test_optimizers_are_taken_or_refused(numbers: tuple[Any, ...]) -> None:
     ):
         if right:
             network = made(LAYERS, optimizer=make())
-            network.train(IMAGES, LABELS, ORDER, batch_size=7, seed=0, epoch=0, learning_rate=0.1)
+            network.train(IMAGES, LABELS, ORDER, batch_size=7, seed=0, epoch=0, learning_rates=0.1)
             assert network.steps == 3
         else:
             with pytest.raises(REFUSALS):
@@ -516,6 +516,6 @@ def test_batches_that_take_all_memory_are_refused() -> None:
         with pytest.raises(ValueError, match="GiB"):
             network.compute_gradients(x, y, order)
         with pytest.raises(ValueError, match="GiB"):
-            network.train(x, y, order, batch_size=len(order), seed=0, epoch=0, learning_rate=0.1)
+            network.train(x, y, order, batch_size=len(order), seed=0, epoch=0, learning_rates=0.1)
     assert state(network) == before
     network.compute_gradients(x, y, np.zeros(40, np.int64))

@@ -231,7 +231,7 @@ def test_images_that_are_no_bytes_are_not_augmented() -> None:
             batch_size=10,
             seed=0,
             epoch=0,
-            learning_rate=0.1,
+            learning_rates=0.1,
             augmentation=_core.Augmentation(**RANGES),
         )
     np.testing.assert_array_equal(network.parameters, before)

@@ -14,7 +14,9 @@ from mnist_minimal.data.sets import Splits
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import Adam, KerasObject, Recipe, Steps
 from mnist_minimal.training import core, keras_fit, native_fit
-from mnist_minimal.training.keras_fit import check_recipe, make_optimizer, scheduled_rate
+from mnist_minimal.training.keras_fit import check_recipe
+from mnist_minimal.training.optimizers import make_optimizer
+from mnist_minimal.training.schedules import scheduled_rate
 from mnist_minimal.training.trainers import choose
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")

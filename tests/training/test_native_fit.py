@@ -115,7 +115,7 @@ def test_augmented_images_of_a_fit_are_those_of_numpy(drop_remainder: bool) -> N
             batch_size=recipe.batch_size,
             seed=5,
             epoch=epoch,
-            learning_rate=fit.history["learning_rate"][epoch],
+            learning_rates=fit.history["learning_rate"][epoch],
         )
         assert fit.history["loss"][epoch] == loss / len(order)
         assert fit.history["accuracy"][epoch] == correct / len(order)

@@ -713,7 +713,7 @@ class Comparison:
             batch_size=self.network.batch_size,
             seed=0,
             epoch=0,
-            learning_rate=self.network.optimizer[1]["learning_rate"],
+            learning_rates=self.network.optimizer[1]["learning_rate"],
             threads=threads,
         )
         self.tally.steps += len(course.steps)

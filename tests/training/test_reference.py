@@ -71,6 +71,11 @@ def batch(model: keras.Model, name: str) -> tuple[np.ndarray, np.ndarray]:
     return (x if name == "pixels" else (x / 255).astype(np.float32)), y
 
 
+def soft_targets(classes: int) -> np.ndarray:
+    """Random probabilities, float32 (COUNT, classes)."""
+    return np.random.default_rng(6).dirichlet(np.full(classes, 0.5), COUNT).astype(np.float32)
+
+
 def reference(chain: Chain, double: bool) -> Any:
     """The chain's network as scalar loops, from the same weights and statistics."""
     kind, dtype = (_core.Reference64, np.float64) if double else (_core.Reference32, np.float32)
@@ -88,8 +93,13 @@ def results(chain: Chain, network: Any, x: np.ndarray, y: np.ndarray) -> dict[st
     variables = chain.description.parameters
     for variable, gradient in zip(variables, shaped(variables, network.gradients), strict=True):
         found[f"gradient of {variable.path}"] = gradient
-    for epoch in range(2):
-        loss = network.train(x, y, order, batch_size=BATCH, seed=3, epoch=epoch, learning_rate=0.01)[0]
+    # The first epoch learns labels, the second probabilities.
+    aims = soft_targets(network.predict(x).shape[1])
+    found["loss by targets"] = np.array(network.compute_gradients(x, y, order, targets=aims)[0])
+    for epoch, targets in enumerate((None, aims)):
+        loss = network.train(x, y, order, batch_size=BATCH, seed=3, epoch=epoch, learning_rates=0.01, targets=targets)[
+            0
+        ]
         found[f"loss of epoch {epoch}"] = np.array(loss)
     for variable, weights in zip(variables, shaped(variables, network.parameters), strict=True):
         found[f"weights of {variable.path}"] = weights
@@ -122,6 +132,24 @@ def test_the_reference_in_double_precision_against_keras(name: str) -> None:
         expected = by_variable[id(variable)]
         tolerance = 4 * SINGLE * max(largest(expected), 1e-6 * of_all)
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=variable.path)
+
+
+def test_the_loss_by_targets_against_keras() -> None:
+    """In double precision: the loss, and the gradient of the logits' bias, which is the mean of p - t."""
+    logits = keras.Sequential([keras.Input((1, 1, 4)), layers.Flatten(), layers.Dense(10, "softmax", name="classes")])
+    chain = Chain(logits, keras.optimizers.SGD(0.1))
+    random = np.random.default_rng(7)
+    x, y = random.normal(size=(COUNT, 1, 1, 4)).astype(np.float32), random.integers(0, 10, COUNT).astype(np.uint8)
+    aims = soft_targets(10)
+    ours = reference(chain, double=True)
+    loss, correct, _ = ours.compute_gradients(x, y, np.arange(COUNT), targets=aims)
+    probabilities = in_double(logits)(x.astype(np.float64)).numpy()
+    assert loss / COUNT == pytest.approx(
+        float(np.mean(keras.losses.categorical_crossentropy(aims.astype(np.float64), probabilities))), rel=1e-6
+    )
+    assert correct == np.sum(probabilities.argmax(axis=1) == y)
+    bias = shaped(chain.description.parameters, ours.gradients)[1]
+    np.testing.assert_allclose(bias, (probabilities - aims).mean(axis=0), atol=1e-12)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -91,10 +91,11 @@ class Network:
         batch_size: int,
         seed: int,
         epoch: int,
-        learning_rate: float,
+        learning_rates: np.ndarray | float,
         first_step: int = ...,
         threads: int = ...,
         augmentation: Augmentation | None = ...,
+        targets: np.ndarray | None = ...,
     ) -> tuple[float, int, float]: ...
     def compute_gradients(
         self,
@@ -106,6 +107,7 @@ class Network:
         epoch: int = ...,
         step: int = ...,
         threads: int = ...,
+        targets: np.ndarray | None = ...,
     ) -> tuple[float, int, float]: ...
     def evaluate(self, images: np.ndarray, labels: np.ndarray, *, threads: int = ...) -> tuple[float, int, float]: ...
     def predict(self, images: np.ndarray, *, threads: int = ...) -> np.ndarray: ...
@@ -137,8 +139,9 @@ class _Reference:
         batch_size: int,
         seed: int,
         epoch: int,
-        learning_rate: float,
+        learning_rates: np.ndarray | float,
         first_step: int = ...,
+        targets: np.ndarray | None = ...,
     ) -> tuple[float, int, float]: ...
     def compute_gradients(
         self,
@@ -149,6 +152,7 @@ class _Reference:
         seed: int = ...,
         epoch: int = ...,
         step: int = ...,
+        targets: np.ndarray | None = ...,
     ) -> tuple[float, int, float]: ...
     def predict(self, images: np.ndarray) -> np.ndarray: ...
 

@@ -96,6 +96,25 @@ const uint8_t* checked_labels(const AnyNetwork& network, const py::array& images
   return values;
 }
 
+// Null where there are none.
+template <class AnyNetwork>
+const float* checked_targets(const AnyNetwork& network, const py::array& images,
+                             const std::optional<py::array>& targets) {
+  if (!targets) return nullptr;
+  const py::ssize_t count = images.shape(0), classes = network.classes();
+  if (targets->ndim() != 2 || targets->shape(0) != count || targets->shape(1) != classes) {
+    throw py::value_error("expected targets of shape (" + std::to_string(count) + ", " + std::to_string(classes) +
+                          "), found " + shape_text(*targets));
+  }
+  const float* values = vector_data<float>(*targets, targets->size(), "targets");
+  for (py::ssize_t i = 0; i < targets->size(); ++i) {
+    if (!(values[i] >= 0 && values[i] <= 1)) {
+      throw py::value_error("expected targets from 0 to 1, found " + std::to_string(values[i]));
+    }
+  }
+  return values;
+}
+
 const int64_t* checked_order(const py::array& images, const py::array& order) {
   if (order.ndim() != 1 || order.size() < 1 || order.size() > std::numeric_limits<int>::max() / 2) {
     throw py::value_error("expected at least one index of shape (n,) in order, found " + shape_text(order));
@@ -110,14 +129,30 @@ const int64_t* checked_order(const py::array& images, const py::array& order) {
   return values;
 }
 
-int checked_threads(int threads) {
-  if (threads < 1) throw py::value_error("expected at least 1 thread, found " + std::to_string(threads));
-  return threads;
-}
-
 float checked_finite(float number, const char* name) {
   if (!std::isfinite(number)) throw py::value_error(std::string("expected a finite ") + name);
   return number;
+}
+
+// One for all steps, or one for each.
+using Rates = std::variant<py::array, float>;
+
+// A rate for each of the batches that `count` samples make.
+std::vector<float> checked_rates(const Rates& rates, int64_t count, int batch_size) {
+  const size_t steps = size_t((count - 1) / batch_size + 1);
+  if (const float* one = std::get_if<float>(&rates)) {
+    return std::vector<float>(steps, checked_finite(*one, "learning rate"));
+  }
+  const py::array& array = std::get<py::array>(rates);
+  if (array.ndim() != 1) throw py::value_error("expected learning rates of shape (n,), found " + shape_text(array));
+  const float* from = vector_data<float>(array, steps, "learning rates");
+  for (size_t i = 0; i < steps; ++i) checked_finite(from[i], "learning rate");
+  return std::vector<float>(from, from + steps);
+}
+
+int checked_threads(int threads) {
+  if (threads < 1) throw py::value_error("expected at least 1 thread, found " + std::to_string(threads));
+  return threads;
 }
 
 py::tuple as_tuple(const Totals& totals) { return py::make_tuple(totals.loss, totals.correct, totals.helper_seconds); }
@@ -227,37 +262,40 @@ py::array_t<float> augment_images(const py::array& images, const py::array& orde
 }
 
 py::tuple train(Network& network, const py::array& images, const py::array& labels, const py::array& order,
-                int batch_size, uint64_t seed, uint32_t epoch, float learning_rate, uint32_t first_step, int threads,
-                const Augmentation* augmentation) {
+                int batch_size, uint64_t seed, uint32_t epoch, const Rates& learning_rates, uint32_t first_step,
+                int threads, const std::optional<py::array>& targets, const Augmentation* augmentation) {
   const Images checked = checked_images(network, images);
   const uint8_t* values = checked_labels(network, images, labels);
+  const float* aims = checked_targets(network, images, targets);
   const int64_t* indices = checked_order(images, order);
   if (batch_size < 1) throw py::value_error("expected a batch size of at least 1");
-  checked_finite(learning_rate, "learning rate");
   const int64_t count = order.size();
   const int size = int(std::min<int64_t>(batch_size, count));
+  const std::vector<float> rates = checked_rates(learning_rates, count, size);
   checked_threads(threads);
   if (augmentation && !checked.bytes) throw py::type_error("expected images of dtype uint8 where they are augmented");
   Totals totals;
   {
     py::gil_scoped_release release;
-    totals = network.train(checked, values, indices, count, size, seed, epoch, first_step, learning_rate, threads,
+    totals = network.train(checked, values, aims, indices, count, size, seed, epoch, first_step, rates.data(), threads,
                            augmentation);
   }
   return as_tuple(totals);
 }
 
 py::tuple compute_gradients(Network& network, const py::array& images, const py::array& labels, const py::array& order,
-                            uint64_t seed, uint32_t epoch, uint32_t step, int threads) {
+                            uint64_t seed, uint32_t epoch, uint32_t step, int threads,
+                            const std::optional<py::array>& targets) {
   const Images checked = checked_images(network, images);
   const uint8_t* values = checked_labels(network, images, labels);
+  const float* aims = checked_targets(network, images, targets);
   const int64_t* indices = checked_order(images, order);
   checked_threads(threads);
   const int size = int(order.size());
   Totals totals;
   {
     py::gil_scoped_release release;
-    totals = network.compute_gradients(checked, values, indices, size, seed, epoch, step, threads);
+    totals = network.compute_gradients(checked, values, aims, indices, size, seed, epoch, step, threads);
   }
   return as_tuple(totals);
 }
@@ -327,27 +365,32 @@ void define_reference(py::module_& module, const char* name) {
       .def(
           "train",
           [](Class& self, const py::array& images, const py::array& labels, const py::array& order, int batch_size,
-             uint64_t seed, uint32_t epoch, float learning_rate, uint32_t first_step) {
+             uint64_t seed, uint32_t epoch, const Rates& learning_rates, uint32_t first_step,
+             const std::optional<py::array>& targets) {
             const Images checked = checked_images(self, images);
             const uint8_t* values = checked_labels(self, images, labels);
+            const float* aims = checked_targets(self, images, targets);
             const int64_t* indices = checked_order(images, order);
             if (batch_size < 1) throw py::value_error("expected a batch size of at least 1");
-            return as_tuple(self.train(checked, values, indices, order.size(), batch_size, seed, epoch, first_step,
-                                       checked_finite(learning_rate, "learning rate")));
+            const std::vector<float> rates = checked_rates(learning_rates, order.size(), batch_size);
+            return as_tuple(self.train(checked, values, aims, indices, order.size(), batch_size, seed, epoch,
+                                       first_step, rates.data()));
           },
           py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(), py::arg("batch_size"), py::arg("seed"),
-          py::arg("epoch"), py::arg("learning_rate"), py::arg("first_step") = 0)
+          py::arg("epoch"), py::arg("learning_rates"), py::arg("first_step") = 0, py::arg("targets") = py::none())
       .def(
           "compute_gradients",
           [](Class& self, const py::array& images, const py::array& labels, const py::array& order, uint64_t seed,
-             uint32_t epoch, uint32_t step) {
+             uint32_t epoch, uint32_t step, const std::optional<py::array>& targets) {
             const Images checked = checked_images(self, images);
             const uint8_t* values = checked_labels(self, images, labels);
+            const float* aims = checked_targets(self, images, targets);
             const int64_t* indices = checked_order(images, order);
-            return as_tuple(self.compute_gradients(checked, values, indices, int(order.size()), seed, epoch, step));
+            return as_tuple(
+                self.compute_gradients(checked, values, aims, indices, int(order.size()), seed, epoch, step));
           },
           py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(), py::arg("seed") = 0,
-          py::arg("epoch") = 0, py::arg("step") = 0)
+          py::arg("epoch") = 0, py::arg("step") = 0, py::arg("targets") = py::none())
       .def(
           "predict",
           [](Class& self, const py::array& images) {
@@ -461,13 +504,17 @@ PYBIND11_MODULE(_core, module) {
            py::arg("parameters"), py::arg("statistics"), py::arg("optimizer"),
            py::arg("instruction_set") = py::none())
       .def("train", &train, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
-           py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rate"),
-           py::arg("first_step") = 0, py::arg("threads") = 1, py::arg("augmentation") = py::none(),
+           py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rates"),
+           py::arg("first_step") = 0, py::arg("threads") = 1, py::arg("targets") = py::none(),
+           py::arg("augmentation") = py::none(),
            "An epoch, or the part of one that starts with its batch number `first_step`: parts in order give the bits of "
-           "the whole where each but the last is whole batches. Images of bytes are augmented where `augmentation` is one. "
-           "Returns the summed loss, the number of correct answers and the helper threads' CPU seconds.")
+           "the whole where each but the last is whole batches. `learning_rates` are float32 (steps,), or one number for "
+           "all steps. The loss is by the targets, float32 (n, classes), whose rows sum up to 1, where there are some; "
+           "an answer is right by its label. Images of bytes are augmented where `augmentation` is one. Returns the "
+           "summed loss, the number of correct answers and the helper threads' CPU seconds.")
       .def("compute_gradients", &compute_gradients, py::arg("images"), py::arg("labels"), py::arg("order"),
            py::kw_only(), py::arg("seed") = 0, py::arg("epoch") = 0, py::arg("step") = 0, py::arg("threads") = 1,
+           py::arg("targets") = py::none(),
            "Leaves in `gradients` those of the mean loss of one batch; returns what `train` does.")
       .def("evaluate", &evaluate, py::arg("images"), py::arg("labels"), py::kw_only(), py::arg("threads") = 1,
            "Returns the summed loss, the number of correct answers and the helper threads' CPU seconds.")

@@ -95,6 +95,18 @@ size_t groups_of(int64_t samples) { return size_t(samples + kLanes - 1) / kLanes
 // A thread without a group would only wait at every barrier.
 size_t useful_threads(int allowed, size_t groups) { return std::min({size_t(allowed), groups, kMaxThreads}); }
 
+// The targets [images][classes] of a batch as its groups take them, [groups][classes][kLanes], in `rows`; null for null.
+const float* gather_targets(const float* targets, const int64_t* order, int size, int classes,
+                            std::vector<float>& rows) {
+  if (!targets) return nullptr;
+  rows.assign(groups_of(size) * classes * kLanes, 0.0f);
+  for (int i = 0; i < size; ++i) {
+    float* to = rows.data() + size_t(i / kLanes) * classes * kLanes + i % kLanes;
+    for (int c = 0; c < classes; ++c) to[c * kLanes] = targets[order[i] * classes + c];
+  }
+  return rows.data();
+}
+
 bool is_identity(const Layer& layer) { return layer.slope == 1 && layer.drop == 0; }
 
 // Merges what one kernel does at once: activation and dropout into the layer before them, and a 2x2 max pool into the
@@ -402,7 +414,8 @@ struct Network::Plan {
 
 struct Network::Batch {
   Images images;
-  const uint8_t* labels;
+  const uint8_t* labels;  // [size]
+  const float* targets;   // [groups][classes][kLanes], or null
   const int64_t* order;
   int size;
   bool training, updating;
@@ -685,8 +698,9 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
         return;
       }
       const Group at = group_at(layers_.size() - 1, batch, group, slot, thread);
-      group_losses_[group] = kernels_.loss(at.out.data, classes(), batch.labels + group * kLanes, nullptr,
-                                           at.samples, 1.0f / batch.size, at.grad_out.data);
+      const float* targets = batch.targets ? batch.targets + group * classes() * kLanes : nullptr;
+      group_losses_[group] = kernels_.loss(at.out.data, classes(), batch.labels + group * kLanes, targets, at.samples,
+                                           1.0f / batch.size, at.grad_out.data);
       backward(segment, group, thread);
     });
     if (segment < last) merge_moments(end, batch);
@@ -711,9 +725,9 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
 
 // ---------------------------------------------------------------------------------------------------------- The loops
 
-Totals Network::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size,
-                      uint64_t seed, uint32_t epoch, uint32_t first_step, float learning_rate, int threads,
-                      const Augmentation* augmentation) {
+Totals Network::train(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int64_t count,
+                      int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step, const float* learning_rates,
+                      int threads, const Augmentation* augmentation) {
   const std::lock_guard<std::mutex> lock(running_);
   const DefaultArithmetic arithmetic;
   const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
@@ -726,23 +740,26 @@ Totals Network::train(Images images, const uint8_t* labels, const int64_t* order
     augmented_.push_back(make_floats(images + kPlanes * plane_floats(input_)));
   }
   std::vector<uint8_t> batch_labels(batch_size);
+  std::vector<float> batch_targets;
   uint32_t step = first_step;
   for (int64_t begin = 0; begin < count; begin += batch_size, ++step) {
     const int size = int(std::min<int64_t>(batch_size, count - begin));
     for (int i = 0; i < size; ++i) batch_labels[i] = labels[order[begin + i]];
+    const float* rows = gather_targets(targets, order + begin, size, classes(), batch_targets);
     const Totals found = run_batch(
-        {images, batch_labels.data(), order + begin, size, true, true, seed, epoch, step, augmentation}, pool);
+        {images, batch_labels.data(), rows, order + begin, size, true, true, seed, epoch, step, augmentation}, pool);
     totals.loss += found.loss;
     totals.correct += found.correct;
     ++steps;
-    optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps, learning_rate);
+    optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps,
+                      learning_rates[step - first_step]);
   }
   totals.helper_seconds = pool.stop();
   return totals;
 }
 
-Totals Network::compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int batch_size,
-                                  uint64_t seed, uint32_t epoch, uint32_t step, int threads) {
+Totals Network::compute_gradients(Images images, const uint8_t* labels, const float* targets, const int64_t* order,
+                                  int batch_size, uint64_t seed, uint32_t epoch, uint32_t step, int threads) {
   const std::lock_guard<std::mutex> lock(running_);
   const DefaultArithmetic arithmetic;
   const size_t groups = groups_of(batch_size), workers = useful_threads(threads, groups);
@@ -750,7 +767,10 @@ Totals Network::compute_gradients(Images images, const uint8_t* labels, const in
   reserve(segments_.size() > 1 ? groups : workers, groups, workers);
   std::vector<uint8_t> batch_labels(batch_size);
   for (int i = 0; i < batch_size; ++i) batch_labels[i] = labels[order[i]];
-  Totals totals = run_batch({images, batch_labels.data(), order, batch_size, true, false, seed, epoch, step}, pool);
+  std::vector<float> batch_targets;
+  const float* rows = gather_targets(targets, order, batch_size, classes(), batch_targets);
+  Totals totals =
+      run_batch({images, batch_labels.data(), rows, order, batch_size, true, false, seed, epoch, step}, pool);
   totals.helper_seconds = pool.stop();
   return totals;
 }
@@ -761,7 +781,7 @@ Totals Network::evaluate(Images images, const uint8_t* labels, const int64_t* or
   const DefaultArithmetic arithmetic;
   const size_t workers = useful_threads(threads, groups_of(count));
   ThreadPool pool(workers);
-  Batch batch = {images, nullptr, order, int(count), false, false, 0, 0, 0};
+  Batch batch = {images, nullptr, nullptr, order, int(count), false, false, 0, 0, 0};
   reserve(workers, 1, workers);
   if (group_losses_.size() < batch.groups()) group_losses_.resize(batch.groups());
   std::vector<uint8_t> batch_labels(count);

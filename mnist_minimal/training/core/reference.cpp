@@ -338,13 +338,16 @@ void softmax(Real* probabilities, const Real* logits, int classes) {
   for (int c = 0; c < classes; ++c) probabilities[c] /= sum;
 }
 
-// -log of the softmax at the label.
+// Sum of target * -log of the softmax; the sum of the targets [classes] is 1.
 template <class Real>
-Real cross_entropy(const Real* logits, int label, int classes) {
+Real cross_entropy(const Real* logits, const Real* target, int classes) {
   const Real largest = logits[index_of_largest(logits, classes)];
-  Real sum = 0;
-  for (int c = 0; c < classes; ++c) sum += std::exp(logits[c] - largest);
-  return std::log(sum) + largest - logits[label];
+  Real sum = 0, of_target = 0;
+  for (int c = 0; c < classes; ++c) {
+    sum += std::exp(logits[c] - largest);
+    of_target += target[c] * logits[c];
+  }
+  return std::log(sum) + largest - of_target;
 }
 
 // --------------------------------------------------------------------------------------------------------- Optimizers
@@ -497,44 +500,47 @@ void Reference<Real>::backward(const Pass& pass, std::vector<Real> grad) {
 
 // One batch forward and backward: the gradients of its mean loss.
 template <class Real>
-Totals Reference<Real>::run_batch(Images images, const uint8_t* labels, const int64_t* order, int samples,
-                                  bool updating, uint64_t seed, uint32_t epoch, uint32_t step) {
+Totals Reference<Real>::run_batch(Images images, const uint8_t* labels, const float* targets, const int64_t* order,
+                                  int samples, bool updating, uint64_t seed, uint32_t epoch, uint32_t step) {
   const Pass pass = forward(read(images, order, samples), samples, true, updating, seed, epoch, step);
   Totals totals;
   std::vector<Real> grad(pass.logits.size());
   for (int n = 0; n < samples; ++n) {
     const Real* logits = pass.logits.data() + n * classes();
     const int label = labels[order[n]];
-    totals.loss += cross_entropy(logits, label, classes());
+    std::vector<Real> target(classes());
+    for (int c = 0; c < classes(); ++c) target[c] = targets ? targets[order[n] * classes() + c] : c == label;
+    totals.loss += cross_entropy(logits, target.data(), classes());
     totals.correct += index_of_largest(logits, classes()) == label;
-    // The cross-entropy's derivative: probabilities less 1 at the label.
+    // The cross-entropy's derivative: probabilities minus targets.
     Real* g = grad.data() + n * classes();
     softmax(g, logits, classes());
-    g[label] -= 1;
-    for (int c = 0; c < classes(); ++c) g[c] /= samples;
+    for (int c = 0; c < classes(); ++c) g[c] = (g[c] - target[c]) / samples;
   }
   backward(pass, std::move(grad));
   return totals;
 }
 
 template <class Real>
-Totals Reference<Real>::compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int count,
-                                          uint64_t seed, uint32_t epoch, uint32_t step) {
-  return run_batch(images, labels, order, count, false, seed, epoch, step);
+Totals Reference<Real>::compute_gradients(Images images, const uint8_t* labels, const float* targets,
+                                          const int64_t* order, int count, uint64_t seed, uint32_t epoch,
+                                          uint32_t step) {
+  return run_batch(images, labels, targets, order, count, false, seed, epoch, step);
 }
 
 template <class Real>
-Totals Reference<Real>::train(Images images, const uint8_t* labels, const int64_t* order, int64_t count,
-                              int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step,
-                              float learning_rate) {
+Totals Reference<Real>::train(Images images, const uint8_t* labels, const float* targets, const int64_t* order,
+                              int64_t count, int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step,
+                              const float* learning_rates) {
   Totals totals;
   for (int64_t begin = 0; begin < count; begin += batch_size) {
     const int samples = int(std::min<int64_t>(batch_size, count - begin));
-    const Totals found = run_batch(images, labels, order + begin, samples, true, seed, epoch,
+    const Totals found = run_batch(images, labels, targets, order + begin, samples, true, seed, epoch,
                                    first_step + begin / batch_size);
     totals.loss += found.loss;
     totals.correct += found.correct;
-    optimizer_step(optimizer_, parameters, gradients, moments, ++steps, Real(learning_rate));
+    optimizer_step(optimizer_, parameters, gradients, moments, ++steps,
+                   Real(learning_rates[begin / batch_size]));
   }
   return totals;
 }

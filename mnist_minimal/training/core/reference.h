@@ -23,10 +23,10 @@ class Reference {
   int64_t steps = 0;
 
   // As those of Network, whose comments say what they do.
-  Totals train(Images images, const uint8_t* labels, const int64_t* order, int64_t count, int batch_size, uint64_t seed,
-               uint32_t epoch, uint32_t first_step, float learning_rate);
-  Totals compute_gradients(Images images, const uint8_t* labels, const int64_t* order, int count, uint64_t seed,
-                           uint32_t epoch, uint32_t step);
+  Totals train(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int64_t count,
+               int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step, const float* learning_rates);
+  Totals compute_gradients(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int count,
+                           uint64_t seed, uint32_t epoch, uint32_t step);
   // Images [count] -> probabilities [count][classes], without dropout, with the moving statistics.
   void predict(Images images, int count, Real* probabilities);
 
@@ -43,8 +43,8 @@ class Reference {
                uint32_t step);
   // grad [samples][classes], of the logits -> `gradients`.
   void backward(const Pass& pass, std::vector<Real> grad);
-  Totals run_batch(Images images, const uint8_t* labels, const int64_t* order, int samples, bool updating, uint64_t seed,
-                   uint32_t epoch, uint32_t step);
+  Totals run_batch(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int samples,
+                   bool updating, uint64_t seed, uint32_t epoch, uint32_t step);
 
   Shape input_;
   Real scale_, offset_;
