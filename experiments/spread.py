@@ -3,10 +3,11 @@
     python experiments/spread.py results/sep997.csv --data mnist.npz
 
 It classifies the test set with the saved model of every finished trial, which takes about 1.5 CPU seconds each, and
-prints Markdown. All trials meet the same images; still the test set has a share in their spread, since it is finite: of
-two networks that are equally good on endlessly many images, one gets some images right here that the other gets wrong.
-`analysis.statistics.spread` says how the share is found. Under the protocol "source" the kept weights are those of the
-epoch that was best on these images, and that choice is in the figures too.
+prints Markdown. Of a published study four models are kept; `python -m mnist_minimal.verify results/sep997.csv --keep
+results/sep997` makes the others. All trials meet the same images; still the test set has a share in their spread, since
+it is finite: of two networks that are equally good on endlessly many images, one gets some images right here that the
+other gets wrong. `analysis.statistics.spread` says how the share is found. Under the protocol "source" the kept weights
+are those of the epoch that was best on these images, and that choice is in the figures too.
 
 Expected for sep997, n = 50: sd between the trials 0.00107; of it the test set's 0.00072, the networks' 0.00079, which
 is the work of few: without the two lowest trials, 0.00033. The test set's share of the variance is 46 % (26 % to 99 %).

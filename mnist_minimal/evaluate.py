@@ -17,7 +17,7 @@ from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.counting import trainable_parameters
 from mnist_minimal.models.lookup import OWN_FORM, builder
-from mnist_minimal.study.recorded import recorded_dataset
+from mnist_minimal.study.recorded import check_kept, recorded_dataset
 from mnist_minimal.training.evaluation import evaluate
 
 
@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for file, choice, trained_on in zip(options.files, choices, recorded, strict=True):
         dataset = datasets[choice]
         try:
+            check_kept(Path(file))
             loaded = load_described(file, builders)
             model, decision = classifier(loaded, dataset.x_train, dataset.y_train, options.pixels)
         except UserError as error:

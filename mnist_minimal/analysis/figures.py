@@ -24,6 +24,7 @@ from mnist_minimal.errors import UserError, plain
 from mnist_minimal.models.lookup import builder
 from mnist_minimal.recipes import Augmentation
 from mnist_minimal.study import ledger
+from mnist_minimal.study.history import exists as history_exists
 from mnist_minimal.study.history import read_history
 from mnist_minimal.trial import Trial
 
@@ -484,7 +485,7 @@ def draw_study(study: "StudySummary", out: Path) -> list[Path]:
     best, median = study.best, median_trial(study.trials)
     histories = {trial.seed: read_history(study.paths.history(trial.seed)) for trial in (median, best)}
     for trial in sampled(study.trials):
-        if study.paths.history(trial.seed).is_file():
+        if history_exists(study.paths.history(trial.seed)):
             histories.setdefault(trial.seed, read_history(study.paths.history(trial.seed)))
     monitored = "test set (monitored)" if monitors_test_set(study.paths, best) else "held-out images (monitored)"
     figure = Figure(figsize=(9, 6.5), layout="constrained")

@@ -12,6 +12,7 @@ from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import ledger
 from mnist_minimal.study.history import read_history
+from mnist_minimal.study.recorded import check_kept
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import STOPPED, Trial
 
@@ -121,6 +122,7 @@ def check(model: str, results: Path) -> list[Check]:
         return [Check(False, f"{study.csv}: no finished trial; run mnist_minimal.trials --model {model}")]
     best = max(trials, key=lambda trial: (trial.test_correct or 0, -trial.seed))
     accuracies = [within(trial, objectives, study.history(trial.seed)) for trial in trials]
+    check_kept(study.weights(best.seed))
     checks = [*check_model(load(study.weights(best.seed)), objectives), check_accuracy(accuracies, objectives, stopped)]
     cap, whole = min(trial.max_epochs for trial in trials), RECIPES[model].max_epochs
     if cap < whole:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.data.choice import DATASETS, Choice
 from mnist_minimal.models.lookup import Builder
+from mnist_minimal.study.recorded import check_kept
 
 if TYPE_CHECKING:
     import keras
@@ -33,7 +34,8 @@ def load(
         A built model, not compiled.
 
     Raises:
-        UserError: if the file can't be read, or holds a class that is neither Keras' nor given.
+        UserError: if the file can't be read, or holds a class that is neither Keras' nor given; of a trial whose model
+            was not kept, saying how it is trained again.
 
     Example:
         >>> import mnist_minimal as mm
@@ -44,6 +46,7 @@ def load(
     from mnist_minimal.saving.reader import READER
     from mnist_minimal.saving.saved_model import load
 
+    check_kept(Path(path).expanduser())
     try:
         return load(path, builders, custom_objects)
     finally:

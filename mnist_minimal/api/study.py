@@ -97,12 +97,12 @@ class Study:
             >>> list(study.history(0)["epoch"])
             [1]
         """
-        from mnist_minimal.study.history import read_history
+        from mnist_minimal.study import history
 
         path, recorded = self.paths.history(seed), {trial.seed: trial for trial in self.trials}
-        if seed not in recorded and not path.is_file():
+        if seed not in recorded and not history.exists(path):
             raise UserError(f"{self.name}: found no trial of seed {seed!r}, expected one of {_some(recorded)}")
-        return read_history(path)
+        return history.read_history(path)
 
     def plot(self, measure: str = "test", ax: "Axes | None" = None) -> "Axes":
         """Draws how the trials' accuracies are distributed.
@@ -137,7 +137,8 @@ class Study:
             custom_objects: As `mnist_minimal.load` takes them.
 
         Raises:
-            UserError: if there is no such trial, or its file can't be read.
+            UserError: if there is no such trial, or its file can't be read; where the model was not kept, saying how it
+                is trained again.
 
         Example:
             >>> import mnist_minimal as mm

@@ -196,10 +196,9 @@ def fit(
 
     from mnist_minimal.data import sets
     from mnist_minimal.training import check_images, initial_weights
-    from mnist_minimal.training.evaluation import evaluate
     from mnist_minimal.training.keras_fit import check_recipe
     from mnist_minimal.training.seeding import seeded
-    from mnist_minimal.training.trainers import choose, fit_function
+    from mnist_minimal.training.trainers import choose, evaluate_function, fit_function
 
     _whole("seed", seed, 0, MAX_SEED)
     dataset, _ = _data(data, dataset_name)
@@ -225,7 +224,7 @@ def fit(
     cap = None if epochs is None else _whole("epochs", epochs, 1)
     found = fit_function(chosen, 1)(trained, by, splits, seed, max_epochs=cap, callbacks=callbacks)
     history = pandas.DataFrame({"epoch": range(1, found.epochs + 1), **found.history})
-    return Fitted(trained, history, evaluate(trained, splits.x_test, splits.y_test))
+    return Fitted(trained, history, evaluate_function(chosen, 1)(trained, splits.x_test, splits.y_test))
 
 
 def _data(data: Data, name: str | None) -> "tuple[Dataset, Choice | None]":

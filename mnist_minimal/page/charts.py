@@ -14,7 +14,7 @@ from mnist_minimal.analysis.summaries import StudySummary, compared, compared_me
 from mnist_minimal.analysis.tables import MEASURE_NAMES
 from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.page import text
-from mnist_minimal.study.history import read_history
+from mnist_minimal.study import history
 
 if TYPE_CHECKING:
     import pandas
@@ -95,13 +95,13 @@ def curves(study: StudySummary, missing: list[str]) -> dict[str, Any]:
     lacking = []
     for trial in sampled(study.trials, always=[median, best]):
         path = study.paths.history(trial.seed)
-        if not path.is_file():
+        if not history.exists(path):
             lacking.append(trial.seed)
             continue
-        history = thinned(read_history(path))
-        drawn["runs"].append({"seed": trial.seed, **_curve(history)})
+        figures = thinned(history.read_history(path))
+        drawn["runs"].append({"seed": trial.seed, **_curve(figures)})
         if trial == median:
-            drawn["training"] = _rounded(history["accuracy"])
+            drawn["training"] = _rounded(figures["accuracy"])
     for name, trial in (("median", median), ("best", best)):
         if trial.seed in lacking:
             path = study.paths.history(trial.seed)
@@ -134,14 +134,14 @@ def _row(name: str, accuracies: Sequence[float], seeds: Sequence[int], study: st
     }
 
 
-def _curve(history: "pandas.DataFrame") -> dict[str, Any]:
+def _curve(figures: "pandas.DataFrame") -> dict[str, Any]:
     """Accuracy by epoch, and the epochs at which the learning rate changes, with the rate from there on."""
-    rates = history["learning_rate"]
+    rates = figures["learning_rate"]
     changed = rates != rates.shift()
     return {
-        "epochs": history["epoch"].tolist(),
-        "accuracy": _rounded(history["val_accuracy"]),
-        "rates": [[int(epoch), float(f"{rate:.3g}")] for epoch, rate in history.loc[changed, RATES].to_numpy()],
+        "epochs": figures["epoch"].tolist(),
+        "accuracy": _rounded(figures["val_accuracy"]),
+        "rates": [[int(epoch), float(f"{rate:.3g}")] for epoch, rate in figures.loc[changed, RATES].to_numpy()],
     }
 
 

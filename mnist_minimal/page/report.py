@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_minimal import files
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
+from mnist_minimal.study.recorded import check_kept
 from mnist_minimal.version import version
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ def _network(study: "StudySummary", trial: "Trial") -> dict[str, Any]:
         UserError: if there is none, or none that the page can compute.
     """
     weights = study.paths.weights(trial.seed)
+    check_kept(weights)
     if not weights.is_file():
         raise UserError(f"there is no {weights}")
     # Imported here, since these import Keras, and a page without models does without it.

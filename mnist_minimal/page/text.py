@@ -20,6 +20,7 @@ from mnist_minimal.analysis.summaries import StudySummary, compared, compared_me
 from mnist_minimal.analysis.tables import MEASURE_NAMES, share_count, trial_count
 from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.recipes import RECIPES
+from mnist_minimal.study.numerics import unverifiable
 from mnist_minimal.trial import Trial
 
 PERCENT = f"{100 * TARGET:g} %"
@@ -267,6 +268,20 @@ def kept(studies: Sequence[StudySummary]) -> list[Table]:
         ]
         tables += [Table(name, caption, head, rows)] if rows else []
     return tables
+
+
+def verifiable(studies: Iterable[StudySummary]) -> list[str]:
+    """The names of the studies whose trials anyone can train again to the same bits."""
+    return [study.paths.name for study in studies if not unverifiable(study.paths, study.trials)]
+
+
+def not_verifiable(studies: Iterable[StudySummary]) -> list[str]:
+    """The others, with the reason; those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for study in studies:
+        if reason := unverifiable(study.paths, study.trials):
+            by_reason.setdefault(reason, []).append(study.name)
+    return [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
 
 
 def provenance(studies: Iterable[StudySummary]) -> Table:

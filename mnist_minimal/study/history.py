@@ -1,8 +1,10 @@
 """The history of a trial, a CSV of its figures by epoch: written as it is trained, and read again.
 
 It is what Keras' CSVLogger writes: a header, `epoch` counted from 0 and the other columns by name, Windows' line ends.
+Of a published study the histories are packed in one file (`study.packed`), where a seed has no file of its own.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_minimal import content, files
 from mnist_minimal.errors import UserError, one_line, plain
+from mnist_minimal.study import packed
 from mnist_minimal.training.history import History
 
 if TYPE_CHECKING:
@@ -93,17 +96,38 @@ class HistoryFile(History):
         self.figures, self.size, self.checksum = figures, size, checksum
 
 
+def text(path: Path) -> str:
+    """A trial's history as it was written: the file, or where there is none what the study's packed file has of it.
+
+    Args:
+        path: The file, OUT/<study>/<seed>.csv.
+
+    Raises:
+        UserError: if it is in neither, or the one that has it can't be read.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return files.read_text(path, EXPECTED, RESTORE)
+    if (found := _packed(path)) is None:
+        raise UserError(f"{path}: found no such file, expected {EXPECTED}; {RESTORE}")
+    return found
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything for `text` to read or to refuse: under this name, or in the study's packed file.
+
+    Raises:
+        UserError: if the packed file can't be read.
+    """
+    return path.exists() or _packed(path) is not None
+
+
 def read(path: Path) -> dict[str, list[float]]:
     """A trial's figures by column: `epoch`, counted from 0, and at least those of COLUMNS, of one epoch or more.
 
     Raises:
-        UserError: if the file can't be read as that.
+        UserError: if `text` can't be read as that.
     """
-    try:
-        text = files.read_text(path, EXPECTED, RESTORE)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: found no such file, expected {EXPECTED}; {RESTORE}") from error
-    return _figures(path, text)
+    return _figures(path, text(path))
 
 
 def read_history(path: Path) -> "pandas.DataFrame":
@@ -112,6 +136,12 @@ def read_history(path: Path) -> "pandas.DataFrame":
 
     figures = pandas.DataFrame(read(path))
     return figures.assign(epoch=figures["epoch"].astype(int) + 1)
+
+
+def _packed(path: Path) -> str | None:
+    """What the packed file beside a history's has of it."""
+    seed = path.stem
+    return packed.read(path.with_name(packed.NAME)).get(int(seed)) if seed.isascii() and seed.isdecimal() else None
 
 
 def _figures(path: Path, text: str) -> dict[str, list[float]]:

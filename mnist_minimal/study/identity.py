@@ -1,4 +1,4 @@
-"""What all trials of a study have in common, in its JSON: recipe, cap on the epochs, data, layers, trainer, versions.
+"""What all trials of a study have in common, in its JSON: recipe, cap on the epochs, data, layers, trainer, its bits.
 
 Trials that differ in one of these would not belong to one distribution, so that a study is resumed only where all are
 as they were. The versions are those that it was begun with; they are recorded and may change.
@@ -53,14 +53,24 @@ def check(study: Study, facts: dict[str, Any]) -> None:
     Raises:
         UserError: naming the first fact that differs, what it was and what it would be.
     """
+    if found := difference(study, facts):
+        raise UserError(
+            f"{study.json}: this study was begun with {found}; give the same options, or another folder with --out"
+        )
+
+
+def difference(study: Study, facts: dict[str, Any]) -> str:
+    """The first fact in which a study was begun otherwise, in words: "max_epochs 2, and now it would be 1"; or "".
+
+    Args:
+        study: The study; what its JSON does not tell is taken to be alike.
+        facts: What is wanted now, by name, of JSON's types.
+    """
     begun = read(study)
     for name, wanted in facts.items():
         if name in begun and _without_prose(begun[name]) != _without_prose(wanted):
-            difference = _difference(name, _without_prose(begun[name]), _without_prose(wanted))
-            raise UserError(
-                f"{study.json}: this study was begun with {difference}; "
-                "give the same options, or another folder with --out"
-            )
+            return _difference(name, _without_prose(begun[name]), _without_prose(wanted))
+    return ""
 
 
 def record(study: Study, facts: dict[str, Any]) -> None:

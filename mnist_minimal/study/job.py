@@ -11,7 +11,7 @@ from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.lookup import Builder, builder
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.recipes.variation import changes
-from mnist_minimal.study import identity, ledger
+from mnist_minimal.study import identity, ledger, numerics
 from mnist_minimal.study.ownership import check_room
 from mnist_minimal.study.plan import Plan
 from mnist_minimal.study.study import Study
@@ -84,13 +84,13 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
         before: The trials that are in the study's CSV.
 
     Returns:
-        The job, and what the user must know of the choice of trainer and of the saved models, sentences or "".
+        The job, and what the user must know of the choice of trainer, its bits and the saved models, sentences or "".
 
     Raises:
-        UserError: if the study was begun with another recipe, data set, network, trainer or callbacks, named by what
-            differs; if the model is not for such images; if the trainer can't train it by the recipe; if Keras has not
-            what the recipe names; if the user's function makes no callbacks; if a file can't be written or read; if
-            there is no room for the files of the trials.
+        UserError: if the study was begun with another recipe, data set, network, trainer or callbacks, or its trials
+            have other bits than the core gives here, named by what differs; if the model is not for such images; if
+            the trainer can't train it by the recipe; if Keras has not what the recipe names; if the user's function
+            makes no callbacks; if a file can't be written or read; if there is no room for the files of the trials.
     """
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
@@ -99,6 +99,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     from mnist_minimal.training.keras_fit import check_recipe, set_memory_growth
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.trainers import choose
+    from mnist_minimal.training.trainers import numerics as numerics_of
 
     study, model, dataset = plan.study, plan.model, plan.dataset
     # Before anything is put on a GPU, of whose memory other processes of the job need a part.
@@ -126,12 +127,18 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
             "--trainer, or another folder with --out"
         )
     layers = layer_facts(json.loads(built.to_json())["config"])
+    bits = numerics_of(chosen)
+    if done or "numerics" in identity.read(study):
+        numerics.check(study, numerics.recorded(study, done), bits)
+    if isinstance(bits, str):
+        notice += f"{' ' if notice else ''}These trials are {bits}."
     facts = {
         **data_facts(plan),
         "layers": layers,
         "trainer": chosen,
         # Or the arrays that are not, of which nobody can say that they come out the same on another machine.
         "initial_weights": initial_weights.draw(built, 0) or "drawn by mnist_minimal",
+        "numerics": bits,
         "callbacks": [type(callback).__qualname__ for callback in _callbacks(plan)],
     }
     # A model's file, and a checkpoint of the weights, the best ones and the optimizer's two moments.

@@ -133,7 +133,7 @@ class MedianStopping(Policy):
 
     def _recorded(self, seed: int, epochs: int) -> Fraction | None:
         path = self.study.history(seed)
-        if not path.exists():
+        if not history.exists(path):
             return None
         accuracies = history.read(path)["val_accuracy"][:epochs]
         return milestone(accuracies, self.rule, self.images) if len(accuracies) == epochs else None

@@ -4,6 +4,7 @@ import html
 import math
 import sys
 import time
+from collections.abc import Callable
 
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.trial import FAILED, STOPPED, EpochReport, Trial
@@ -21,10 +22,11 @@ class Display(Policy):
     Args:
         pace: Estimates the time left.
         done: Trials of the job that are finished or stopped already.
+        line: What is said of a trial that ended, in one line; `trial_line` where it is None.
     """
 
-    def __init__(self, pace: "Pace", done: int) -> None:
-        self.pace, self.done = pace, done
+    def __init__(self, pace: "Pace", done: int, line: Callable[[Trial], str] | None = None) -> None:
+        self.pace, self.done, self.line = pace, done, line or trial_line
         self.estimated = False
 
     def trial_started(self, seed: int) -> None:
@@ -137,8 +139,8 @@ def accuracies(report: EpochReport) -> str:
 class Lines(Display):
     """Plain lines: one for every trial, and one for a running trial now and then."""
 
-    def __init__(self, pace: Pace, done: int) -> None:
-        super().__init__(pace, done)
+    def __init__(self, pace: Pace, done: int, line: Callable[[Trial], str] | None = None) -> None:
+        super().__init__(pace, done, line)
         self.last = time.monotonic()
 
     def epoch_ended(self, report: EpochReport) -> None:
@@ -151,7 +153,7 @@ class Lines(Display):
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
-        self._print(f"{trial_line(trial)}; {self.done} done", self.pace.left())
+        self._print(f"{self.line(trial)}; {self.done} done", self.pace.left())
         return False
 
     def _print(self, line: str, left: str = "") -> None:
@@ -162,12 +164,12 @@ class Lines(Display):
 class Bars(Display):
     """A bar for the trials and one for the epochs of each that runs, with rich."""
 
-    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
+    def __init__(self, pace: Pace, done: int, total: int | None, line: Callable[[Trial], str] | None = None) -> None:
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-        super().__init__(pace, done)
+        super().__init__(pace, done, line)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -202,7 +204,7 @@ class Bars(Display):
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
         self.progress.remove_task(self.epochs.pop(trial.seed))
-        self._print(trial_line(trial))
+        self._print(self.line(trial))
         self.progress.update(self.trials, completed=self.done, figures=self.pace.left())
         return False
 
@@ -216,10 +218,10 @@ class Bars(Display):
 class Notebook(Display):
     """A bar in a notebook's output, written over as the job goes on, and the last trials and the running ones below."""
 
-    def __init__(self, pace: Pace, done: int, total: int | None) -> None:
+    def __init__(self, pace: Pace, done: int, total: int | None, line: Callable[[Trial], str] | None = None) -> None:
         from IPython.display import display as show
 
-        super().__init__(pace, done)
+        super().__init__(pace, done, line)
         self.total, self.shown, self.ended = total, time.monotonic(), ""
         self.output = show(self._content(), raw=True, display_id=True)
 
@@ -231,7 +233,7 @@ class Notebook(Display):
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
-        self.ended = trial_line(trial)
+        self.ended = self.line(trial)
         self._show()
         return False
 
@@ -257,18 +259,19 @@ class Notebook(Display):
         return {"text/html": f"{bar}<pre>{html.escape(text)}</pre>", "text/plain": text}
 
 
-def display(total: int | None, done: int, jobs: int) -> Display:
+def display(total: int | None, done: int, jobs: int, line: Callable[[Trial], str] | None = None) -> Display:
     """The display that suits where the output goes.
 
     Args:
         total: Trials in the job, or None where there is no end.
         done: Trials that are finished or stopped already.
         jobs: Trials that run side by side.
+        line: As of `Display`.
     """
     pace = Pace(None if total is None else total - done, jobs)
     if _in_notebook():
-        return Notebook(pace, done, total)
-    return Bars(pace, done, total) if sys.stdout.isatty() else Lines(pace, done)
+        return Notebook(pace, done, total, line)
+    return Bars(pace, done, total, line) if sys.stdout.isatty() else Lines(pace, done, line)
 
 
 def silent(total: int | None, done: int, jobs: int) -> Display:

@@ -11,6 +11,7 @@ from mnist_minimal.models.defaults import pin_keras_defaults
 from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.lookup import builder
 from mnist_minimal.models.silence import silence_tensorflow
+from mnist_minimal.study import numerics
 from mnist_minimal.study.history import HistoryFile
 from mnist_minimal.study.job import Job
 from mnist_minimal.study.policies import milestone
@@ -26,8 +27,15 @@ if TYPE_CHECKING:
 
 
 def make_train(job: Job, dataset: "Dataset | None" = None) -> Train:
-    """The function that trains one seed of the job; reads the data set where neither this nor the job has it."""
+    """The function that trains one seed of the job; reads the data set where neither this nor the job has it.
+
+    Raises:
+        UserError: if the core gives other bits in this process than the study has.
+    """
     from mnist_minimal.data import sets
+    from mnist_minimal.training import trainers
+
+    numerics.check(job.study, job.facts["numerics"], trainers.numerics(job.trainer))
 
     found = dataset or (sets.load(job.source) if isinstance(job.source, Choice) else job.source)
     splits = with_targets(sets.split(found, job.protocol, job.recipe.validation_share), job.recipe, job.teacher)
@@ -61,14 +69,13 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     from mnist_minimal.saving.saved_model import save
     from mnist_minimal.training import initial_weights
     from mnist_minimal.training.checkpoint import Checkpoint
-    from mnist_minimal.training.evaluation import evaluate
     from mnist_minimal.training.seeding import seeded
-    from mnist_minimal.training.trainers import backend, fit_function
+    from mnist_minimal.training.trainers import backend, evaluate_function, fit_function
 
     if job.trainer == "keras":
         # Keras keeps what earlier models compiled; without this a long job grows.
         keras.utils.clear_session()
-    fit = fit_function(job.trainer, job.places)
+    fit, evaluate = fit_function(job.trainer, job.places), evaluate_function(job.trainer, job.places)
     with seeded(seed):
         model = (job.build or builder(job.model))()
     initial_weights.draw(model, seed)

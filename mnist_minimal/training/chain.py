@@ -3,7 +3,7 @@
 What the core cannot run is refused by name, before any training: `describe` raises a UserError that names the layer.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from keras import layers
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.normalization import InstanceNormalization
-from mnist_minimal.training.core import _core, instruction_sets, require
+from mnist_minimal.training.core import _core, core_arguments, instruction_sets, require
 from mnist_minimal.training.network import NONE, Kind, Layer, Network, Shape
 from mnist_minimal.training.optimizers import AdamW
 
@@ -137,11 +137,6 @@ def shaped(variables: list[keras.Variable], values: np.ndarray) -> list[np.ndarr
     """A flat array cut into arrays of the variables' shapes."""
     ends = np.cumsum([variable_size(variable) for variable in variables])
     return [part.reshape(v.shape) for v, part in zip(variables, np.split(values, ends)[:-1], strict=True)]
-
-
-def core_arguments(network: Network) -> dict[str, Any]:
-    """The network as arguments of the core's classes."""
-    return {**vars(network), "layers": [_core.Layer(**asdict(layer)) for layer in network.layers]}
 
 
 def core_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:

@@ -73,7 +73,7 @@ def evaluate(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray") -
         images: uint8 or float (n, height, width, channels) in [0, 255], n > 0.
         labels: Integers (n,) in 0 .. classes - 1.
     """
-    return _evaluation(probabilities(model, images), labels)
+    return from_probabilities(probabilities(model, images), labels)
 
 
 def score(model: "keras.Model", images: "ArrayLike", labels: "ArrayLike") -> Evaluation:
@@ -108,12 +108,13 @@ def score(model: "keras.Model", images: "ArrayLike", labels: "ArrayLike") -> Eva
             f"found outputs of shape {outputs.shape[1:]}; expected a model with one for each class, at least 2"
         )
     classes = _classes(labels, len(pixels), outputs.shape[1])
-    found = _evaluation(_as_probabilities(outputs), classes)
+    found = from_probabilities(_as_probabilities(outputs), classes)
     _check_scale(model, pixels, classes, outputs)
     return found
 
 
-def _evaluation(predicted: "np.ndarray", labels: "np.ndarray") -> Evaluation:
+def from_probabilities(predicted: "np.ndarray", labels: "np.ndarray") -> Evaluation:
+    """The evaluation of class probabilities, float32 (n, classes), that a model gave images of these labels."""
     import numpy as np
     from sklearn.metrics import confusion_matrix
 
@@ -207,7 +208,7 @@ def _check_scale(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray
     if low == high:
         return
     labels = labels[:BATCH_SIZE]
-    given = _evaluation(_as_probabilities(outputs[:BATCH_SIZE]), labels)
+    given = from_probabilities(_as_probabilities(outputs[:BATCH_SIZE]), labels)
     raw = 255 * ((images[:BATCH_SIZE].astype(np.float32) - low) / (high - low))
     for convention in CONVENTIONS.values():
         if not convention.pixelwise:
@@ -216,7 +217,7 @@ def _check_scale(model: "keras.Model", images: "np.ndarray", labels: "np.ndarray
         for layer in convention.layers():
             scaled = layer(scaled)
         outputs = probabilities(model, keras.ops.convert_to_numpy(scaled))
-        other = _evaluation(_as_probabilities(outputs), labels)
+        other = from_probabilities(_as_probabilities(outputs), labels)
         if (
             other.accuracy >= LEAST_ACCURACY
             and other.loss < min(SHARE * given.loss, given.loss - NATS)

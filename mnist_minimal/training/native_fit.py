@@ -16,11 +16,12 @@ from mnist_minimal.training import DivergedError, Fit, epochs_to_train
 from mnist_minimal.training.chain import Chain, core_optimizer, unsupported
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.core import _core, available
+from mnist_minimal.training.evaluation import Evaluation, from_probabilities
 from mnist_minimal.training.keras_fit import compile_model, keras_callbacks, recipe_callbacks
 from mnist_minimal.training.optimizers import make_optimizer
 from mnist_minimal.training.schedules import step_rates
 
-__all__ = ["available", "fit", "unsupported", "unsupported_recipe"]
+__all__ = ["available", "evaluate", "fit", "unsupported", "unsupported_recipe"]
 
 # What Keras calls for single batches, of which the core has no part.
 BATCH_METHODS = [
@@ -138,6 +139,23 @@ def fit(
             break
     called.on_train_end(logs)
     return Fit.from_history(state.history.figures, len(y_val), state.train_seconds, state.cpu_seconds)
+
+
+def evaluate(model: keras.Model, images: np.ndarray, labels: np.ndarray, *, threads: int = 1) -> Evaluation:
+    """What a model makes of labelled images, by the core: the same bits on every processor.
+
+    Args:
+        model: A built model that the core can run.
+        images: uint8 or float32 (n, height, width, channels) in [0, 255], n > 0.
+        labels: Integers (n,) in 0 .. classes - 1.
+        threads: Threads that share the images.
+
+    Raises:
+        UserError: if the core was not built, or cannot run the model.
+    """
+    # The optimizer takes no step.
+    network = Chain(model, keras.optimizers.SGD()).network
+    return from_probabilities(network.predict(images, threads=threads), labels)
 
 
 def unsupported_recipe(recipe: Recipe) -> str | None:

@@ -5,10 +5,13 @@ from functools import partial
 
 import joblib
 import keras
+import numpy as np
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import Recipe
-from mnist_minimal.training import Fit, core, keras_fit, native_fit
+from mnist_minimal.training import Fit, core, evaluation, keras_fit, native_fit
+from mnist_minimal.training.core import known_answer
+from mnist_minimal.training.evaluation import Evaluation
 
 
 def choose(
@@ -66,8 +69,35 @@ def fit_function(trainer: str, jobs: int) -> Callable[..., Fit]:
     if trainer == "keras":
         keras_fit.set_memory_growth()
         return keras_fit.fit
+    return partial(native_fit.fit, threads=_threads(jobs))
+
+
+def evaluate_function(trainer: str, jobs: int) -> Callable[[keras.Model, np.ndarray, np.ndarray], Evaluation]:
+    """What evaluates a model that a trainer has trained, by that trainer's own arithmetic: model, images, labels.
+
+    Args:
+        trainer: "keras" or "native".
+        jobs: Trials that run side by side.
+    """
+    return evaluation.evaluate if trainer == "keras" else partial(native_fit.evaluate, threads=_threads(jobs))
+
+
+def _threads(jobs: int) -> int:
+    """Threads of the core for each trial of a job."""
     # Counted within the process' affinity and its container's share of the processors.
-    return partial(native_fit.fit, threads=max(1, joblib.cpu_count() // jobs))
+    return max(1, joblib.cpu_count() // jobs)
+
+
+def numerics(trainer: str) -> int | str | None:
+    """The version of the bits that a trainer gives, `core.NUMERICS`; why it can't be verified; None for Keras.
+
+    Returns:
+        Of the core that fails its known-answer test, "unverified: " and the reason.
+    """
+    if trainer == "keras":
+        return None
+    reason = known_answer.difference()
+    return f"unverified: {reason}" if reason else core.NUMERICS
 
 
 def backend(trainer: str) -> str:

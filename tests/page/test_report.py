@@ -22,6 +22,7 @@ from mnist_minimal.page.report import write_report
 from mnist_minimal.recipes import PUBLISHED_RECIPES, RECIPES
 from mnist_minimal.report import main
 from mnist_minimal.study import ledger
+from mnist_minimal.training import core
 from tests.conftest import OFFLINE
 from tests.study.test_ledger import FAILED, TRIAL, append_row
 
@@ -415,6 +416,29 @@ def test_charts_tell_what_they_show(csv):
     assert "Published: mean of 223 runs, last epoch: 98.761\u00a0%" in said["strip"]
 
 
+def test_the_page_says_which_trials_can_be_verified_and_how(tmp_path):
+    csv = record(tmp_path / "sep997.csv", trainer="native")
+    page, command = spoken(tmp_path), "by python -m mnist_minimal.verify"
+    assert "trained again to the same bits, and why: sep997: no JSON tells the recipe." in page
+    assert command not in page
+    recipe = {"recipe": RECIPES["sep997"].as_dict()}
+    csv.with_suffix(".json").write_text(json.dumps({**recipe, "numerics": core.NUMERICS}))
+    others = {"sep697": recipe, "small7344": {**recipe, "numerics": "unverified: <b>"}, "small7384": recipe}
+    for name, told in others.items():
+        trainer = "keras" if name == "small7384" else "native"
+        record(csv.with_name(f"{name}.csv"), CORRECT[:2], model=name, params=PARAMETERS[name], trainer=trainer)
+        csv.with_name(f"{name}.json").write_text(json.dumps(told))
+    page = spoken(tmp_path)
+    assert "every trial of sep997 can be trained again, to the same bits on any processor, and compared" in page
+    assert f"{command} sep997; with --sample 5, five of them" in page
+    found = [
+        f"sep697: its bits are those of numerics 0, and this version has numerics {core.NUMERICS}",
+        "small7344: unverified: <b>",
+        "small7384: Keras trained it, whose bits depend on the machine",
+    ]
+    assert f"and why: {'; '.join(found)}." in page
+
+
 def test_a_page_without_models_is_written_without_keras(csv, run_python):
     program = """
 import sys
@@ -425,7 +449,9 @@ print({"tensorflow", "keras", "sklearn", "matplotlib"} & set(sys.modules))
     finished = run_python("-c", program, csv.parent)
     assert finished.stdout.splitlines() == [str(csv.parent / "report.html"), "set()"], finished.stderr
     best, median, curve, others = finished.stderr.splitlines()
-    assert best == f"left out: the best trial of sep997 can't be asked: there is no {csv.parent}/sep997/4.h5"
+    again = f"python -m mnist_minimal.verify {csv} --seeds 4 --keep {csv.parent}/sep997 trains it again"
+    not_kept = f"{csv.parent}/sep997/4.h5: the model of this trial was not kept; {again}"
+    assert best == f"left out: the best trial of sep997 can't be asked: {not_kept}"
     assert median == f"left out: no curve of the median trial of sep997 is drawn: there is no {csv.parent}/sep997/2.csv"
     assert curve == f"left out: no curve of the best trial of sep997 is drawn: there is no {csv.parent}/sep997/4.csv"
     assert "no curves of 3 trials of sep997 are drawn" in others

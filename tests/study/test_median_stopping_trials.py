@@ -16,6 +16,7 @@ from mnist_minimal.study.job import Job
 from mnist_minimal.study.study import Study
 from mnist_minimal.study.worker import make_train
 from mnist_minimal.training import core
+from mnist_minimal.training.trainers import numerics
 from mnist_minimal.trial import EpochReport, Trial
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
@@ -101,7 +102,8 @@ def test_a_trial_killed_at_the_rule_s_epoch_ends_as_if_nothing_had_happened(tmp_
     study.folder.mkdir()
     recipe = dataclasses.replace(RECIPES["sep697"], median_stopping=MedianStopping(trials=1, epoch=2, window=1))
     choice = Choice("digits")
-    job = Job(study, "sep697", "digits", "source", recipe, choice, trainer, 5, 1, 697, 297, {"recipe": "the rule's"})
+    facts = {"recipe": "the rule's", "numerics": numerics(trainer)}
+    job = Job(study, "sep697", "digits", "source", recipe, choice, trainer, 5, 1, 697, 297, facts)
     digits = load(choice)
     few = dataclasses.replace(digits, x_train=digits.x_train[:256], y_train=digits.y_train[:256])
 

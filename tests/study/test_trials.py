@@ -27,6 +27,7 @@ from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.study import Study
 from mnist_minimal.training import core
+from mnist_minimal.training.core import known_answer
 from tests.conftest import OFFLINE, REPOSITORY
 
 MODEL = ("--model", "sep997", "--dataset", "digits")
@@ -208,7 +209,7 @@ def test_a_study_is_refused_by_name_of_what_differs(one_trial, change, differenc
 
 def test_a_study_of_an_earlier_version_is_read_and_completed(one_trial, capsys):
     known = identity_of(one_trial)
-    old = {key: known[key] for key in ("study", "recipe", "max_epochs", "versions")}
+    old = {key: known[key] for key in ("study", "recipe", "max_epochs", "numerics", "versions")}
     old["recipe"] = {key: value for key, value in old["recipe"].items() if key != "median_stopping"}
     old["recipe"]["worse_half"] = None
     old["recipe"]["source"] = "put in other words"
@@ -222,6 +223,38 @@ def test_a_study_of_an_earlier_version_is_read_and_completed(one_trial, capsys):
     added = ("data", "layers", "trainer", "initial_weights")
     assert {key: completed[key] for key in added} == {key: known[key] for key in added}
     assert completed["versions"] == {"mnist_minimal": "0.1.0"}
+
+
+@pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
+@pytest.mark.parametrize(
+    ("recorded", "found"),
+    [
+        ({}, "numerics 0"),
+        ({"numerics": core.NUMERICS + 1}, f"numerics {core.NUMERICS + 1}"),
+        ({"numerics": "unverified: why"}, "unverified: why"),
+    ],
+)
+def test_rows_of_other_bits_do_not_mix(one_trial, capsys, recorded, found):
+    known = {key: value for key, value in identity_of(one_trial).items() if key != "numerics"} | recorded
+    (one_trial / "sep997-digits.json").write_text(json.dumps(known))
+    rows = (one_trial / "sep997-digits.csv").read_bytes()
+    assert command(one_trial, "--runs", "1", "--seed", "7") == 2
+    said = f"this study was trained with {found}, and now it would be numerics {core.NUMERICS}; rows of different bits"
+    assert said in capsys.readouterr().err
+    assert identity_of(one_trial) == known
+    assert (one_trial / "sep997-digits.csv").read_bytes() == rows
+
+
+@pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
+def test_a_core_that_fails_its_known_answer_is_said_and_recorded(tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(known_answer, "EXPECTED", "0" * 64)
+        assert command(tmp_path, "--runs", "1") == 0
+    said = "unverified: the core as it is built and run here has other bits than numerics"
+    assert capsys.readouterr().out.count(f"These trials are {said}") == 1
+    assert identity_of(tmp_path)["numerics"].startswith(said)
+    assert command(tmp_path, "--runs", "1", "--seed", "7") == 2
+    assert f"this study was trained with {said}" in capsys.readouterr().err
 
 
 def test_rows_tell_which_code_trained_them(finished_job):

@@ -142,7 +142,7 @@ def test_training_on_augmented_images_is_that_on_numpys(model, instruction_set: 
     built = model()
     x, y = images(220, built.input_shape[1:]), labels(220)
     order = np.random.default_rng(3).permutation(220)
-    when = {"batch_size": 72, "seed": 9, "epoch": 4, "learning_rate": 0.01}
+    when = {"batch_size": 72, "seed": 9, "epoch": 4, "learning_rates": 0.01}
     found = []
     for threads in (0, 1, 2, 3):
         network = chain(built, instruction_set=instruction_set).network

@@ -18,7 +18,8 @@ from keras import layers
 from experiments.oracles import gradients_in_double, in_double
 from mnist_minimal.models.normalization import InstanceNormalization
 from mnist_minimal.training import core
-from mnist_minimal.training.chain import Chain, core_arguments, shaped
+from mnist_minimal.training.chain import Chain, shaped
+from mnist_minimal.training.core import core_arguments
 from mnist_minimal.training.optimizers import AdamW
 from tests.training.test_core import CHAINS, dropout_model, head, sequential
 

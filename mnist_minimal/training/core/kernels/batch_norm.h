@@ -29,7 +29,8 @@ inline void for_positions(Shape shape, View activation, int c, Work work) {
 // in [height][width][channels], lane_mask [kLanes] with `samples` ones -> mean and sum of squared differences from it,
 // [channels] each: those of one group, of which the network makes the batch's.
 void batch_moments(double* mean, double* squares, View in, const float* lane_mask, int samples, Shape shape) {
-  const double count = double(samples) * shape.height * shape.width;
+  // As a float, exact: where a double is rounded to a float and made a double again, GCC 12 may leave the rounding out.
+  const float count = float(samples * shape.height * shape.width);
   for_blocks<kRowsAtOnce>(shape.channels, [&](int c, auto size) {
     constexpr int C = decltype(size)::value;
     Row sums[C], squares_of[C];
@@ -45,7 +46,7 @@ void batch_moments(double* mean, double* squares, View in, const float* lane_mas
       }
     });
     for (int i = 0; i < C; ++i) {
-      means[i] = float(sums[i].reduce() / count);
+      means[i] = sums[i].reduce() / count;
       mean[c + i] = means[i];
     }
     for_positions(shape, in, c, [&](const float* x) {
