@@ -143,7 +143,7 @@ def _weights(count: int) -> np.ndarray:
     """Weights from -1/2 to 1/2, float32, none of them rounded.
 
     The biases of the last two classes, which no label names, make their probabilities so small that squares of
-    gradients, and the last probabilities themselves, are denormal numbers.
+    gradients are denormal numbers.
     """
     weights = ((_integers(count, 1024).astype(np.float64) - 512) / 1024).astype(np.float32)
     weights[-2:] = -40, -90
