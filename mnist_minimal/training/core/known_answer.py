@@ -19,7 +19,7 @@ from mnist_minimal.training.network import Layer, Network
 
 # The SHA-256 that `answer` gives with the bits of NUMERICS. It is pinned again whenever NUMERICS rises, or `answer`
 # trains anything else.
-EXPECTED = "7e756150715bbb976111d94e54858cd833058ed8598ea012ae3e7136dafafc88"
+EXPECTED = "2ff37afa4f4ebe33b13fc213629f2e361041ccda5fc522f6b20b89779e684cb9"
 
 # In batches of 24 and 8 images: neither fills the sixteen lanes of its last group.
 IMAGES, BATCH_SIZE, EPOCHS = 56, 24, 2
@@ -142,11 +142,11 @@ def _integers(count: int, below: int) -> np.ndarray:
 def _weights(count: int) -> np.ndarray:
     """Weights from -1/2 to 1/2, float32, none of them rounded.
 
-    The biases of the last two classes, which no label names, make their probabilities so small that squares of
-    gradients are denormal numbers.
+    The biases of the last two classes, which no label names, make their probabilities so small that gradients,
+    or squares of them, are denormal numbers.
     """
     weights = ((_integers(count, 1024).astype(np.float64) - 512) / 1024).astype(np.float32)
-    weights[-2:] = -40, -90
+    weights[-2:] = -40, -84
     return weights
 
 
