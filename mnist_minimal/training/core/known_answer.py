@@ -9,11 +9,13 @@ the first epoch, and what comes of it is compared with what is known. It takes m
 prints the answer of every instruction set that the processor has.
 """
 
+import dataclasses
 import hashlib
 from functools import cache
 
 import numpy as np
 
+from mnist_minimal.recipes import Augmentation
 from mnist_minimal.training.core import NUMERICS, _core, core_arguments, instruction_sets
 from mnist_minimal.training.network import Layer, Network
 
@@ -62,12 +64,18 @@ def results(instruction_set: str | None = None) -> list[np.ndarray]:
         _core.Optimizer.adam(beta_1=0.9, beta_2=0.999, epsilon=1e-7, decay=1e-4),
         _core.Optimizer.momentum(momentum=0.9),
     )
-    alike = {"rotation": 20.0, "translation": 0.1, "scale": (0.9, 1.1), "affine_share": 0.75, "crop": 1}
-    toned = {"brightness": 0.2, "contrast": 0.2, "tone_share": 0.5}
-    augmentations = (
-        _core.Augmentation(**alike, **toned, interpolation="bilinear", fill="reflect"),
-        _core.Augmentation(**alike, **toned, interpolation="nearest", fill=33.25),
+    mirrored = Augmentation(
+        rotation=20,
+        translation=0.1,
+        scale=(0.9, 1.1),
+        affine_share=0.75,
+        crop=1,
+        fill="reflect",
+        brightness=0.2,
+        contrast=0.2,
+        tone_share=0.5,
     )
+    augmentations = mirrored, dataclasses.replace(mirrored, interpolation="nearest", fill=33.25)
     height, width, channels = network.input_shape
     images = _integers(IMAGES * height * width * channels, 256).astype(np.uint8)
     images = images.reshape(IMAGES, height, width, channels)
@@ -89,7 +97,7 @@ def results(instruction_set: str | None = None) -> list[np.ndarray]:
                 epoch=epoch,
                 learning_rates=2.0**-6,
                 threads=2,
-                augmentation=augmentation,
+                augmentation=_core.Augmentation(**dataclasses.asdict(augmentation)),
             )
         found += [trained.parameters, trained.moments, trained.statistics, trained.predict(images)]
     return found
