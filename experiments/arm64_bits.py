@@ -1,10 +1,10 @@
-"""Whether arm64 gives the bits of x86-64: trials under qemu, against the same trials here and against the pinned hashes.
+"""Whether arm64 gives the bits of x86-64: trials under qemu, the same trials here, and the pinned hashes.
 
     python -m experiments.arm64_bits            (in the folder of the repository)
 
-It takes about ten CPU minutes and needs Debian or a system like it, with qemu-user-static and g++-aarch64-linux-gnu; no
-right of root and no MNIST. Into a temporary folder, which is removed in the end, it unpacks Debian's Python for arm64
-and installs NumPy from PyPI for it. That Python, which qemu runs, builds the core by `setup.py` with the cross
+It takes about five CPU minutes. It needs Debian, or a system like it, with qemu-user-static and g++-aarch64-linux-gnu,
+but no right of root and no MNIST. Into a temporary folder, which is removed in the end, it unpacks Debian's Python for
+arm64 and installs NumPy from PyPI for it. That Python, which qemu runs, builds the core by `setup.py` with the cross
 compiler, and trains the cases of `experiments/bits.py` on few images: the ten models by their own recipes and the odd
 chains, with augmentation, two epochs each. What NumPy computes for a trial is compared too.
 
