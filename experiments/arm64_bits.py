@@ -8,8 +8,8 @@ arm64 and installs NumPy from PyPI for it. That Python, which qemu runs, builds 
 compiler, and trains the cases of `experiments/bits.py` on few images: the ten models by their own recipes and the odd
 chains, with augmentation, two epochs each. What NumPy computes for a trial is compared too.
 
-Expected: one hash in every row. Initial weights and learning rates are made here, since Keras makes them; they are of
-the random words, logarithms and cosines that are compared.
+Expected: one hash in every row. The cases' own initial weights and learning rates are made here, as they need a Keras
+model; the distributions and the cosine that they are made of are compared.
 """
 
 import os

@@ -21,6 +21,8 @@ import numpy as np
 from mnist_minimal.data import elementary
 from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.data.batches import epoch_batches, epoch_order
+from mnist_minimal.data.distributions import normal, truncated_normal, uniform
+from mnist_minimal.data.random import INITIAL_WEIGHTS, stream
 from mnist_minimal.recipes import Augmentation
 from mnist_minimal.training.core import _core, core_arguments, instruction_sets, known_answer
 from mnist_minimal.training.network import Network
@@ -161,6 +163,9 @@ def numpy_digests() -> dict[str, str]:
     alike = {"rotation": 20.0, "translation": 0.1, "scale": (0.9, 1.1), "affine_share": 0.75, "crop": 1}
     toned = {"brightness": 0.2, "contrast": 0.2, "tone_share": 0.5}
     images = epoch_order(SEED, 1, 64 * 28 * 28).astype(np.uint8).reshape(64, 28, 28, 1)
+    key = stream(SEED, INITIAL_WEIGHTS, 0)
+    weights = [draw(*bounds, 10_000, key) for draw, bounds in ((uniform, (-0.3, 0.3)), (normal, (0, 0.1)))]
+    weights.append(truncated_normal(0, 0.1, 10_000, key))
     augmented = []
     for variant in ({"interpolation": "bilinear", "fill": "reflect"}, {"interpolation": "nearest", "fill": 33.25}):
         augmentation = Augmentation(**alike, **toned, **variant)
@@ -169,6 +174,7 @@ def numpy_digests() -> dict[str, str]:
         "order of the images": digest([epoch_order(SEED, 0, 10_000)]),
         "sine, cosine": digest([elementary.sin(angles), elementary.cos(angles)]),
         "exponential, logarithm": digest([elementary.exp(angles), elementary.log(angles[angles > 0])]),
+        "uniform, normal, truncated normal": digest(weights),
         "augmentation by NumPy": digest(augmented),
     }
 
