@@ -14,8 +14,8 @@ import keras
 import numpy as np
 from keras import initializers
 
-from mnist_minimal.data import elementary
-from mnist_minimal.data.random import INITIAL_WEIGHTS, stream, threefry
+from mnist_minimal.data.distributions import Key, normal, truncated_normal, uniform
+from mnist_minimal.data.random import INITIAL_WEIGHTS, stream
 
 # The standard deviation of a standard normal distribution that is cut off at -2 and 2.
 TRUNCATED_DEVIATION = 0.87962566103423978
@@ -29,8 +29,6 @@ VARIANCE_SCALING = (
 )
 RANDOM = initializers.RandomUniform, initializers.RandomNormal, initializers.TruncatedNormal, *VARIANCE_SCALING
 
-
-Key: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 # Of so many weights, float64 (n,), from the key of their array.
 Distribution: TypeAlias = Callable[[int, Key], np.ndarray]
@@ -95,39 +93,6 @@ def fans(
         return math.prod(shape), math.prod(shape)
     taps = math.prod(shape[:-2])
     return shape[-2] * taps, shape[-1] * taps
-
-
-def uniform(low: float, high: float, size: int, key: Key) -> np.ndarray:
-    """Uniform between two bounds."""
-    share, _ = _shares(key, np.arange(size, dtype=np.uint32))
-    return low + (high - low) * share
-
-
-def normal(mean: float, deviation: float, size: int, key: Key) -> np.ndarray:
-    """Normal."""
-    return mean + deviation * _standard_normal(key, np.arange(size, dtype=np.uint32))
-
-
-def truncated_normal(mean: float, deviation: float, size: int, key: Key) -> np.ndarray:
-    """Normal, drawn again where it is more than two standard deviations away from the mean."""
-    standard = np.full(size, np.inf)
-    attempt = 0
-    while (places := np.flatnonzero(np.abs(standard) > 2)).size:
-        standard[places] = _standard_normal(key, places.astype(np.uint32), attempt)
-        attempt += 1
-    return mean + deviation * standard
-
-
-def _standard_normal(key: Key, places: np.ndarray, attempt: int = 0) -> np.ndarray:
-    """G. Box and M. Muller, "A note on the generation of random normal deviates", https://doi.org/10.1214/aoms/1177706645."""
-    radius, turn = _shares(key, places, attempt)
-    return np.sqrt(-2 * elementary.log(radius)) * elementary.cos(2 * np.pi * turn)
-
-
-def _shares(key: Key, places: np.ndarray, attempt: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two numbers above 0 and below 1, float64 (n,), for each place in an array, uint32 (n,)."""
-    first, second = threefry(key, (places, np.full_like(places, attempt)))
-    return (first + 0.5) / 2**32, (second + 0.5) / 2**32
 
 
 def _initializer(weights: keras.Variable, holders: list[keras.layers.Layer]) -> keras.Initializer | None:
