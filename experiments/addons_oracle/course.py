@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.oracles import without_dropout
+from experiments.oracles import in_double, without_dropout
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES, parts
 from mnist_minimal.training import core
@@ -44,19 +44,23 @@ def recorded_course(weight_decay: float, path: Path = FOLDER / "recorded.npz") -
     return always | {name.removeprefix(prefix): value for name, value in recorded.items() if name.startswith(prefix)}
 
 
-def given_model(weight_decay: float) -> keras.Model:
+def given_model(weight_decay: float, double: bool) -> keras.Model:
     """sep997 with the given weights, without dropout, compiled with the optimizer under test."""
     recipe = replace(RECIPES["sep997"], optimizer=parts.AdamW(0.01, weight_decay))
     model = without_dropout(MODELS["sep997"]())
     model.set_weights([GIVEN[f"weights/{weight.path}"] for weight in model.weights])
+    model = in_double(model) if double else model
     compile_model(model, recipe)
     return model
 
 
 def keras_course(weight_decay: float) -> Arrays:
-    """`probabilities` before training, `gradients/NAME`, `losses` and `step N/NAME` of this project's Keras trainer."""
-    model = given_model(weight_decay)
-    images, labels = GIVEN["images"].astype(np.float32), GIVEN["labels"]
+    """`probabilities` before training, `gradients/NAME`, `losses` and `step N/NAME` of this project's Keras trainer.
+
+    In double precision, so that no processor's rounding is in it: what differs is the oracle's own rounding.
+    """
+    model = given_model(weight_decay, double=True)
+    images, labels = GIVEN["images"].astype(np.float64), GIVEN["labels"]
     course = {"probabilities": model.predict_on_batch(images)}
 
     @tf.function
@@ -82,7 +86,7 @@ def keras_course(weight_decay: float) -> Arrays:
 
 def native_course(weight_decay: float) -> Arrays:
     """The same of the C++ core."""
-    model = given_model(weight_decay)
+    model = given_model(weight_decay, double=False)
     chain = Chain(model, model.optimizer)
     images, labels, batches = GIVEN["images"], GIVEN["labels"].astype(np.uint8), GIVEN["batches"].astype(np.int64)
     course = {"probabilities": chain.network.predict(images)}

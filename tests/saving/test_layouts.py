@@ -14,6 +14,7 @@ from keras import layers
 from scipy.signal import correlate2d
 from scipy.special import softmax
 
+from experiments.oracles import in_double
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.saving import pixels
@@ -25,11 +26,21 @@ from tests.saving.test_saving import images  # noqa: F401  A fixture.
 
 FIXTURES = REPOSITORY / "tests" / "fixtures"
 
+# What is computed of a file's arrays says whether they are where they belong. Keras computes it in double precision, so
+# that its own rounding, another one on every processor, does not hide a difference.
+EXACT = {"rtol": 1e-9, "atol": 1e-12}
+
 # A network whose outputs are worked out without Keras: a convolution, a pool, a dense layer.
 
+
+def single(values: np.ndarray) -> np.ndarray:
+    """Numbers that a file has exactly, in double precision."""
+    return values.astype(np.float32).astype(np.float64)
+
+
 random = np.random.default_rng(3)
-KERNEL, BIAS = random.normal(size=(5, 5, 1, 2)), random.normal(size=2)
-DENSE, OFFSET = random.normal(size=(72, 10)) / 8, random.normal(size=10)
+KERNEL, BIAS = single(random.normal(size=(5, 5, 1, 2))), single(random.normal(size=2))
+DENSE, OFFSET = single(random.normal(size=(72, 10)) / 8), single(random.normal(size=10))
 
 
 def expected(batch: np.ndarray, channels_first: bool = False) -> np.ndarray:
@@ -205,19 +216,19 @@ def weights_of_another_run(folder: Path) -> Path:
 def test_old_files_compute_what_scipy_does(make, layout, version, channels_first, tmp_path, images):  # noqa: F811
     loaded = load_described(make(tmp_path))
     assert (loaded.layout, loaded.keras_version, loaded.outputs) == (layout, version, "probabilities")
-    batch = images[..., 0] / 255
+    batch = images[..., 0].astype(np.float64) / 255
     given = batch[:, None] if channels_first else batch[..., None]
-    np.testing.assert_allclose(loaded.model(given), expected(batch, channels_first), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(in_double(loaded.model)(given), expected(batch, channels_first), **EXACT)
     assert (loaded.turned is not None) == (layout == "H0")
 
 
 def test_keras_0_does_not_say_whose_kernels_it_has(tmp_path, images):  # noqa: F811
     loaded = load_described(numbered(tmp_path))
-    batch = images[..., 0] / 255
+    batch = images[..., 0].astype(np.float64) / 255
     with h5py.File(tmp_path / "model.h5", "r+") as file:
         file["layer_0/param_0"][...] = th(KERNEL)
     tensorflow = load_described(tmp_path / "model.h5")
-    np.testing.assert_allclose(tensorflow.turned(batch[:, None]), expected(batch, True), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(in_double(tensorflow.turned)(batch[:, None]), expected(batch, True), **EXACT)
     assert not np.allclose(loaded.turned(batch[:, None]), expected(batch, True), atol=1e-2)
 
 
@@ -361,7 +372,8 @@ def test_names_that_are_cut_into_several_attributes(tmp_path, images):  # noqa: 
         names = list(group.attrs["layer_names"])
         del group.attrs["layer_names"]
         group.attrs["layer_names0"], group.attrs["layer_names1"] = names[:2], names[2:]
-    np.testing.assert_allclose(load(path)(images / 255), expected(images[..., 0] / 255), rtol=1e-4, atol=1e-6)
+    batch = images.astype(np.float64) / 255
+    np.testing.assert_allclose(in_double(load(path))(batch), expected(batch[..., 0]), **EXACT)
 
 
 # The published network of keras-contrib's layers
@@ -407,7 +419,9 @@ def test_keras_contribs_normalization_becomes_ours(tmp_path, images):  # noqa: F
     path = contrib_file(tmp_path / "m.h5", model)
     loaded = load_described(path)
     assert (loaded.name, loaded.raw_pixels, loaded.model.count_params()) == (None, False, 1936)
-    np.testing.assert_allclose(loaded.model(images / 255), model(images), rtol=1e-5)
+    batch = images.astype(np.float64)
+    # Keras has 1 / 255 in single precision.
+    np.testing.assert_allclose(in_double(loaded.model)(batch / 255), in_double(model)(batch), rtol=1e-5)
     # With the pixels divided in front it is the published network; a builder may say so too.
     for whole in (pixels.adapt(loaded, "1"), load(path, {"shared1936": MODELS["shared1936"]})):
         assert whole.name == "shared1936"
@@ -473,7 +487,9 @@ def test_a_builder_may_add_a_rescaling_and_a_softmax_and_nothing_else(tmp_path, 
 
     loaded = load_described(tmp_path / "m.h5", {"both": with_both})
     assert (loaded.raw_pixels, loaded.outputs) == (True, "probabilities")
-    np.testing.assert_allclose(loaded.model(images), softmax(model(images / 255), axis=1), rtol=1e-5)
+    batch = images.astype(np.float64)
+    expected = softmax(in_double(model)(batch / 255), axis=1)
+    np.testing.assert_allclose(in_double(loaded.model)(batch), expected, rtol=1e-5)
     with pytest.raises(UserError, match="expected another layer activation at the end, found none"):
         load(tmp_path / "m.h5", {"more": with_more})
 
@@ -582,7 +598,7 @@ def test_the_gates_of_keras_1_in_their_order(tmp_path, images):  # noqa: F811
     model = {"class_name": "Sequential", "config": entries}
     groups = {"lstm_1": arrays, "dense_1": {"dense_1_W": dense, "dense_1_b": offset}}
     path = write(tmp_path / "m.h5", groups, "model_weights", keras_version="1.1.1", model_config=json.dumps(model))
-    batch = images[..., 0] / 255
+    batch = images[..., 0].astype(np.float64) / 255
     hidden, cell = np.zeros((len(batch), 3)), np.zeros((len(batch), 3))
     for row in batch.transpose(1, 0, 2):
         i, c, f, o = (row @ w[gate] + hidden @ u[gate] + b[gate] for gate in "icfo")
