@@ -23,8 +23,8 @@ SINGLE = float(np.finfo(np.float32).eps)
 # What is always rounded, on the scale of an array's largest: a result itself, and what it was added up from.
 FACTOR, ROUNDED = 8, 16 * SINGLE
 NOISY = 4
-# The core takes beta_2 in single precision, so that 1 - beta_2 = 0.001 is off by up to 3e-8, and Adam's steps, which are
-# divided by its root, by half that share of themselves.
+# The core takes beta_2 in single precision, so that 1 - beta_2 = 0.001 is off by up to 3e-8, and Adam's steps, which
+# are divided by its root, by half that share of themselves.
 OPTIONS = 2**-25 / 0.001 / 2
 
 
@@ -38,9 +38,7 @@ def noisy(weights: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
     return [(array * (1 + SINGLE * random.standard_normal(array.shape))).astype(array.dtype) for array in weights]
 
 
-def tolerance(
-    exact: np.ndarray, inexact: Sequence[np.ndarray], scale: float | None = None, steps: int = 1
-) -> float:
+def tolerance(exact: np.ndarray, inexact: Sequence[np.ndarray], scale: float | None = None, steps: int = 1) -> float:
     """How far a result may be from `exact`, which noise has changed into `inexact`.
 
     Args:
@@ -62,6 +60,17 @@ def exact_outputs(model: keras.Model, images: np.ndarray) -> tuple[np.ndarray, f
         double.set_weights(weights if draw == 0 else noisy(weights, draw))
         outputs.append(np.asarray(double(images.astype(np.float64), training=False)))
     return outputs[0], tolerance(outputs[0], outputs[1:])
+
+
+def rounding_of(model: keras.Model, images: np.ndarray) -> float:
+    """How far two computations of a model's outputs in single precision may be apart; the model is as it was after."""
+    weights = model.get_weights()
+    outputs = []
+    for draw in range(NOISY + 1):
+        model.set_weights(weights if draw == 0 else noisy(weights, draw))
+        outputs.append(np.asarray(model(images.astype(np.float32), training=False)))
+    model.set_weights(weights)
+    return tolerance(outputs[0], outputs[1:])
 
 
 def assert_fit_of_the_core_is_that_of_keras(

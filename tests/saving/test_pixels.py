@@ -50,8 +50,8 @@ def dense(shape: tuple[int, ...], weights: np.ndarray, offset: np.ndarray, activ
     return model
 
 
-# Models compute in double precision here, but Keras rounds the constants of a layer to single first, each by up to 6e-8:
-# so much of the sum of |pixel * weight|, which is 20 here, is a logit off, and a probability by that share of itself.
+# Models compute in double precision here, but Keras rounds the constants of a layer to single first, each by up to
+# 6e-8: by so much of the sum of |pixel * weight|, which is 20 here, a logit is off, and a probability by that share.
 CONSTANTS = 2e-6
 
 WEIGHTS = np.random.default_rng(0).normal(size=(784, 10)).astype(np.float32) / 28

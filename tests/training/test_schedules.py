@@ -59,9 +59,9 @@ def test_the_cosine_is_that_of_keras():
         0.003, steps - 938, warmup_target=0.03, warmup_steps=938, name="oracle"
     )
     places = [*range(0, steps, 500), 937, 938, 939, steps - 1]
-    # Keras computes in single precision, rounding by up to 2**-24: the quotient and its product with pi, up to pi, thrice,
-    # which moves the cosine by as much at most; the cosine, up to 1, by two units; then the sum with 1, up to 2. All of
-    # that is halved. Two more products, and our own rounding, are relative.
+    # Keras computes in single precision, rounding by up to 2**-24: the quotient and its product with pi, up to pi,
+    # thrice, which moves the cosine by as much at most; the cosine, up to 1, by two units; then the sum with 1, up to
+    # 2. All of that is halved. Two more products, and our own rounding, are relative.
     expected = [float(theirs(step)) for step in places]
     of_cosine = (3 * np.pi + 4 + 2) / 2 * 2**-24
     np.testing.assert_allclose(found[places], expected, rtol=4 * 2**-24, atol=0.03 * of_cosine)
@@ -182,7 +182,9 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("trainer", [pytest.param("keras", marks=pytest.mark.slow), pytest.param("core", marks=NEEDS_CORE)])
+@pytest.mark.parametrize(
+    "trainer", [pytest.param("keras", marks=pytest.mark.slow), pytest.param("core", marks=NEEDS_CORE)]
+)
 def test_a_training_that_was_stopped_goes_on_at_its_rate(tmp_path, trainer):
     fit, by = TRAINERS[trainer], recipe(ByStep(warm_up=0.4), peak=0.01)
 
