@@ -119,10 +119,10 @@ def found_course(trainer: str, weight_decay: float) -> Arrays:
 # How far any number of an array may be off. Gradients are measured against the largest of their array; the others are
 # probabilities, losses and weights of the order of 1. Each step starts from the errors of all before it, and where a
 # gradient is near 0, Adam's m / sqrt(v) divides its error by something as small: so the bounds widen with the steps.
-# All of that error is the oracle's, which computed in single precision and is recorded: Keras is in double here, and the
-# core has the same bits everywhere. The largest differences are 8e-8, 2e-6, 6e-6, 2e-7, 3e-6, 3e-6 and 3e-6 with Keras,
-# and 7e-8, 2e-6, 6e-7 and 4e-7 of any weight with the core, which rounds beta_2 as the oracle does. The recipe's decay
-# of 1e-6 takes 4e-5 from a weight of 1 in 40 steps, so it is still seen.
+# All of that error is the oracle's, which computed in single precision and is recorded: Keras is in double here, and
+# the core has the same bits everywhere. The largest differences are 8e-8, 2e-6, 6e-6, 2e-7, 3e-6, 3e-6 and 3e-6 with
+# Keras, and 7e-8, 2e-6, 6e-7 and 4e-7 of any weight with the core, which rounds beta_2 as the oracle does. The recipe's
+# decay of 1e-6 takes 4e-5 from a weight of 1 in 40 steps, so it is still seen.
 TOLERANCES = {
     "probabilities": 1e-6,
     "gradients": 1e-5,
