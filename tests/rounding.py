@@ -51,15 +51,28 @@ def tolerance(exact: np.ndarray, inexact: Sequence[np.ndarray], scale: float | N
     return FACTOR * math.sqrt(steps) * changes + ROUNDED * (largest(exact) if scale is None else scale)
 
 
-def exact_outputs(model: keras.Model, images: np.ndarray) -> tuple[np.ndarray, float]:
-    """What a model gives images in double precision, and how far single precision may be from it."""
+def outputs_in_double(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
+    """What a model gives images in double precision, without noise and with."""
     double = in_double(model)
     weights = double.get_weights()
     outputs = []
     for draw in range(NOISY + 1):
         double.set_weights(weights if draw == 0 else noisy(weights, draw))
         outputs.append(np.asarray(double(images.astype(np.float64), training=False)))
-    return outputs[0], tolerance(outputs[0], outputs[1:])
+    return outputs
+
+
+def exact_outputs(model: keras.Model, images: np.ndarray) -> tuple[np.ndarray, float]:
+    """What a model gives images in double precision, and how far single precision may be from it."""
+    exact, *inexact = outputs_in_double(model, images)
+    return exact, tolerance(exact, inexact)
+
+
+def exact_loss(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The mean cross-entropy in double precision, and how far single precision may be from it."""
+    places = np.arange(len(labels))
+    exact, *inexact = [-np.log(found[places, labels]).mean() for found in outputs_in_double(model, images)]
+    return float(exact), tolerance(exact, inexact)
 
 
 def rounding_of(model: keras.Model, images: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from mnist_minimal.saving.saved_model import save
 from mnist_minimal.study.recorded import recorded_dataset
 from mnist_minimal.training.evaluation import BATCH_SIZE, evaluate, probabilities
 from tests.conftest import OFFLINE
-from tests.rounding import exact_outputs, rounding_of
+from tests.rounding import exact_loss, exact_outputs, rounding_of
 from tests.study.test_ledger import TRIAL, append_row
 
 
@@ -61,10 +61,9 @@ def test_count_and_loss_are_those_of_keras_evaluate(model, images, labels):
     assert found.size == len(labels)
     assert abs(found.correct - round(accuracy * len(labels))) <= near_ties
     assert found.accuracy == found.correct / len(labels)
-    # Each loss is off by what its probability may be, as a share of it; here by less than Keras' sum of all of them.
-    of_label = exact[np.arange(len(labels)), labels]
-    allowed = (np.minimum(rounding / of_label, 1)).mean() + len(labels) * 2**-24 * loss
-    assert found.loss == pytest.approx(loss, abs=allowed)
+    expected, allowed = exact_loss(model, images, labels)
+    assert found.loss == pytest.approx(expected, abs=allowed)
+    assert loss == pytest.approx(expected, abs=allowed)
 
 
 def test_an_improbable_label_costs_what_it_does_in_keras(images):

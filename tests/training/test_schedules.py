@@ -182,9 +182,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    "trainer", [pytest.param("keras", marks=pytest.mark.slow), pytest.param("core", marks=NEEDS_CORE)]
-)
+@pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_training_that_was_stopped_goes_on_at_its_rate(tmp_path, trainer):
     fit, by = TRAINERS[trainer], recipe(ByStep(warm_up=0.4), peak=0.01)
 
