@@ -83,7 +83,9 @@ def in_double(model: keras.Model) -> keras.Model:
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         if layer.name not in seen:
-            seen[layer.name] = type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+            # An operation that is no layer, as a sum, has the type of what it is given.
+            options = {"dtype": "float64"} if isinstance(layer, keras.Layer) else {}
+            seen[layer.name] = type(layer).from_config({**layer.get_config(), **options})
         return seen[layer.name]
 
     pixels = keras.Input(model.input_shape[1:], dtype="float64")

@@ -179,7 +179,7 @@ def unsupported_recipe(recipe: Recipe) -> str | None:
     return None
 
 
-def core_augmentation(augmentation: Augmentation) -> _core.Augmentation:
+def core_augmentation(augmentation: Augmentation) -> "_core.Augmentation":
     """The same for the core, which augments as `data.augmentation` does, bit for bit."""
     return _core.Augmentation(**dataclasses.asdict(augmentation))
 

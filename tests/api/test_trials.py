@@ -13,6 +13,7 @@ import scipy.stats
 from keras import layers
 
 import mnist_minimal as mm
+from mnist_minimal import trials
 from mnist_minimal.api import study as api_study
 from mnist_minimal.api import train as api_train
 from mnist_minimal.training.initial_weights import draw
@@ -63,10 +64,10 @@ def test_the_examples_run(module, tmp_path, monkeypatch):
     assert found.failed == 0
 
 
-def test_a_published_model_as_on_the_command_line(tmp_path, run_python):
+def test_a_published_model_as_on_the_command_line(tmp_path, run_main):
     study = mm.run_trials("sep697", runs=2, epochs=2, out=tmp_path / "here", **QUIET)
     job = f"--model sep697 --runs 2 --epochs 2 --dataset digits --out {tmp_path / 'there'}"
-    done = run_python("-m", "mnist_minimal.trials", *job.split())
+    done = run_main(trials.main, *job.split())
     assert done.returncode == 0, done.stderr
     other = mm.read_trials(tmp_path / "there" / study.name)
     same = ["model", "params", "dataset", "protocol", "seed", "saved_accuracy", "best_accuracy", "test_correct"]
@@ -119,6 +120,7 @@ def test_a_built_model_is_trained_from_the_weights_it_has():
     np.testing.assert_allclose(model.get_weights()[-1], 3, atol=1)
 
 
+@pytest.mark.slow
 def test_a_function_of_a_cell_is_trained_in_other_processes(tmp_path):
     bar = 3.0
 

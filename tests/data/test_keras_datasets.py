@@ -95,6 +95,7 @@ def test_cifar10(run_python, tmp_path):
     assert found["y_test"][:3].tolist() == [9, 0, 1]
 
 
+@pytest.mark.slow
 def test_a_set_that_can_not_be_had_is_an_error_that_says_what_to_do(run_python):
     finished = run_python("-c", LOAD, "cifar100", **OFFLINE)
     assert finished.returncode == 2

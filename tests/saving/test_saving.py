@@ -19,6 +19,7 @@ from mnist_minimal.saving.saved_model import load, save
 from mnist_minimal.training.evaluation import evaluate, probabilities
 from tests.conftest import REPOSITORY
 from tests.model_files import edit_config, layer_config, randomized, refused
+from tests.rounding import rounding_of
 
 KERAS2_FULL = REPOSITORY / "tests" / "fixtures" / "keras2_sep997.h5"
 KERAS2_PROBABILITIES = REPOSITORY / "tests" / "fixtures" / "keras2_sep997.csv"
@@ -240,9 +241,8 @@ def test_layers_that_share_no_weights_are_another_model(tmp_path):
 def test_a_full_keras_2_model_computes_what_it_did_there(images):
     model = load(KERAS2_FULL)
     assert model.name == "sep997"
-    np.testing.assert_allclose(
-        probabilities(model, images), np.loadtxt(KERAS2_PROBABILITIES, delimiter=","), rtol=2e-5, atol=1e-7
-    )
+    recorded = np.loadtxt(KERAS2_PROBABILITIES, delimiter=",")
+    np.testing.assert_allclose(probabilities(model, images), recorded, rtol=0, atol=rounding_of(model, images))
 
 
 def test_keras_2_weights_only(tmp_path, images):
@@ -286,7 +286,7 @@ def test_other_names_and_activations_inside_the_layers(ending, tmp_path, images)
         model.save(path)
     loaded = load(path)
     assert loaded.name == "sep697"
-    np.testing.assert_allclose(loaded(images), model(images), rtol=1e-6)
+    np.testing.assert_allclose(loaded(images), model(images), rtol=0, atol=rounding_of(model, images))
 
 
 def test_the_published_weights_score_what_was_published(mnist_path):

@@ -25,6 +25,7 @@ from tests.training.test_keras_fit import SEED, new_model, small_splits, weight_
 TRAINERS = {"keras": keras_fit.fit}
 if core.available():
     TRAINERS |= {"core": native_fit.fit, "core on two threads": partial(native_fit.fit, threads=2)}
+FITS = [pytest.param(fit, id=name, marks=pytest.mark.slow if name == "keras" else ()) for name, fit in TRAINERS.items()]
 
 
 def resumed(path: Path, identity: dict[str, int]) -> Checkpoint:
@@ -44,10 +45,7 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(
-    "fit",
-    [pytest.param(fit, id=name, marks=pytest.mark.slow if name == "keras" else ()) for name, fit in TRAINERS.items()],
-)
+@pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize(
     ("epochs", "augmentation"),
     [
@@ -326,7 +324,7 @@ def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path, capsys):
     assert "found a folder, a device or a pipe" in started_again(tmp_path / "1.checkpoint.npz", capsys)
 
 
-@pytest.mark.parametrize("fit", TRAINERS.values(), ids=TRAINERS)
+@pytest.mark.parametrize("fit", FITS)
 def test_a_checkpoint_whose_optimizer_is_not_this_one_is_named(tmp_path, fit):
     path = tmp_path / "1.checkpoint.npz"
     model = new_model()

@@ -3,6 +3,7 @@
 Keras computes in double precision here. In single precision it is no oracle for networks with ReLU: a rounding error
 that lifts one activation over its kink changes a gradient by up to a few per cent, and that happens to Keras as to the
 core. A wrong gradient is wrong for all images, a kink is crossed for few: of several draws of images one has to agree.
+The core has the same bits on every processor, so that what agrees on one agrees on all.
 """
 
 import os

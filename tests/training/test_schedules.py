@@ -21,6 +21,7 @@ from mnist_minimal.training import core, keras_fit, native_fit
 from mnist_minimal.training.chain import Chain
 from mnist_minimal.training.checkpoint import Checkpoint
 from mnist_minimal.training.schedules import scheduled_rate, step_rates
+from tests.rounding import assert_fit_of_the_core_is_that_of_keras
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 TRAINERS = {"keras": keras_fit.fit} | ({"core": native_fit.fit} if core.available() else {})
@@ -58,9 +59,12 @@ def test_the_cosine_is_that_of_keras():
         0.003, steps - 938, warmup_target=0.03, warmup_steps=938, name="oracle"
     )
     places = [*range(0, steps, 500), 937, 938, 939, steps - 1]
-    # Keras computes in single precision, in which a cosine near -1 leaves few digits of what is added to 1.
+    # Keras computes in single precision, rounding by up to 2**-24: the quotient and its product with pi, up to pi,
+    # thrice, which moves the cosine by as much at most; the cosine, up to 1, by two units; then the sum with 1, up to
+    # 2. All of that is halved. Two more products, and our own rounding, are relative.
     expected = [float(theirs(step)) for step in places]
-    np.testing.assert_allclose(found[places], expected, rtol=1e-6, atol=0.03 * 2e-7)
+    of_cosine = (3 * np.pi + 4 + 2) / 2 * 2**-24
+    np.testing.assert_allclose(found[places], expected, rtol=4 * 2**-24, atol=0.03 * of_cosine)
 
 
 def test_a_cap_on_the_epochs_cuts_the_course_and_more_epochs_stretch_it():
@@ -127,25 +131,18 @@ def new_model(seed: int = SEED) -> keras.Model:
 @pytest.mark.parametrize(
     ("optimizer", "drop_remainder"),
     [
-        (Adam(0.002), False),
-        (AdamW(0.002, 1e-3), True),
-        (SGD(0.05, 0.9), True),
-        (KerasObject("SGD", {"learning_rate": 0.05, "momentum": 0.5}), False),
+        pytest.param(Adam(0.002), False, id="Adam", marks=pytest.mark.slow),
+        pytest.param(AdamW(0.002, 1e-3), True, id="AdamW"),
+        pytest.param(SGD(0.05, 0.9), True, id="SGD", marks=pytest.mark.slow),
+        pytest.param(KerasObject("SGD", {"learning_rate": 0.05, "momentum": 0.5}), False, id="of Keras"),
     ],
-    ids=["Adam", "AdamW", "SGD", "of Keras"],
 )
 def test_both_trainers_take_the_same_steps(optimizer, drop_remainder):
-    """Two or three steps an epoch, and the warm-up is longer; to the tolerances of the fits without a course."""
+    """Two or three steps an epoch, and the warm-up is longer."""
     by = dataclasses.replace(recipe(ByStep(warm_up=0.5), optimizer=optimizer, epochs=5), drop_remainder=drop_remainder)
-    ours, theirs = new_model(), new_model()
-    native = native_fit.fit(ours, by, splits(), SEED, max_epochs=4)
-    reference = keras_fit.fit(theirs, by, splits(), SEED, max_epochs=4)
-    for name, values in reference.history.items():
-        np.testing.assert_allclose(native.history[name], values, atol=2e-5, err_msg=name)
+    native, reference, _ = assert_fit_of_the_core_is_that_of_keras(new_model(), by, splits(), SEED, max_epochs=4)
     last = rates(by, 2 if drop_remainder else 3).reshape(5, -1)[:4, -1]
     assert native.history["learning_rate"] == reference.history["learning_rate"] == last.tolist()
-    for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, other, atol=2e-5)
 
 
 @NEEDS_CORE
