@@ -1,15 +1,14 @@
 """Keras' own defaults, whatever the user's keras.json or another program of his has set: float32, channels last."""
 
 import functools
-import importlib.util
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+from mnist_minimal.models.import_hook import around_import
 
 if TYPE_CHECKING:
     import keras
@@ -59,28 +58,13 @@ def pin_keras_defaults() -> None:
     backend stays the user's choice, and a module of the user's may set what it likes after that. Where Keras has been
     imported already, nothing is changed.
     """
-    if "keras" not in sys.modules and not any(isinstance(finder, _KerasFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _KerasFinder())
+    around_import("keras", _pinned)
 
 
-class _KerasFinder(MetaPathFinder):
-    """Finds Keras where it is, once, and sees to its settings as soon as it is imported: to import it takes seconds."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "keras":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_and_pin(module: ModuleType) -> None:
-            execute(module)
-            _pin(module)
-
-        spec.loader.exec_module = execute_and_pin  # type: ignore[method-assign]
-        return spec
+@contextmanager
+def _pinned() -> Iterator[None]:
+    yield
+    _pin(sys.modules["keras"])
 
 
 def _pin(keras: ModuleType) -> None:

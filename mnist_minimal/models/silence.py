@@ -5,16 +5,14 @@ fails, and where the process dies of it, as on a processor without the instructi
 """
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from collections.abc import Iterator
 from typing import BinaryIO
+
+from mnist_minimal.models.import_hook import around_import
 
 
 def silence_tensorflow() -> None:
@@ -23,30 +21,8 @@ def silence_tensorflow() -> None:
     Who has set TF_CPP_MIN_LOG_LEVEL to less than 3 wants to see the log. Where TensorFlow has been imported already,
     nothing is changed.
     """
-    wanted = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3"
-    if wanted or "tensorflow" in sys.modules or any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        return
-    sys.meta_path.insert(0, _Finder())
-
-
-class _Finder(MetaPathFinder):
-    """Finds TensorFlow where it is, once, and withholds what its import writes."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "tensorflow":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def execute_silently(module: ModuleType) -> None:
-            with _errors_withheld():
-                execute(module)
-
-        spec.loader.exec_module = execute_silently  # type: ignore[method-assign]
-        return spec
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
+        around_import("tensorflow", _errors_withheld)
 
 
 @contextlib.contextmanager

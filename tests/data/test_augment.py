@@ -273,7 +273,7 @@ def test_the_command_draws_a_recipe(monkeypatch, tmp_path, capsys):
     assert main(["sep997", "--dataset", "digits", "--seed", "3", "--epoch", "2", "--out", str(path)]) == 0
     assert path.read_bytes().startswith(b"\x89PNG")
     assert capsys.readouterr().out == f"{path}\n"
-    with pytest.raises(UserError, match=r"found sep697, .* those that do: .*sep997"):
+    with pytest.raises(UserError, match=r"found sep697, .* those that do: .*gap13914"):
         main(["sep697", "--dataset", "digits"])
 
 

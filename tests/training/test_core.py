@@ -331,35 +331,6 @@ def test_same_bits_for_any_number_of_threads(model, instruction_set: str) -> Non
     assert all(other == found[0] for other in found)
 
 
-@every_instruction_set
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("model", [MODELS["sep997"], dropout_model])
-def test_an_epoch_in_parts_has_the_bits_of_one_call(model, threads: int, instruction_set: str) -> None:
-    """Six batches of float32 images at once, and as parts of 1, 3 and 2 batches that come one after the other."""
-    built = model()
-    x, y = (images(300, built.input_shape[1:]) / 255).astype(np.float32), labels(300)
-    order = np.random.default_rng(0).permutation(300)
-    arguments = {"batch_size": 56, "seed": 1, "epoch": 2, "learning_rates": 0.01, "threads": threads}
-    whole, parted, restarted = (chain(built, AdamW(0.01, 1e-6), instruction_set) for _ in range(3))
-    loss, correct, _ = whole.network.train(x, y, order, **arguments)
-    losses, corrects = [], []
-    for begin, end in ((0, 1), (1, 4), (4, 6)):
-        part = order[begin * 56 : end * 56]
-        here = np.arange(len(part))
-        found = parted.network.train(x[part], y[part], here, first_step=begin, **arguments)
-        losses.append(found[0])
-        corrects.append(found[1])
-        restarted.network.train(x[part], y[part], here, **arguments)
-    assert sum(losses) == pytest.approx(loss, rel=1e-12)
-    assert sum(corrects) == correct
-    for array in ("parameters", "moments", "statistics"):
-        assert getattr(parted.network, array).tobytes() == getattr(whole.network, array).tobytes()
-    assert parted.network.steps == whole.network.steps == 6
-    assert parted.network.evaluate(x, y)[:2] == whole.network.evaluate(x, y)[:2]
-    # Dropout's random numbers are those of the place in the epoch, not of the place in the call.
-    assert restarted.network.parameters.tobytes() != whole.network.parameters.tobytes()
-
-
 def test_training_follows_from_weights_moments_and_steps() -> None:
     """An epoch from arrays that were read out and put back gives the same bits as one that went on."""
     x, y, order = images(200), labels(200), np.arange(200)
@@ -516,7 +487,7 @@ def test_wrong_arrays_raise() -> None:
     for wrong in ({"batch_size": 0}, {"threads": 0}, {"learning_rates": np.nan}):
         with pytest.raises(ValueError, match="expected"):
             network.train(x, y, order, **{**when, **wrong})
-    for wrong in ({"seed": -1}, {"epoch": -1}, {"seed": 2**64}, {"first_step": -1}):
+    for wrong in ({"seed": -1}, {"epoch": -1}, {"seed": 2**64}):
         with pytest.raises(TypeError):
             network.train(x, y, order, **{**when, **wrong})
     with pytest.raises(TypeError):

@@ -262,7 +262,6 @@ TRAINING = {
     "batch_size": lambda n: is_whole(n, 1, 2**31 - 1),
     "seed": lambda n: is_whole(n, 0, 2**64 - 1),
     "epoch": lambda n: is_whole(n, 0, 2**32 - 1),
-    "first_step": lambda n: is_whole(n, 0, 2**32 - 1),
     "learning_rates": is_single,
     "threads": lambda n: is_whole(n, 1, 2**31 - 1),
 }

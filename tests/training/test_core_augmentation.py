@@ -16,6 +16,7 @@ from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES, Augmentation
 from mnist_minimal.training import core
+from tests.data import test_augment
 
 # Where the core is required, its absence is a failure and no reason to skip.
 if not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1":
@@ -28,17 +29,7 @@ every_instruction_set = pytest.mark.parametrize("instruction_set", core.instruct
 
 AUGMENTING = [name for name, recipe in RECIPES.items() if recipe.augmentation]
 
-EVERYTHING = Augmentation(
-    rotation=20,
-    translation=0.1,
-    scale=(0.8, 1.3),
-    affine_share=0.75,
-    crop=2,
-    fill=33.3,
-    brightness=0.2,
-    contrast=0.3,
-    tone_share=0.6,
-)
+EVERYTHING = dataclasses.replace(test_augment.EVERYTHING, fill=33.3)
 
 
 def noise(count: int, shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:

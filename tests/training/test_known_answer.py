@@ -32,9 +32,8 @@ def test_it_trains_every_kind_of_layer_and_meets_denormal_numbers():
     for array in results:
         assert np.isfinite(array).all()
     tiny = np.finfo(np.float32).tiny
-    for moments, probabilities in ((results[1], results[3]), (results[5], results[7])):
+    for moments in (results[1], results[5]):
         assert ((abs(moments) > 0) & (abs(moments) < tiny)).any()
-        assert ((probabilities > 0) & (probabilities < tiny)).any()
     # It has trained: the weights are others than in the beginning, and by each optimizer.
     assert not np.array_equal(results[0], results[4])
 

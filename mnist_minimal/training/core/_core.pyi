@@ -92,7 +92,6 @@ class Network:
         seed: int,
         epoch: int,
         learning_rates: np.ndarray | float,
-        first_step: int = ...,
         threads: int = ...,
         augmentation: Augmentation | None = ...,
         targets: np.ndarray | None = ...,
@@ -140,7 +139,6 @@ class _Reference:
         seed: int,
         epoch: int,
         learning_rates: np.ndarray | float,
-        first_step: int = ...,
         targets: np.ndarray | None = ...,
     ) -> tuple[float, int, float]: ...
     def compute_gradients(

@@ -262,8 +262,8 @@ py::array_t<float> augment_images(const py::array& images, const py::array& orde
 }
 
 py::tuple train(Network& network, const py::array& images, const py::array& labels, const py::array& order,
-                int batch_size, uint64_t seed, uint32_t epoch, const Rates& learning_rates, uint32_t first_step,
-                int threads, const std::optional<py::array>& targets, const Augmentation* augmentation) {
+                int batch_size, uint64_t seed, uint32_t epoch, const Rates& learning_rates, int threads,
+                const std::optional<py::array>& targets, const Augmentation* augmentation) {
   const Images checked = checked_images(network, images);
   const uint8_t* values = checked_labels(network, images, labels);
   const float* aims = checked_targets(network, images, targets);
@@ -277,7 +277,7 @@ py::tuple train(Network& network, const py::array& images, const py::array& labe
   Totals totals;
   {
     py::gil_scoped_release release;
-    totals = network.train(checked, values, aims, indices, count, size, seed, epoch, first_step, rates.data(), threads,
+    totals = network.train(checked, values, aims, indices, count, size, seed, epoch, rates.data(), threads,
                            augmentation);
   }
   return as_tuple(totals);
@@ -365,19 +365,18 @@ void define_reference(py::module_& module, const char* name) {
       .def(
           "train",
           [](Class& self, const py::array& images, const py::array& labels, const py::array& order, int batch_size,
-             uint64_t seed, uint32_t epoch, const Rates& learning_rates, uint32_t first_step,
-             const std::optional<py::array>& targets) {
+             uint64_t seed, uint32_t epoch, const Rates& learning_rates, const std::optional<py::array>& targets) {
             const Images checked = checked_images(self, images);
             const uint8_t* values = checked_labels(self, images, labels);
             const float* aims = checked_targets(self, images, targets);
             const int64_t* indices = checked_order(images, order);
             if (batch_size < 1) throw py::value_error("expected a batch size of at least 1");
             const std::vector<float> rates = checked_rates(learning_rates, order.size(), batch_size);
-            return as_tuple(self.train(checked, values, aims, indices, order.size(), batch_size, seed, epoch,
-                                       first_step, rates.data()));
+            return as_tuple(
+                self.train(checked, values, aims, indices, order.size(), batch_size, seed, epoch, rates.data()));
           },
           py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(), py::arg("batch_size"), py::arg("seed"),
-          py::arg("epoch"), py::arg("learning_rates"), py::arg("first_step") = 0, py::arg("targets") = py::none())
+          py::arg("epoch"), py::arg("learning_rates"), py::arg("targets") = py::none())
       .def(
           "compute_gradients",
           [](Class& self, const py::array& images, const py::array& labels, const py::array& order, uint64_t seed,
@@ -505,13 +504,11 @@ PYBIND11_MODULE(_core, module) {
            py::arg("instruction_set") = py::none())
       .def("train", &train, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
            py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rates"),
-           py::arg("first_step") = 0, py::arg("threads") = 1, py::arg("targets") = py::none(),
-           py::arg("augmentation") = py::none(),
-           "An epoch, or the part of one that starts with its batch number `first_step`: parts in order give the bits of "
-           "the whole where each but the last is whole batches. `learning_rates` are float32 (steps,), or one number for "
-           "all steps. The loss is by the targets, float32 (n, classes), whose rows sum up to 1, where there are some; "
-           "an answer is right by its label. Images of bytes are augmented where `augmentation` is one. Returns the "
-           "summed loss, the number of correct answers and the helper threads' CPU seconds.")
+           py::arg("threads") = 1, py::arg("targets") = py::none(), py::arg("augmentation") = py::none(),
+           "An epoch. `learning_rates` are float32 (steps,), or one number for all steps. The loss is by the targets, float32 "
+           "(n, classes), whose rows sum up to 1, where there are some; an answer is right by its label. Images of bytes "
+           "are augmented where `augmentation` is one. Returns the summed loss, the number of correct answers and the "
+           "helper threads' CPU seconds.")
       .def("compute_gradients", &compute_gradients, py::arg("images"), py::arg("labels"), py::arg("order"),
            py::kw_only(), py::arg("seed") = 0, py::arg("epoch") = 0, py::arg("step") = 0, py::arg("threads") = 1,
            py::arg("targets") = py::none(),

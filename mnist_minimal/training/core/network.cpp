@@ -726,8 +726,8 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
 // ---------------------------------------------------------------------------------------------------------- The loops
 
 Totals Network::train(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int64_t count,
-                      int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step, const float* learning_rates,
-                      int threads, const Augmentation* augmentation) {
+                      int batch_size, uint64_t seed, uint32_t epoch, const float* learning_rates, int threads,
+                      const Augmentation* augmentation) {
   const std::lock_guard<std::mutex> lock(running_);
   const DefaultArithmetic arithmetic;
   const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
@@ -741,7 +741,7 @@ Totals Network::train(Images images, const uint8_t* labels, const float* targets
   }
   std::vector<uint8_t> batch_labels(batch_size);
   std::vector<float> batch_targets;
-  uint32_t step = first_step;
+  uint32_t step = 0;
   for (int64_t begin = 0; begin < count; begin += batch_size, ++step) {
     const int size = int(std::min<int64_t>(batch_size, count - begin));
     for (int i = 0; i < size; ++i) batch_labels[i] = labels[order[begin + i]];
@@ -752,7 +752,7 @@ Totals Network::train(Images images, const uint8_t* labels, const float* targets
     totals.correct += found.correct;
     ++steps;
     optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps,
-                      learning_rates[step - first_step]);
+                      learning_rates[step]);
   }
   totals.helper_seconds = pool.stop();
   return totals;

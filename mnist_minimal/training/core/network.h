@@ -50,13 +50,12 @@ class Network {
 
   // Everywhere here `threads` says how many may share the work; no more are started than a batch has groups.
 
-  // An epoch, or the part of one that starts with its batch number `first_step`: the images order[0 .. count-1] in batches
-  // of `batch_size`, the last perhaps smaller, each with a learning rate of its own. The loss is by the labels, or by the
-  // probabilities `targets` [images][classes] unless they are null. Images of bytes are augmented unless `augmentation` is
-  // null.
+  // An epoch: the images order[0 .. count-1] in batches of `batch_size`, the last perhaps smaller, each with a learning rate
+  // of its own. The loss is by the labels, or by the probabilities `targets` [images][classes] unless they are null. Images
+  // of bytes are augmented unless `augmentation` is null.
   Totals train(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int64_t count,
-               int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step, const float* learning_rates,
-               int threads, const Augmentation* augmentation);
+               int batch_size, uint64_t seed, uint32_t epoch, const float* learning_rates, int threads,
+               const Augmentation* augmentation);
   // Leaves in `gradients` those of the mean loss of one batch, as at the epoch's step `step`; updates no parameter and no
   // moving statistic.
   Totals compute_gradients(Images images, const uint8_t* labels, const float* targets, const int64_t* order,

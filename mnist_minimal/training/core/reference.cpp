@@ -530,17 +530,16 @@ Totals Reference<Real>::compute_gradients(Images images, const uint8_t* labels, 
 
 template <class Real>
 Totals Reference<Real>::train(Images images, const uint8_t* labels, const float* targets, const int64_t* order,
-                              int64_t count, int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step,
+                              int64_t count, int batch_size, uint64_t seed, uint32_t epoch,
                               const float* learning_rates) {
   Totals totals;
   for (int64_t begin = 0; begin < count; begin += batch_size) {
     const int samples = int(std::min<int64_t>(batch_size, count - begin));
     const Totals found = run_batch(images, labels, targets, order + begin, samples, true, seed, epoch,
-                                   first_step + begin / batch_size);
+                                   uint32_t(begin / batch_size));
     totals.loss += found.loss;
     totals.correct += found.correct;
-    optimizer_step(optimizer_, parameters, gradients, moments, ++steps,
-                   Real(learning_rates[begin / batch_size]));
+    optimizer_step(optimizer_, parameters, gradients, moments, ++steps, Real(learning_rates[begin / batch_size]));
   }
   return totals;
 }

@@ -24,7 +24,7 @@ class Reference {
 
   // As those of Network, whose comments say what they do.
   Totals train(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int64_t count,
-               int batch_size, uint64_t seed, uint32_t epoch, uint32_t first_step, const float* learning_rates);
+               int batch_size, uint64_t seed, uint32_t epoch, const float* learning_rates);
   Totals compute_gradients(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int count,
                            uint64_t seed, uint32_t epoch, uint32_t step);
   // Images [count] -> probabilities [count][classes], without dropout, with the moving statistics.

@@ -46,7 +46,8 @@ void pooled_convolution_forward(View out, int32_t* argmax, View in, const float*
             const IntVec right = b > a, lower_right = e > d;
             const Vec upper = select(right, b, a), lower = select(lower_right, e, d);
             const IntVec down = lower > upper;
-            const IntVec index = select(down, 2 - lower_right, -right);
+            const IntVec index = select(down, select(lower_right, broadcast(3), broadcast(2)),
+                                        select(right, broadcast(1), broadcast(0)));
             const ptrdiff_t offset = (column * channels + c) * kLanes + part * kWidth;
             store(to + offset, apply(select(down, lower, upper), element, part));
             *reinterpret_cast<IntVec*>(argmax + element * kLanes + part * kWidth) = index;
