@@ -13,7 +13,7 @@ constexpr float kLog2High = 0.693359375f, kLog2Low = -2.1219444e-4f;
 
 // The coefficients of the two polynomials were fitted by least squares at 400 Chebyshev nodes of the range that is named.
 
-// e**x for x <= 0, within 1 unit in the last place; 0 below -87.3, where the result would not be a normal number.
+// e**x for x <= 0, within 1.1 units in the last place; 0 below -87.3, where the result would not be a normal number.
 inline Vec exponential(Vec x) {
   const Vec shifted = fma(1.442695f, x, broadcast(kRounder));
   const Vec n = shifted - kRounder;  // x / log(2), rounded
@@ -29,7 +29,7 @@ inline Vec exponential(Vec x) {
   return select(x < -87.3f, zeros(), value * power);
 }
 
-// The natural logarithm of a positive normal number, within 1 unit in the last place or 2**-24 of the result's whole part.
+// The natural logarithm of a positive normal number, within 1.1 units in the last place.
 inline Vec logarithm(Vec x) {
   // x = (1 + f) * 2**n with 1 + f from sqrt(1/2) to sqrt(2)
   const IntVec from_half = bits(x) - bits(broadcast(0.70710677f));

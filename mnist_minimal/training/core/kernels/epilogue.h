@@ -104,11 +104,10 @@ void epilogue_row(float* out, int row, ptrdiff_t size, const Epilogue& epilogue)
   if (is_identity(epilogue)) return;
   with_epilogue(epilogue, [&](auto& apply) {
     const ptrdiff_t first = row * size, end = first + size;
-    out -= first * kLanes;
     const auto at = [&](ptrdiff_t element) {
 #pragma GCC unroll 4
       for (int part = 0; part < kParts; ++part) {
-        float* value = out + element * kLanes + part * kWidth;
+        float* value = out + (element - first) * kLanes + part * kWidth;
         store(value, apply(load(value), element, part));
       }
     };
