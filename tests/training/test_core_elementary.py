@@ -22,7 +22,7 @@ def network_of_logits(classes: int, instruction_set: str) -> "core._core.Network
 
 @pytest.mark.parametrize("instruction_set", core.instruction_sets())
 def test_probabilities_of_two_logits_are_exponentials(instruction_set):
-    """e**-x / (1 + e**-x): 1.1 units in the last place of the exponential, half a one of the sum and of the quotient."""
+    """e**-x / (1 + e**-x): 1.1 units in the last place of the exponential, half a one of sum and of quotient."""
     x = np.concatenate([np.linspace(0, 87, 20001), np.geomspace(1e-8, 1, 2001)]).astype(np.float32)
     logits = np.stack([np.zeros_like(x), -x], axis=1).reshape(-1, 1, 1, 2)
     found = network_of_logits(2, instruction_set).predict(logits)[:, 1]
