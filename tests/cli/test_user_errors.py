@@ -410,12 +410,14 @@ OPTIONS = {
     "summary": ["--model"],
     "report": ["--results", "--out", "--data", "--dataset-name"],
     "teacher": ["--results", "--out", "--seeds", "--model", "--data", "--dataset-name"],
+    "verify": ["--results", "--seeds", "--sample", "--model", "--jobs", "--keep", "--teacher", "--data"],
 }
 # What keeps a command from what is long: training, and Keras.
 ENDING = {
     "trials": ["--data", "none"],
     "models": ["--results", "bad"],
     "teacher": ["--results", "bad"],
+    "verify": ["--results", "bad"],
     "objectives": ["--results", "bad"],
     "evaluate": ["--data", "none"],
     "summary": ["--model", "no name"],
