@@ -127,6 +127,7 @@ def test_calling_the_package_changes_nothing(run_python, tmp_path: Path):
     assert found == {}
 
 
+@pytest.mark.slow
 def test_what_a_caller_draws_next_is_what_it_would_have_been(run_python, tmp_path: Path):
     copyfile(FOREIGN, tmp_path / "foreign.h5")
     program = f"""

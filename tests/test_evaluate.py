@@ -139,6 +139,7 @@ def study(model, tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_without_mnist_no_model_is_judged_on_the_digits_unasked(study, run_python, run_main):
     path = study("sep697")
     refused = run_python("-m", "mnist_minimal.evaluate", path, **OFFLINE)

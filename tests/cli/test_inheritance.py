@@ -115,6 +115,7 @@ def test_files_in_the_folder_take_the_place_of_no_module(run_python, tmp_path, c
     assert done.returncode == (0 if command[0] == "compare" else 2), done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_of_the_users_own_is_found_before_a_module_of_its_name(run_python, tmp_path):
     # A package of this name is installed with pytest, and nothing here has imported it.
     (tmp_path / "pluggy.py").write_text("import helper\nvalue = helper.value\n")

@@ -33,6 +33,7 @@ def fake_tensorflow(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_evaluating_writes_nothing_to_the_standard_error(run_python):
     evaluated = run_python("-m", "mnist_minimal.evaluate", REPOSITORY / "results/sep997/0.h5", "--dataset", "digits")
     assert evaluated.returncode == 0

@@ -5,7 +5,7 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,9 +116,9 @@ EDITS = [
 QUICK = (as_it_was_opened_before,)
 
 
-def cases() -> list[object]:
+def cases(quick: Sequence[Callable[..., object]] = QUICK) -> list[object]:
     return [
-        pytest.param(edit, id=edit.change.__name__, marks=() if edit.change in QUICK else pytest.mark.slow)
+        pytest.param(edit, id=edit.change.__name__, marks=() if edit.change in quick else pytest.mark.slow)
         for edit in EDITS
     ]
 
@@ -137,7 +137,7 @@ def seeds_aside(job: Job) -> list[int]:
     return [trial.seed for line in text.splitlines() if (trial := table.read_row(line, layout))]
 
 
-@pytest.mark.parametrize("edit", cases())
+@pytest.mark.parametrize("edit", cases(quick=()))
 def test_while_a_job_runs(tmp_path, edit):
     job = Job(tmp_path, (*OPTIONS, str(RUNS)), model="sep697")
     running = job.start()

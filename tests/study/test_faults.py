@@ -31,6 +31,8 @@ some_and_all = pytest.mark.parametrize(
     "stride", [pytest.param(40, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 )
 
+all_steps = pytest.mark.parametrize("stride", [pytest.param(1, id="all", marks=pytest.mark.slow)])
+
 OPTIONS = ("--runs", "2", "--epochs", "2", "--trainer", "native")
 
 
@@ -153,7 +155,7 @@ def test_kill_while_a_model_is_written(count, new_job, kills):
     print(f"{in_writing} of {count.caused} kills left a part of a model")
 
 
-@some_and_all
+@all_steps
 def test_full_disk_at_every_step_that_changes_a_file(count, new_job, small_disk, stride):
     for step in itertools.count(1, stride):
         job = replace(new_job(), out=small_disk / "results")
@@ -173,7 +175,7 @@ def test_full_disk_at_every_step_that_changes_a_file(count, new_job, small_disk,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux to do without root's rights")
-@some_and_all
+@all_steps
 def test_output_folder_made_read_only_at_every_step(count, new_job, stride):
     # The first steps make the folders.
     for step in itertools.count(4, stride):
@@ -523,12 +525,9 @@ def test_training_in_the_core_that_diverges_for_every_seed(new_job, request):
 @pytest.mark.parametrize(
     ("number", "jobs", "stride"),
     [
-        (signal.SIGTERM, "2", 25),
-        *(
-            pytest.param(number, jobs, 4, marks=pytest.mark.slow)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            for jobs in ("1", "2")
-        ),
+        pytest.param(number, jobs, 4, marks=pytest.mark.slow)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for jobs in ("1", "2")
     ],
 )
 def test_signals_at_every_other_step(count, new_job, number, jobs, stride):

@@ -46,7 +46,7 @@ def rows_of(out: Path) -> dict[int, Trial]:
 @pytest.mark.parametrize(
     ("trainer", "runs", "protocol"),
     [
-        pytest.param("native", 12, "source", marks=NEEDS_CORE),
+        pytest.param("native", 12, "source", marks=[NEEDS_CORE, pytest.mark.slow]),
         pytest.param("native", 12, "holdout", marks=[NEEDS_CORE, pytest.mark.slow]),
         pytest.param("keras", 9, "source", marks=pytest.mark.slow),
     ],

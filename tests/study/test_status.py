@@ -24,6 +24,7 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_job_that_runs_and_one_that_was_killed(tmp_path, capsys):
     epochs = "--set", "max_epochs=1000000", "--set", "early_stopping=null"
     job = subprocess.Popen(

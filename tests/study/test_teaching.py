@@ -18,7 +18,7 @@ from mnist_minimal.training import core
 from tests.rounding import rounding_of
 
 COSINE = mm.RECIPES["sep997-cosine"].replace(batch_size=16)
-TRAINERS = ["keras", *(["native"] if core.available() else [])]
+TRAINERS = [pytest.param("keras", marks=pytest.mark.slow), *(["native"] if core.available() else [])]
 
 
 @pytest.fixture(scope="module")

@@ -49,8 +49,14 @@ def test_every_case_is_pinned(cases):
     assert list(cases) == list(PINNED) == list(PINNED_FEW)
 
 
-@pytest.mark.parametrize("instruction_set", FAST)
-@pytest.mark.parametrize("name", PINNED)
+@pytest.mark.parametrize(
+    ("name", "instruction_set"),
+    [
+        pytest.param(name, each, marks=pytest.mark.slow if name in LARGE and each != FAST[0] else ())
+        for name in PINNED
+        for each in FAST
+    ],
+)
 def test_the_bits_are_the_pinned_ones(cases, name, instruction_set):
     assert trained_digest(cases[name], instruction_set) == PINNED[name]
 

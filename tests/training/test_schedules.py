@@ -25,6 +25,7 @@ from tests.rounding import assert_fit_of_the_core_is_that_of_keras
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 TRAINERS = {"keras": keras_fit.fit} | ({"core": native_fit.fit} if core.available() else {})
+KERAS_SLOWLY = [pytest.param("keras", marks=pytest.mark.slow), *(name for name in TRAINERS if name != "keras")]
 SEED = 5
 
 
@@ -182,7 +183,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", KERAS_SLOWLY)
 def test_a_training_that_was_stopped_goes_on_at_its_rate(tmp_path, trainer):
     fit, by = TRAINERS[trainer], recipe(ByStep(warm_up=0.4), peak=0.01)
 
