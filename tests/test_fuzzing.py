@@ -18,7 +18,6 @@ LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *s
     ("seed", "share"),
     [
         pytest.param(1, FEW, id="few inputs"),
-        pytest.param(1, 1, id="known seed", marks=pytest.mark.slow),
         pytest.param(None, 1, id="new seed", marks=pytest.mark.slow),
     ],
 )

@@ -5,6 +5,7 @@
 
 import ctypes
 import dataclasses
+import os
 import platform
 import shutil
 import sys
@@ -178,6 +179,9 @@ def test_a_build_by_the_other_compiler_has_the_pinned_bits(cases, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    "MNIST_MINIMAL_FAST_FLAGS" not in os.environ, reason="takes minutes for one more build: MNIST_MINIMAL_FAST_FLAGS=1"
+)
 def test_a_build_with_flags_for_fast_arithmetic_has_the_pinned_bits(cases, tmp_path):
     """Whichever variable setuptools reads: `setup.py` has the last word, and what the linker adds is outdone."""
     build(tmp_path / "build", dict.fromkeys(("CFLAGS", "CXXFLAGS", "LDFLAGS"), "-Ofast -march=native -ffast-math"))
