@@ -526,8 +526,7 @@ def test_training_in_the_core_that_diverges_for_every_seed(new_job, request):
     ("number", "jobs", "stride"),
     [
         pytest.param(number, jobs, 4, marks=pytest.mark.slow)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        for jobs in ("1", "2")
+        for number, jobs in ((signal.SIGINT, "1"), (signal.SIGTERM, "2"), (signal.SIGHUP, "1"))
     ],
 )
 def test_signals_at_every_other_step(count, new_job, number, jobs, stride):
