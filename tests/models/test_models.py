@@ -284,7 +284,7 @@ def test_torch_defaults(name):
             kernel = layer.get_weights()[0]
             limit = np.prod(kernel.shape[:-1]) ** -0.5
             for weights in layer.get_weights():
-                assert 0.5 * limit < np.abs(weights).max() <= limit
+                assert 0.5 * limit < np.abs(weights).max() <= np.float32(limit)
 
 
 def test_the_shared_layer_is_applied_three_times():
