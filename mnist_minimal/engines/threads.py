@@ -1,5 +1,6 @@
 """Trials in threads of this process, for a trainer that leaves Python's lock alone or hands its work to processes."""
 
+import _thread
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -22,7 +23,7 @@ class ThreadEngine:
 
     The threads speak by SimpleQueues alone. Ctrl-C raises an exception anywhere in the code of the thread that runs the
     engine, and where that is inside of a lock of Python's, as those of a ThreadPoolExecutor and a Future are, the lock
-    is never released: the job would hang.
+    is never released: the job would hang. `threading.Thread.start` waits in such a lock too, `_thread`'s does not.
 
     Args:
         train: Trains one seed; called from the places' threads.
@@ -60,8 +61,8 @@ class ThreadEngine:
         ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         try:
             for _ in range(self.places):
-                threading.Thread(target=self._work, args=(work, owner, ended), daemon=True).start()
-                # One whose start was interrupted is not waited for: it may never run, and has no seed.
+                _thread.start_new_thread(self._work, (work, owner, ended))
+                # One that an interrupt leaves uncounted is not waited for: it has no seed.
                 places += 1
             while True:
                 while running < self.places and (seed := next(source, None)) is not None:

@@ -289,7 +289,8 @@ def test_a_trial_that_went_astray_is_drawn(study, capsys, loss):  # noqa: F811
 @pytest.mark.parametrize(
     "content", [100_000 * "[", 400 * '{"recipe":' + "1" + 400 * "}", '{"recipe": {"x": NaN}}', "\x00"]
 )
-def test_a_strange_json_beside_a_csv_is_no_reason_to_fail(study, capsys, content):  # noqa: F811
+def test_a_strange_json_beside_a_csv_is_no_reason_to_fail(study, capsys, monkeypatch, content):  # noqa: F811
+    monkeypatch.chdir(study.parent)  # where the picture goes
     study.with_suffix(".json").write_text(content)
     (study.parent / "other.txt").write_text("0.98\n0.99\n")
     main = command_module("compare").main
