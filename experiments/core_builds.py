@@ -35,8 +35,8 @@ def build(folder: Path, environment: dict[str, str], python: Sequence[str] = (sy
     # Without setup.cfg and its version, which git has: only the extension is built.
     shutil.copy(REPOSITORY / "setup.py", folder)
     chosen = {"MNIST_MINIMAL_REQUIRE_CORE": "1", "MNIST_MINIMAL_SANITIZE": "", **environment}
-    command = [*python, "setup.py", "build_ext", "--inplace"]
-    subprocess.run(command, cwd=folder, env={**os.environ, **chosen}, check=True, capture_output=True, text=True)
+    command = [*python, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(command, cwd=folder, env={**os.environ, **chosen}, check=True)
 
 
 def digests(
