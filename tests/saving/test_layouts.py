@@ -307,8 +307,14 @@ def network() -> keras.Model:
     return model
 
 
+@pytest.fixture(scope="module")
+def allowed(network, images) -> float:  # noqa: F811
+    """How far rounding may move what the network makes of the images."""
+    return rounding_of(network, images)
+
+
 @pytest.mark.parametrize(("ending", "layout"), [("h5", "H6"), ("keras", "Z3"), ("weights.h5", "W")])
-def test_files_of_this_keras(ending, layout, network, tmp_path, images):  # noqa: F811
+def test_files_of_this_keras(ending, layout, network, allowed, tmp_path, images):  # noqa: F811
     path = tmp_path / f"m.{ending}"
     if layout == "W":
         network.save_weights(path)
@@ -317,7 +323,6 @@ def test_files_of_this_keras(ending, layout, network, tmp_path, images):  # noqa
         network.save(path)
     loaded = load_described(path)
     assert loaded.layout == layout
-    allowed = rounding_of(network, images)
     np.testing.assert_allclose(loaded.model(images), network(images), rtol=0, atol=allowed)
     # What was made of it is a model as any other.
     loaded.model.save(tmp_path / "again.keras")
@@ -325,12 +330,12 @@ def test_files_of_this_keras(ending, layout, network, tmp_path, images):  # noqa
 
 
 @pytest.mark.parametrize("ending", ["h5", "keras", "weights.h5"])
-def test_the_same_by_its_builder(ending, network, tmp_path, images):  # noqa: F811
+def test_the_same_by_its_builder(ending, network, allowed, tmp_path, images):  # noqa: F811
     path = tmp_path / f"m.{ending}"
     network.save_weights(path) if ending == "weights.h5" else network.save(path)
     loaded = load_described(path, {"branched": branched})
     assert loaded.name == "branched"
-    np.testing.assert_allclose(loaded.model(images), network(images), rtol=0, atol=rounding_of(network, images))
+    np.testing.assert_allclose(loaded.model(images), network(images), rtol=0, atol=allowed)
     with pytest.raises(UserError, match=r"it is not sep997|expected the arrays of one of the models sep997"):
         load(path, {"sep997": MODELS["sep997"]})
 
