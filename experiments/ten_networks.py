@@ -18,8 +18,8 @@ The plan is of 2026-11-27, before the first of its trials beyond those that `res
   studies if it is 2.8 s / sqrt(n) or more (normal, two-sided, 5 %); the table has that figure. Two studies of 223
   with sd .00105 show .00028.
 - pyramid3762: the recipe with momentum .9, which the published run most likely had, and the code as it stands, 10
-  trials each. Whether .9952 is within reach: the largest of 10, and the mean and sd, from which the chance of .9952 follows.
-  If it is not, the suspects are tried one at a time, 5 trials each, of the same seeds: epsilon and momentum of batch
+  trials each. Whether .9952 is within reach: the largest of 10, and the mean and sd, from which the chance of .9952
+  follows. If it is not, the suspects are tried one at a time, 5 trials each, of the same seeds: epsilon and momentum of batch
   normalisation, PyTorch's initial weights, the interpolation and the order of the augmentation, the last batch.
 """
 
@@ -33,7 +33,7 @@ from mnist_minimal.analysis.objectives import within
 from mnist_minimal.analysis.published import OBJECTIVES, PUBLISHED
 from mnist_minimal.analysis.statistics import share_reaching, summarize
 from mnist_minimal.analysis.tables import MEASURE_NAMES, markdown, sd_cell, share_cell
-from mnist_minimal.cli.options import PUBLISHED_RESULTS, expanded_path
+from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.recipes import RECIPES

@@ -75,9 +75,9 @@ def optimizer_course(optimizer: keras.optimizers.Optimizer) -> np.ndarray:
 def assert_small_agree(found: np.ndarray, expected: np.ndarray, oracles: int = 1) -> None:
     """Compares weights of the small problem with those recorded; `oracles` as for `assert_agree`."""
     # What the oracle's single precision may do, with eps = 2**-24. Decay and step each round a weight, by at most its
-    # eps-th part: 60 times. 1 - beta_2**t, about 0.001 t, is known to k eps where the power is off by k units in the last
-    # place (processors have different powers); the step has its root, and a weight moves by at most k times 1.0e-6 in the
-    # 30 steps. k is 2 here.
+    # eps-th part: 60 times. 1 - beta_2**t, about 0.001 t, is known to k eps where the power is off by k units in the
+    # last place (processors have different powers); the step has its root, and a weight moves by at most k times 1.0e-6
+    # in the 30 steps. k is 2 here.
     eps = 2.0**-24
     np.testing.assert_allclose(
         found.astype(np.float64),
