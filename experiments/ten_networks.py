@@ -19,8 +19,9 @@ The plan is of 2026-11-27, before the first of its trials beyond those that `res
   with sd .00105 show .00028.
 - pyramid3762: the recipe with momentum .9, which the published run most likely had, and the code as it stands, 10
   trials each. Whether .9952 is within reach: the largest of 10, and the mean and sd, from which the chance of .9952
-  follows. If it is not, the suspects are tried one at a time, 5 trials each, of the same seeds: epsilon and momentum of batch
-  normalisation, PyTorch's initial weights, the interpolation and the order of the augmentation, the last batch.
+  follows. If it is not, the suspects are tried one at a time, 5 trials each, of the same seeds: epsilon and momentum
+  of batch normalisation, PyTorch's initial weights, the interpolation and the order of the augmentation, the last
+  batch.
 """
 
 import subprocess
