@@ -7,6 +7,7 @@ from types import ModuleType
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 
 import mnist_minimal as mm
@@ -15,7 +16,7 @@ from mnist_minimal.analysis.statistics import spread
 from mnist_minimal.models import MODELS
 from mnist_minimal.training import core
 from tests.conftest import REPOSITORY
-from tests.study.test_ledger import TRIAL, append_row
+from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 
 def experiment(name: str) -> ModuleType:
@@ -125,6 +126,36 @@ def test_spread_is_that_of_the_saved_models(run_main, tmp_path):
     refused = run_main(experiment("spread").main, tmp_path / "odd.csv", "--dataset", "digits")
     assert refused.returncode == 2
     assert "expected a model with" in refused.stderr
+
+
+def test_ten_networks(run_main, results):
+    """Every trial of the plan is counted, one that failed too, and none beyond it."""
+    append_row(results / "sep997.csv", replace(FAILED, seed=10))
+    append_row(results / "sep997.csv", replace(TRIAL, seed=223, saved_accuracy=0.5, best_accuracy=0.5))
+    done = run_main(experiment("ten_networks").main, "--results", results)
+    assert done.returncode == 0, done.stderr
+    cells = {
+        row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]]
+        for row in done.stdout.split("\n")[2:-1]
+    }
+    assert len(cells) == 12
+    last = pd.read_csv(results / "sep997.csv")["saved_accuracy"][:10]
+    shows = f"{2.8 * last.std() / np.sqrt(10):.5f}"
+    below = f"{(last <= 0.98761).sum()} of 10"
+    expected = [
+        "223",
+        "10",
+        "0, 1",
+        "last epoch",
+        f"{last.mean():.5f}",
+        f"{last.std():.5f}",
+        shows,
+        f"{last.max():.4f}",
+    ]
+    assert cells["`sep997`"][:8] == expected
+    assert cells["`sep997`"][-1] == below
+    assert cells["`sep997-holdout`"][:5] == ["100", "4", "0, 0", "kept model", "0.98650"]
+    assert cells["`gap13914`"][1:] == ["0", "0, 0", "best epoch", *"-------"]
 
 
 def test_which_models_are_kept():

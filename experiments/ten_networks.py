@@ -1,0 +1,144 @@
+"""What the ten published networks really do: the plan, written before its trials were run, and the tables they give.
+
+    python experiments/ten_networks.py --train --out runs      trains what is missing, in the order of the plan; resumes
+    python experiments/ten_networks.py --results runs          prints the tables of what is there, as Markdown
+
+The plan is of 2026-11-27, before the first of its trials beyond those that `results/` has had.
+
+- What: PLAN, in its order, seeds 0 to n - 1 of each, by the core, bits of `core.NUMERICS` 1, published recipes unless
+  one is named. `verify` trains any of them again.
+- Stopping: at n, whatever comes out. Where time runs short the tables say at which n it did, seeds in order, so that
+  which trials are missing depends on the clock alone.
+- Counted: every trial that was started. One that failed is trained again from its seed and counted as failed if it does
+  not come to its end then; one that sep697's median stopping rule stops is counted as stopped, below any target.
+- Measure: for each network that of its publication (last epoch, best epoch or kept model on the test set), mean, sd,
+  the share over the target of the source with its 95 % interval (Wilson), and the share of our trials at or below the
+  published run. sep997's 223 beside the published 223: difference of the means (Welch), Kolmogorov and Smirnov.
+- Power: of a study of n trials with sd s, a difference of its mean from a given number shows in four of five such
+  studies if it is 2.8 s / sqrt(n) or more (normal, two-sided, 5 %); the table has that figure. Two studies of 223
+  with sd .00105 show .00028.
+- pyramid3762: the recipe with momentum .9, which the published run most likely had, and the code as it stands, 10
+  trials each. Whether .9952 is within reach: the largest of 10, and the mean and sd, from which the chance of .9952
+  follows. If it is not, the suspects are tried one at a time, 5 trials each, of the same seeds: epsilon and momentum
+  of batch normalisation, PyTorch's initial weights, the interpolation and the order of the augmentation, the last
+  batch.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnist_minimal.analysis.objectives import within
+from mnist_minimal.analysis.published import OBJECTIVES, PUBLISHED
+from mnist_minimal.analysis.statistics import share_reaching, summarize
+from mnist_minimal.analysis.tables import MEASURE_NAMES, markdown, sd_cell, share_cell
+from mnist_minimal.cli.options import expanded_path
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import run
+from mnist_minimal.recipes import RECIPES
+from mnist_minimal.study import ledger
+from mnist_minimal.study.study import Study
+from mnist_minimal.trial import FAILED, STOPPED
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A study of the plan: `n` trials of a recipe under a protocol."""
+
+    recipe: str
+    n: int
+    protocol: str = "source"
+
+    @property
+    def model(self) -> str:
+        """The model that the recipe trains."""
+        return RECIPES[self.recipe].model
+
+
+PLAN = (
+    Planned("sep997", 223),
+    Planned("pyramid3762", 10),
+    Planned("shared1936", 10),
+    Planned("small7384", 10),
+    Planned("small8624", 10),
+    Planned("small7344", 10),
+    Planned("antman9954", 10),
+    Planned("sep697", 60),
+    Planned("sep997", 100, "holdout"),
+    Planned("gap13914", 8),
+    Planned("conv18242", 8),
+    Planned("pyramid3762-as-coded", 10),
+)
+
+
+def command(planned: Planned, jobs: int, out: Path) -> list[str]:
+    """The command that trains what is missing of a planned study."""
+    return [
+        *(sys.executable, "-m", "mnist_minimal.trials", "--model", planned.model, "--recipe", planned.recipe),
+        *("--protocol", planned.protocol, "--runs", str(planned.n), "--trainer", "native"),
+        *("--jobs", str(jobs), "--out", str(out)),
+    ]
+
+
+def row(planned: Planned, results: Path) -> list[str]:
+    """A row of the table: what was planned, what is there, and what was published."""
+    study = Study.of(results, planned.model, "mnist", planned.protocol, RECIPES[planned.recipe])
+    rows = [trial for trial in ledger.read(study.csv) if trial.seed < planned.n]
+    trials = ledger.finished(rows)
+    stopped = sum(trial.status == STOPPED for trial in rows)
+    failed = len({trial.seed for trial in rows if trial.status == FAILED} - {trial.seed for trial in ledger.done(rows)})
+    # Of the protocol holdout only the test set's figure is one of accuracy on images that chose nothing.
+    publication = next(each for each in PUBLISHED if each.model == planned.model)
+    measure = "test" if planned.protocol == "holdout" else publication.measure
+    cells = [f"`{study.name}`", str(planned.n), str(len(trials)), f"{stopped}, {failed}", MEASURE_NAMES[measure]]
+    if not trials:
+        return [*cells, *["-"] * 7]
+    accuracies = ledger.accuracies(trials, measure)
+    found, objectives = summarize(accuracies), OBJECTIVES[planned.model]
+    counted = (
+        accuracies
+        if planned.protocol == "holdout"
+        else [within(trial, objectives, study.history(trial.seed)) for trial in trials]
+    )
+    shows = f"{2.8 * found.sd / found.n**0.5:.5f}" if found.sd is not None else "-"
+    below = sum(accuracy <= publication.accuracy for accuracy in accuracies)
+    return [
+        *cells,
+        f"{found.mean:.5f}",
+        sd_cell(found),
+        shows,
+        f"{found.best:.4f}",
+        f"{objectives.accuracy:.4g}: {share_cell(share_reaching(counted, objectives.accuracy, stopped))}",
+        f"{publication.accuracy}",
+        f"{below} of {found.n}",
+    ]
+
+
+def table(results: Path) -> str:
+    """The table of all planned studies, as Markdown."""
+    head = ["study", "planned", "n", "stopped, failed", "measure", "mean", "sd", "shows", "best run"]
+    head += ["target reached (95 %)", "published", "ours at or below it"]
+    return markdown([head, *(row(planned, results) for planned in PLAN)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains what is missing of the plan, or prints the table; returns 0, or the status of trials that failed."""
+    parser = command_parser(__doc__)
+    parser.add_argument("--train", action="store_true", help="train what is missing, in the order of the plan")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trials that run side by side (default: 1)")
+    parser.add_argument("--out", type=expanded_path, default=Path("runs"), metavar="DIR", help="default: runs")
+    parser.add_argument(
+        "--results", type=expanded_path, default=Path("results"), metavar="DIR", help="default: results"
+    )
+    options = parser.parse_args(arguments)
+    if not options.train:
+        print(table(options.results))
+        return 0
+    statuses = [subprocess.run(command(planned, options.jobs, options.out)).returncode for planned in PLAN]
+    return max(statuses)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))
