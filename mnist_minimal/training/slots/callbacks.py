@@ -1,4 +1,4 @@
-"""What Keras' callbacks do for a recipe's schedule and stopping, for many trials at once: arrays with one entry a place.
+"""What Keras' callbacks do for a recipe's schedule and stopping, for many trials at once, in arrays over the places.
 
 A thousand models with callbacks of their own would take longer than their training. What they decide is the same to the
 last bit: learning rates are float32, in which Keras keeps them, and figures are compared as float32, as Keras 3 does.
@@ -11,8 +11,8 @@ import numpy as np
 from mnist_minimal.recipes import ByStep, PiecewiseLinear, Plateau, Recipe, Steps
 from mnist_minimal.training.schedules import first_rate, scheduled_rate, step_rates
 
-# What is remembered of a trial from one epoch to the next: finished epochs, the learning rate, and of the plateau and of
-# the early stopping the best figure (NaN before there is one) and the epochs since.
+# What is remembered of a trial from one epoch to the next: finished epochs, the learning rate, and of the plateau and
+# of the early stopping the best figure (NaN before there is one) and the epochs since.
 MEMORY = np.dtype(
     [
         ("epochs", np.int64),
@@ -60,7 +60,10 @@ class Callbacks:
                 self.memory["rate"][place] = found[key][-1]
         if found:
             return np.stack(
-                [found[id(recipe), int(epoch)] for recipe, epoch in zip(self.recipes, self.memory["epochs"], strict=True)]
+                [
+                    found[id(recipe), int(epoch)]
+                    for recipe, epoch in zip(self.recipes, self.memory["epochs"], strict=True)
+                ]
             )
         return np.repeat(self.memory["rate"][:, np.newaxis], self.steps, axis=1)
 
