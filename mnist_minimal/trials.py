@@ -82,9 +82,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--trainer",
-        choices=("auto", "native", "keras"),
+        choices=("auto", "native", "keras", "jax"),
         default="auto",
-        help="what trains: the C++ core, Keras, or auto, the core where it can run the model (default: %(default)s)",
+        help="what trains: native, the C++ core; keras; jax, many trials at once on a GPU, which needs the extra jax "
+        "or gpu and whose trials are not promised to the bit; auto: jax for a new study where there is a GPU and many "
+        "trials are asked for, else the core where it can run the model (default: %(default)s)",
     )
     parser.add_argument(
         "--teacher",
@@ -93,7 +95,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a file of mnist_minimal.teacher, whose probabilities are half of the targets (--set teacher.weight=0.9: "
         "nine tenths)",
     )
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trials side by side (default: 1)")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="trials side by side (default: 1; with jax as many as suit the device)",
+    )
     parser.add_argument(
         "--out",
         type=expanded_path,

@@ -57,7 +57,7 @@ def run_trials(
     data: Data = "auto",
     *,
     callbacks: Callbacks | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     epochs: int | None = None,
@@ -85,16 +85,18 @@ def run_trials(
         callbacks: Gives a trial's further Keras callbacks, from its seed; called for each trial, so that none is
             shared. They have no state on disk: a trial with callbacks starts again when it was interrupted. A study
             knows them by their classes alone: give another `out` where you change their arguments. Where the
-            core trains, they are called for epochs and not for batches.
-        jobs: Trials side by side. Keras' trials run in processes then, as a script must allow for with
-            `if __name__ == "__main__":`.
+            core or JAX trains, they are called for epochs and not for batches.
+        jobs: Trials side by side; None for one, with "jax" for as many as suit the device. Keras' trials run in
+            processes then, as a script must allow for with `if __name__ == "__main__":`.
         out: Folder of the results; None for `runs` in the working folder.
         seed: The first trial's seed, 0 <= seed < 2**32.
         epochs: A cap on the epochs of each trial.
         until: The best accuracy, in (0, 1], at whose first trial the job stops.
         protocol: "source", which monitors the test set as the sources do, or "holdout", which monitors images held out
             of the training set.
-        trainer: "native" for the C++ core, "keras", or "auto" for the core where it can run the model.
+        trainer: "native" for the C++ core; "keras"; "jax" for many trials at once on a GPU, or on the processor, which
+            takes `pip install mnist-minimal[jax]` and whose trials are not promised to the bit; or "auto": JAX for a
+            new study where there is a GPU and many trials are asked for, else the core where it can run the model.
         teacher: A file of `python -m mnist_minimal.teacher`, whose probabilities are part of the targets, by half or by
             the recipe's `teacher.weight`.
         dataset_name: What images that are not MNIST are called in the results.
@@ -128,8 +130,8 @@ def run_trials(
         by.max_epochs if epochs is None else min(_whole("epochs", epochs, 1), by.max_epochs),
         until,
         _one_of("protocol", protocol, ("source", "holdout")),
-        _one_of("trainer", trainer, ("auto", "native", "keras")),
-        _whole("jobs", jobs, 1),
+        _one_of("trainer", trainer, ("auto", "native", "keras", "jax")),
+        None if jobs is None else _whole("jobs", jobs, 1),
         build,
         callbacks,
         file,
@@ -175,7 +177,7 @@ def fit(
         callbacks: Further Keras callbacks.
         epochs: A cap on the epochs.
         protocol: As of `run_trials`.
-        trainer: As of `run_trials`.
+        trainer: "native", "keras", or "auto" for the core where it can run the model.
         teacher: As of `run_trials`.
         dataset_name: As of `run_trials`.
 

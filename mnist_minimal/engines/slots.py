@@ -36,6 +36,8 @@ class Epoch:
 class Slots(Protocol):
     """Trials that are trained together. It is called from one thread at a time."""
 
+    places: int
+
     def free(self) -> int:
         """How many more trials there is a place for."""
 
@@ -72,6 +74,11 @@ class SlotEngine:
     def __init__(self, slots: Slots, failed: Callable[[int, str], Trial]) -> None:
         self.slots, self.failed = slots, failed
 
+    @property
+    def places(self) -> int:
+        """How many trials are trained at once, at most."""
+        return self.slots.places
+
     def run(self, seeds: Iterable[int], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
         """Takes the next seed whenever a place is free, and yields what came of each in the order in which they end.
 
@@ -89,12 +96,16 @@ class SlotEngine:
         worker = _Worker()
         try:
             while True:
-                epochs = worker.call(self.slots.train) if running else []
+                epochs: list[Epoch] = []
                 while self.slots.free() > 0 and (seed := next(source, None)) is not None:
                     for policy in policies:
                         policy.trial_started(seed)
                     running.add(seed)
                     epochs += self._started(worker, seed)
+                if not epochs:
+                    if not running:
+                        return
+                    epochs = worker.call(self.slots.train)
                 for epoch in epochs:
                     if epoch.report is not None:
                         for policy in policies:
@@ -116,8 +127,6 @@ class SlotEngine:
                         yield self._ended(worker, seed, stopped)
                     else:
                         self.slots.wait(seed, waiting=False)
-                if not running and self.slots.free() > 0 and not epochs:
-                    return
         finally:
             try:
                 worker.call(self.slots.close)

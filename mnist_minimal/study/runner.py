@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.engines.processes import ProcessTrain
+from mnist_minimal.engines.slots import SlotEngine
 from mnist_minimal.engines.threads import ThreadEngine
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.job import Job, data_facts, make_job
@@ -17,6 +18,7 @@ from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.plan import Plan
 from mnist_minimal.study.policies import FailuresInARow, Interruption, MedianStopping, Until
 from mnist_minimal.study.progress import Display
+from mnist_minimal.study.slots import make_slots
 from mnist_minimal.study.teaching import check as check_teacher
 from mnist_minimal.study.worker import failed_trial, make_train, make_train_in_own_process
 from mnist_minimal.trial import FAILED, Outcome, Trial
@@ -58,7 +60,7 @@ def carry_out(
     warned = check_teacher(plan.recipe, plan.teacher, plan.dataset, plan.protocol)
     if warned:
         say(warned)
-    with owned(study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs):
+    with owned(study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs or 1):
         identity.check(study, data_facts(plan))
         table = Ledger(study)
         before = table.trials()
@@ -78,7 +80,8 @@ def carry_out(
         job, notice = make_job(plan, before)
         if notice:
             say(notice)
-        shown = display(plan.runs, len(done), plan.jobs)
+        engine = engine_of(job, plan.dataset, None if plan.runs is None else plan.runs - len(done), say)
+        shown = display(plan.runs, len(done), engine.places)
         policies = [
             shown,
             Interruption(interrupted),
@@ -87,7 +90,7 @@ def carry_out(
             FailuresInARow(trial.seed for trial in before if trial.status == FAILED),
         ]
         try:
-            run_trials(engine_of(job, plan.dataset), table, itertools.chain([first], left), policies)
+            run_trials(engine, table, itertools.chain([first], left), policies)
         finally:
             shown.close()
         return all(trial.seed not in plan.seeds or table.has_done(trial.seed) for trial in table.trials())
@@ -136,10 +139,23 @@ def rules_of(job: Job, dataset: "Dataset", before: Sequence[Trial]) -> list[Medi
     return [MedianStopping(job.recipe.median_stopping, job.study, before, len(monitored))]
 
 
-def engine_of(job: Job, dataset: "Dataset") -> ThreadEngine:
-    """The engine of a job: threads over the core; over Keras, whose state is one for the whole process, processes."""
-    failed = partial(failed_trial, job)
-    if job.trainer == "keras" and job.places > 1:
-        train = ProcessTrain(partial(make_train_in_own_process, job), job.places)
-        return ThreadEngine(train, failed, job.places, stop_training=train.stop)
-    return ThreadEngine(make_train(job, dataset), failed, job.places)
+def engine_of(job: Job, dataset: "Dataset", asked: int | None, say: Callable[[str], None]) -> ThreadEngine | SlotEngine:
+    """The engine of a job.
+
+    Threads over the core; over Keras, whose state is one for the whole process, processes; over JAX, which trains many
+    trials in one call, the slots of its device.
+
+    Args:
+        job: The job.
+        dataset: Its images.
+        asked: How many trials there are to train, at most; None for no end.
+        say: Gets what the user must know, in sentences.
+    """
+    if job.trainer == "jax":
+        slots = make_slots([job], dataset, asked, say)
+        return SlotEngine(slots, slots.failed)
+    failed, places = partial(failed_trial, job), job.places or 1
+    if job.trainer == "keras" and places > 1:
+        train = ProcessTrain(partial(make_train_in_own_process, job), places)
+        return ThreadEngine(train, failed, places, stop_training=train.stop)
+    return ThreadEngine(make_train(job, dataset), failed, places)

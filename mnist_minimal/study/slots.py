@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import not_written, reject_symlink
 from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.lookup import builder
-from mnist_minimal.study import ledger, slots_checkpoint
+from mnist_minimal.study import identity, ledger, slots_checkpoint
 from mnist_minimal.study.history import HistoryFile
 from mnist_minimal.study.job import Job
+from mnist_minimal.study.ownership import check_room
 from mnist_minimal.study.slots_checkpoint import Saved
+from mnist_minimal.study.teaching import with_targets
 from mnist_minimal.study.worker import epoch_report, failed_trial, row
 from mnist_minimal.training import DivergedError, Fit
 from mnist_minimal.training.slots.callbacks import MEMORY, Callbacks, new_memory
@@ -27,6 +30,7 @@ from mnist_minimal.version import version
 if TYPE_CHECKING:
     import keras
 
+    from mnist_minimal.data.sets import Dataset
     from mnist_minimal.training.slots.own_callbacks import OwnCallbacks
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
@@ -39,6 +43,52 @@ SEEDS = 2**32
 
 # What a program's state has of one trial, by name.
 Row = dict[str, np.ndarray]
+
+
+def make_slots(jobs: Sequence[Job], dataset: "Dataset", asked: int | None, say: Callable[[str], None]) -> "SlotTrials":
+    """The trials of jobs that JAX trains, none of them in yet.
+
+    Args:
+        jobs: One, or several whose recipes have one structure (`training.slots.program.structure`).
+        dataset: Their images.
+        asked: How many trials there are to train in all, at most; None for no end.
+        say: Gets what the user must know, in sentences.
+
+    Raises:
+        UserError: if JAX is not installed; if there is no room for the files of the trials.
+    """
+    from mnist_minimal.data import sets
+    from mnist_minimal.saving.saved_model import ROOM
+    from mnist_minimal.training.chain import describe
+    from mnist_minimal.training.slots import device
+
+    device.require()
+    from mnist_minimal.training.slots.program import Program, numbers_of, structure
+
+    job, studies = jobs[0], [Members(job) for job in jobs]
+    shared = structure(job.recipe)
+    splits = sets.split(dataset, job.protocol, job.recipe.validation_share)
+    # The layers' own rates, and the teacher's own probabilities: what trials have instead are numbers of theirs.
+    network = describe(studies[0].build(0, shared.dropout)).network
+    program = Program(network, shared, with_targets(splits, shared, job.teacher))
+    size = program.bytes_a_trial()
+    places = job.places or device.places(size, asked)
+    say(
+        f"Training on {device.name()}, {places} {'trial' if places == 1 else 'trials'} at once, each of which takes "
+        f"{size / 1e6:.3g} MB of its memory."
+    )
+    for study in studies:
+        # A model's file, and of each trial the weights, the best ones, two moments and the statistics.
+        check_room(study.job.study, ROOM + places * 4 * 6 * sum(array.size for array in study.weights))
+        versions = {"jax": package_version("jax"), "device": device.name(), "places": places}
+        identity.add_versions(study.job.study, versions)
+        if study.job.recipe.callbacks or study.job.callbacks:
+            say(
+                "The callbacks are called with a Keras model for each trial, one trial after the other: some "
+                "milliseconds an epoch of each, while the device waits. Trials with callbacks start again when they "
+                "were interrupted."
+            )
+    return SlotTrials(studies, program, numbers_of, len(splits.y_val), places, device.description, say)
 
 
 class Members:
@@ -54,7 +104,7 @@ class Members:
         from mnist_minimal.training.chain import describe
 
         self.job = job
-        self.model = self.build(0)
+        self.model = self.build(0, job.recipe.dropout)
         self.drawn, by_keras = initial_weights.draws(self.model)
         # What Keras or the builder draws is had by building the model again.
         self.rebuilt = bool(by_keras)
@@ -67,13 +117,13 @@ class Members:
         self.identity = {**job.facts, "version": version()}
         self.saved: dict[int, Saved] = {}
 
-    def build(self, seed: int) -> "keras.Model":
-        """A new model."""
+    def build(self, seed: int, dropout: float | None) -> "keras.Model":
+        """A new model, with this rate in all its dropout layers; None for their own."""
         from mnist_minimal.training.seeding import seeded
 
         with seeded(seed):
             model = (self.job.build or builder(self.job.model))()
-        set_dropout(model, self.job.recipe.dropout)
+        set_dropout(model, dropout)
         return model
 
     def initial_weights(self, seed: int) -> list[np.ndarray]:
@@ -81,7 +131,7 @@ class Members:
         from mnist_minimal.training import initial_weights
 
         if self.rebuilt:
-            model = self.build(seed)
+            model = self.build(seed, self.job.recipe.dropout)
             initial_weights.draw(model, seed)
             return model.get_weights()
         return [
@@ -343,7 +393,7 @@ class SlotTrials:
         from mnist_minimal.training.keras_fit import keras_callbacks
         from mnist_minimal.training.slots.own_callbacks import OwnCallbacks
 
-        job, model = trial.of.job, trial.of.build(trial.seed)
+        job, model = trial.of.job, trial.of.build(trial.seed, trial.of.job.recipe.dropout)
         model.set_weights(weights)
         return OwnCallbacks(model, job.recipe, [*keras_callbacks(job.recipe), *further], job.max_epochs)
 

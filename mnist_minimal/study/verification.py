@@ -123,7 +123,7 @@ def verify(
         shown = display(len(seeds), 0, jobs, lambda trial: str(verdicts[trial.seed]))
         policies: list[Policy] = [shown, Interruption(interrupted), _RecordedStops(recorded)]
         try:
-            with closing(engine_of(job, dataset).run(seeds, policies)) as outcomes:
+            with closing(engine_of(job, dataset, len(seeds), say).run(seeds, policies)) as outcomes:
                 for outcome in outcomes:
                     seed = outcome.trial.seed
                     verdicts[seed] = _compared(study, job.study, recorded[seed], outcome.trial, builders)

@@ -75,7 +75,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     if job.trainer == "keras":
         # Keras keeps what earlier models compiled; without this a long job grows.
         keras.utils.clear_session()
-    fit, evaluate = fit_function(job.trainer, job.places), evaluate_function(job.trainer, job.places)
+    fit, evaluate = fit_function(job.trainer, job.places or 1), evaluate_function(job.trainer, job.places or 1)
     with seeded(seed):
         model = (job.build or builder(job.model))()
     initial_weights.draw(model, seed)

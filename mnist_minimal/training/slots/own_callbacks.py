@@ -35,7 +35,7 @@ class OwnCallbacks:
         self.called.on_train_begin()
 
     def begin_epoch(self, epoch: int, rate: float, steps: int) -> tuple[np.ndarray, Weights]:
-        """Begins an epoch, counted from 0; the rates of its steps, float32 (steps,), and the weights that it begins with."""
+        """Begins an epoch, counted from 0; the rates of its steps, float32 (steps,), and the weights it begins with."""
         if not isinstance(self.recipe.schedule, ByStep):
             self.model.optimizer.learning_rate = rate
         self.called.on_epoch_begin(epoch)
