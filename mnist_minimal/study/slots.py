@@ -463,24 +463,26 @@ class SlotTrials:
         self.say(f"Too little memory for {size} trials at once: {self.places} from now on.")
 
     def _train(self) -> list[Epoch]:
-        program, places = self.program, range(len(self.placed))
+        program = self.program
         memory = self.memory.copy()
         callbacks = Callbacks(self.recipes, memory, program.steps)
         rates = callbacks.begin_epoch()
         state = self._begin_own(memory, rates)
-        rates[[place for place in places if self.placed[place] is None]] = 0
+        occupied = np.array([trial is not None for trial in self.placed])
+        rates[~occupied] = 0
         seeds = np.array([trial.seed if trial else 0 for trial in self.placed], np.uint64)
+        epochs_before = np.where(occupied, memory["epochs"], 0)
         began, cpu_before = time.perf_counter(), time.process_time()
-        state, figures = program.epoch(state, seeds, self.memory["epochs"].copy(), rates, self.numbers)
+        state, figures = program.epoch(state, seeds, epochs_before, rates, self.numbers)
         val_loss, val_accuracy = figures.val_loss.astype(float) / self.images, figures.val_correct / self.images
         loss, accuracy = figures.loss.astype(float) / program.images, figures.correct / program.images
         improved, ended = callbacks.end_epoch(val_loss, val_accuracy)
         if self.recipes[0].early_stopping:
-            state = program.keep_best(state, improved & np.array([trial is not None for trial in self.placed]))
+            state = program.keep_best(state, improved & occupied)
         # Up to here nothing has changed; from here on nothing fails but files.
         self.state, self.memory, self.tested = state, memory, None
         spent = time.perf_counter() - began
-        cpu = (time.process_time() - cpu_before) / sum(trial is not None for trial in self.placed)
+        cpu = (time.process_time() - cpu_before) / occupied.sum()
         epochs = []
         for place, trial in list(self._occupied()):
             epoch = int(memory["epochs"][place])
@@ -489,6 +491,7 @@ class SlotTrials:
             if not math.isfinite(loss[place]):
                 error = DivergedError(f"the training loss became {float(figures.loss[place])} in epoch {epoch}")
                 epochs.append(Epoch(trial.key, None, failed=in_words(error)))
+                trial.history.flush()
                 self.drop(trial.key)
                 continue
             trial.ended = bool(ended[place])
