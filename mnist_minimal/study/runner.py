@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,6 +35,25 @@ class Engine(Protocol):
         """Takes the next seed when a place is free, and yields what came of each as it ends."""
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A study whose job has begun.
+
+    Attributes:
+        job: The job.
+        table: Its CSV.
+        seeds: Those that are missing, one or more; may have no end.
+        done: How many trials of the plan are finished or stopped already.
+        policies: Those that the plan asks for, its recipe's, and one that ends a job that only fails.
+    """
+
+    job: Job
+    table: Ledger
+    seeds: Iterator[int]
+    done: int
+    policies: list[Policy]
+
+
 def carry_out(
     plan: Plan,
     say: Callable[[str], None],
@@ -56,44 +76,56 @@ def carry_out(
             trained, or if a file can't be written or read.
         KeyboardInterrupt: on Ctrl-C; what was finished is recorded, and what was not is resumed by the same plan.
     """
-    study = plan.study
-    warned = check_teacher(plan.recipe, plan.teacher, plan.dataset, plan.protocol)
-    if warned:
-        say(warned)
-    with owned(study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs or 1):
-        identity.check(study, data_facts(plan))
-        table = Ledger(study)
-        before = table.trials()
-        done = [trial for trial in ledger.done(before) if trial.seed in plan.seeds]
-        if done:
-            trials = f"{len(done)} of the {plan.runs}" if plan.runs else str(len(done))
-            say(f"{trials} trials are in {study.csv} already and are not trained again.")
-        until = [Until(plan.until)] if plan.until is not None else []
-        for policy, trial in itertools.product(until, done):
-            if policy.trial_ended(trial):
-                say(f"Seed {trial.seed} has reached {plan.until} before, with {trial.best_accuracy}.")
-                return True
-        left = missing(table, plan.seeds)
-        first = next(left, None)
-        if first is None:
+    with owned(plan.study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs or 1):
+        begun = begin(plan, say)
+        if begun is None:
             return True
-        job, notice = make_job(plan, before)
-        if notice:
-            say(notice)
-        engine = engine_of(job, plan.dataset, None if plan.runs is None else plan.runs - len(done), say)
-        shown = display(plan.runs, len(done), engine.places)
-        policies = [
-            shown,
-            Interruption(interrupted),
-            *until,
-            *rules_of(job, plan.dataset, before),
-            FailuresInARow(trial.seed for trial in before if trial.status == FAILED),
-        ]
+        engine = engine_of(begun.job, plan.dataset, None if plan.runs is None else plan.runs - begun.done, say)
+        shown = display(plan.runs, begun.done, engine.places)
+        policies = [shown, Interruption(interrupted), *begun.policies]
         try:
-            run_trials(engine, table, itertools.chain([first], left), policies)
+            run_trials(engine, begun.table, begun.seeds, policies)
         finally:
             shown.close()
-        return all(trial.seed not in plan.seeds or table.has_done(trial.seed) for trial in table.trials())
+        return none_failed(plan, begun.table)
+
+
+def begin(plan: Plan, say: Callable[[str], None]) -> Begun | None:
+    """Begins the job of a plan, whose study this process owns; None where there is nothing left to do.
+
+    Raises:
+        UserError: if the study is not one that such trials belong to, or if a file can't be written or read.
+    """
+    study = plan.study
+    if warned := check_teacher(plan.recipe, plan.teacher, plan.dataset, plan.protocol):
+        say(warned)
+    identity.check(study, data_facts(plan))
+    table = Ledger(study)
+    before = table.trials()
+    done = [trial for trial in ledger.done(before) if trial.seed in plan.seeds]
+    if done:
+        trials = f"{len(done)} of the {plan.runs}" if plan.runs else str(len(done))
+        say(f"{trials} trials are in {study.csv} already and are not trained again.")
+    until = [Until(plan.until)] if plan.until is not None else []
+    for policy, trial in itertools.product(until, done):
+        if policy.trial_ended(trial):
+            say(f"Seed {trial.seed} has reached {plan.until} before, with {trial.best_accuracy}.")
+            return None
+    left = missing(table, plan.seeds)
+    first = next(left, None)
+    if first is None:
+        return None
+    job, notice = make_job(plan, before)
+    if notice:
+        say(notice)
+    failed = FailuresInARow(trial.seed for trial in before if trial.status == FAILED)
+    policies = [*until, *rules_of(job, plan.dataset, before), failed]
+    return Begun(job, table, itertools.chain([first], left), len(done), policies)
+
+
+def none_failed(plan: Plan, table: Ledger) -> bool:
+    """Whether none of the plan's seeds has failed without coming to its end since."""
+    return all(trial.seed not in plan.seeds or table.has_done(trial.seed) for trial in table.trials())
 
 
 def run_trials(engine: Engine, table: Ledger, seeds: Iterable[int], policies: Sequence[Policy]) -> None:
