@@ -1,0 +1,499 @@
+"""An epoch of K trials of one network as one compiled call, and the trials' state between the calls.
+
+The training set lies on the device; the order of the images, augmentation, dropout, the steps and the evaluation of the
+monitored images are all computed there. What may differ between trials is an argument, so that seeds and settings of
+one network run side by side in one compiled program: `structure` says which recipes these are. The place of a trial is
+the first axis of everything that goes in and out.
+
+In double precision (JAX_ENABLE_X64) the same program agrees with core/reference.cpp to the last few digits.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from mnist_minimal.data.random import AUGMENTATION, DROPOUT, ORDER, threefry
+from mnist_minimal.data.sets import Splits
+from mnist_minimal.errors import UserError
+from mnist_minimal.recipes import SGD, Adam, AdamW, Augmentation, KerasObject, Recipe
+from mnist_minimal.training.network import Network
+from mnist_minimal.training.slots import augmentation, layers, optimizers
+
+# Monitored images that are evaluated at a time, or those of a batch if these are more.
+CHUNK = 128
+
+# Of dropout's probabilities, which are multiples of 2**-16.
+ONE = 65536
+
+# The key of each purpose in `data.random`, uint32 (K,) each.
+Keys: TypeAlias = dict[int, layers.Key]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of the recipes that may differ between trials, float64 (K,) each.
+
+    Attributes:
+        weight_decay: Of AdamW; 0 for other optimizers.
+        momentum: Of SGD; 0 for other optimizers.
+        dropout: Rate of all dropout layers; not a number where each has its own.
+        teacher_weight: The teacher's share of the targets.
+        rotation, translation, min_scale, max_scale, affine_share, brightness, contrast, tone_share: Of the
+            augmentation, as `recipes.Augmentation` has them.
+    """
+
+    weight_decay: np.ndarray
+    momentum: np.ndarray
+    dropout: np.ndarray
+    teacher_weight: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    min_scale: np.ndarray
+    max_scale: np.ndarray
+    affine_share: np.ndarray
+    brightness: np.ndarray
+    contrast: np.ndarray
+    tone_share: np.ndarray
+
+
+def numbers_of(recipes: Sequence[Recipe]) -> Numbers:
+    """The numbers of one recipe for each place."""
+    rows = [_numbers(recipe) for recipe in recipes]
+    return Numbers(*(np.array([row[each.name] for row in rows], np.float64) for each in fields(Numbers)))
+
+
+def _numbers(recipe: Recipe) -> dict[str, float]:
+    augmented = recipe.augmentation or Augmentation()
+    return {
+        "weight_decay": recipe.optimizer.weight_decay if isinstance(recipe.optimizer, AdamW) else 0.0,
+        "momentum": recipe.optimizer.momentum if isinstance(recipe.optimizer, SGD) else 0.0,
+        "dropout": math.nan if recipe.dropout is None else recipe.dropout,
+        # Targets without a teacher are taken as they are.
+        "teacher_weight": recipe.teacher.weight if recipe.teacher else 1.0,
+        "rotation": augmented.rotation,
+        "translation": augmented.translation,
+        "min_scale": augmented.scale[0],
+        "max_scale": augmented.scale[1],
+        "affine_share": augmented.affine_share,
+        "brightness": augmented.brightness,
+        "contrast": augmented.contrast,
+        "tone_share": augmented.tone_share,
+    }
+
+
+def structure(recipe: Recipe) -> Recipe:
+    """The recipe without what may differ between the trials of one compiled program.
+
+    Names, learning rates, schedules and stopping are left out, and the fields of `Numbers` have the same values in all
+    structures. Two recipes of the same structure run in one program, made of the structure or of either recipe.
+
+    A dropout rate of 0 is a structure of its own, that of networks without dropout, which are faster. The weight of a
+    teacher is 1, so that the targets which `study.teaching.with_targets` makes of a structure are the teacher's
+    probabilities, as `Program` takes them.
+    """
+    optimizer = recipe.optimizer
+    match optimizer:
+        case AdamW() | Adam():
+            optimizer = AdamW(learning_rate=0.0, weight_decay=0.0)
+        case SGD():
+            optimizer = SGD(learning_rate=0.0, momentum=0.0)
+    augmented = recipe.augmentation
+    return Recipe(
+        model=recipe.model,
+        batch_size=recipe.batch_size,
+        drop_remainder=recipe.drop_remainder,
+        max_epochs=1,
+        optimizer=optimizer,
+        dropout=0.0 if recipe.dropout == 0 else None,
+        augmentation=augmented
+        and Augmentation(interpolation=augmented.interpolation, crop=augmented.crop, fill=augmented.fill),
+        teacher=recipe.teacher and replace(recipe.teacher, weight=1.0),
+        validation_share=recipe.validation_share,
+    )
+
+
+class State(NamedTuple):
+    """The trials between two epochs, on the device; the moments are those of the optimizer.
+
+    Attributes:
+        parameters: (K, P).
+        statistics: Moving statistics, (K, S).
+        first: (K, P); gradient descent has its velocity there.
+        second: (K, P), or (K, 0) with gradient descent.
+        steps: Steps taken, int32 (K,).
+        best_parameters, best_statistics: Those of the epoch that was kept last, (K, P) and (K, S).
+    """
+
+    parameters: jax.Array
+    statistics: jax.Array
+    first: jax.Array
+    second: jax.Array
+    steps: jax.Array
+    best_parameters: jax.Array
+    best_statistics: jax.Array
+
+
+class Figures(NamedTuple):
+    """What an epoch gave, NumPy arrays (K,).
+
+    Attributes:
+        loss: Sum of the cross-entropy over the training images, while they were trained on.
+        correct: Count of them that were right.
+        val_loss, val_correct: The same of the monitored images, after the epoch.
+    """
+
+    loss: np.ndarray
+    correct: np.ndarray
+    val_loss: np.ndarray
+    val_correct: np.ndarray
+
+
+class Settings(NamedTuple):
+    """`Numbers` on the device, (K,) each.
+
+    Attributes:
+        drops: Of 65,536 activations how many are dropped, uint32, by the number of the dropout layer.
+        ranges: Of the augmentation.
+    """
+
+    weight_decay: jax.Array
+    momentum: jax.Array
+    teacher_weight: jax.Array
+    drops: dict[int, jax.Array]
+    ranges: augmentation.Ranges
+
+
+class Images(NamedTuple):
+    """Images on the device.
+
+    Attributes:
+        pixels: uint8 (n, channels, height, width).
+        labels: int32 (n,).
+        targets: Probabilities (n, classes), or None.
+    """
+
+    pixels: jax.Array
+    labels: jax.Array
+    targets: jax.Array | None = None
+
+
+class Program:
+    """What trains K trials of one network for an epoch; it is compiled once for each K.
+
+    Attributes:
+        images: Training images in an epoch.
+        steps: Steps in an epoch.
+
+    Args:
+        network: The network, described with its dropout layers unless the recipe's dropout is 0.
+        recipe: How the trials are trained; only its `structure` matters.
+        splits: The images. The targets are the teacher's probabilities, of which each trial has its own share; see
+            `structure`.
+
+    Raises:
+        UserError: if there is no such optimizer here.
+    """
+
+    def __init__(self, network: Network, recipe: Recipe, splits: Splits) -> None:
+        if isinstance(recipe.optimizer, KerasObject):
+            raise UserError(
+                f"expected one of the optimizers AdamW, Adam and SGD, found {recipe.optimizer.class_name} of Keras'; "
+                "train with --trainer keras"
+            )
+        self.network, self.recipe = network, recipe
+        count = len(splits.x_train)
+        self.batch_size = min(recipe.batch_size, count)
+        self.images = count - count % self.batch_size if recipe.drop_remainder else count
+        self.steps = math.ceil(self.images / self.batch_size)
+        self._layers = layers.arranged(network.layers)
+        self._dropouts = [layer for layer in self._layers if layer.rate > 0]
+        self._shapes = layers.parameter_shapes(network)
+        self._statistics_shapes = layers.statistics_shapes(network)
+        self._train = self._on_device(splits.x_train, splits.y_train, splits.targets)
+        self._val = self._on_device(splits.x_val, splits.y_val)
+        self._test = self._on_device(splits.x_test, splits.y_test)
+        self._compiled_epoch = jax.jit(self._epoch)
+        self._compiled_evaluation = jax.jit(self._evaluated)
+
+    def _on_device(self, pixels: np.ndarray, labels: np.ndarray, targets: np.ndarray | None = None) -> Images:
+        by_channel = np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
+        return Images(
+            jnp.asarray(by_channel),
+            jnp.asarray(labels.astype(np.int32)),
+            None if targets is None else jnp.asarray(targets),
+        )
+
+    # The trials' state
+
+    def begin(self, parameters: np.ndarray, statistics: np.ndarray) -> State:
+        """The state of K new trials.
+
+        Args:
+            parameters: Initial weights, (K, P).
+            statistics: Initial moving statistics, (K, S).
+        """
+        weights = jnp.asarray(parameters, float), jnp.asarray(statistics, float)
+        moments = jnp.zeros_like(weights[0])
+        second = moments[:, :0] if isinstance(self.recipe.optimizer, SGD) else moments
+        return State(*weights, moments, second, jnp.zeros(len(parameters), jnp.int32), *weights)
+
+    def keep_best(self, state: State, improved: np.ndarray) -> State:
+        """Keeps the weights of the places, bool (K,), as their best."""
+        return state._replace(
+            best_parameters=_chosen(improved, state.parameters, state.best_parameters),
+            best_statistics=_chosen(improved, state.statistics, state.best_statistics),
+        )
+
+    def restore_best(self, state: State, places: np.ndarray) -> State:
+        """Gives the places, bool (K,), the weights that were kept as their best."""
+        return state._replace(
+            parameters=_chosen(places, state.best_parameters, state.parameters),
+            statistics=_chosen(places, state.best_statistics, state.statistics),
+        )
+
+    def take(self, state: State, places: Sequence[int]) -> State:
+        """The state of some places, in their order."""
+        chosen = np.asarray(places, np.int32)
+        return State(*(array[chosen] for array in state))
+
+    def put(self, state: State, places: Sequence[int], parameters: np.ndarray, statistics: np.ndarray) -> State:
+        """Begins new trials in some places, with initial weights (places, P) and moving statistics (places, S)."""
+        chosen = np.asarray(places, np.int32)
+        return State(
+            *(old.at[chosen].set(new) for old, new in zip(state, self.begin(parameters, statistics), strict=True))
+        )
+
+    def weights(self, state: State, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """Parameters (P,) and moving statistics (S,) of a place."""
+        return np.asarray(state.parameters[place]), np.asarray(state.statistics[place])
+
+    def bytes_a_trial(self) -> int:
+        """About how much memory of the device a place takes: its state, and the activations of a batch.
+
+        Kept for the way back are what each layer gives and, of a convolution of many channels, its patches; the
+        gradients of the two largest come on top.
+        """
+        sizes = [math.prod(layer.out_shape) for layer in self._layers]
+        patches = [
+            math.prod(layer.kernel_size) * layer.in_shape[2] * math.prod(layer.out_shape[:2])
+            for layer in self._layers
+            if layer.kind == "convolution" and layer.kernel_size != (1, 1) and layer.in_shape[2] > layers.FEW_CHANNELS
+        ]
+        pixels = math.prod(self.network.input_shape)
+        activations = pixels + sum(sizes) + sum(patches) + 2 * max([*sizes, *patches])
+        state = 6 * self.network.parameters + 3 * self.network.statistics
+        # The order of the images, and the words by which they are sorted.
+        order = 16 * len(self._train.labels)
+        return 4 * (activations * self.batch_size + state) + order
+
+    # An epoch
+
+    def epoch(
+        self, state: State, seeds: np.ndarray, epochs: np.ndarray, rates: np.ndarray, numbers: Numbers
+    ) -> tuple[State, Figures]:
+        """Trains every place for an epoch and evaluates the monitored images.
+
+        Args:
+            state: The trials.
+            seeds: Their seeds, 0 <= seed < 2**64, (K,).
+            epochs: The epoch that each is in, counted from 0, (K,).
+            rates: Learning rates of the steps, float32 (K, steps).
+            numbers: The numbers of their recipes.
+
+        Returns:
+            The state after the epoch, and what it gave.
+        """
+        seed = np.asarray(seeds, np.uint64)
+        words = (seed & np.uint64(0xFFFFFFFF)).astype(np.uint32), (seed >> np.uint64(32)).astype(np.uint32)
+        state, figures = self._compiled_epoch(
+            self._train,
+            self._val,
+            state,
+            words,
+            np.asarray(epochs, np.uint32),
+            np.asarray(rates, np.float32),
+            self._settings(numbers),
+        )
+        return state, Figures(*(np.asarray(values) for values in figures))
+
+    def test_correct(self, state: State) -> np.ndarray:
+        """How many of the test images each place gets right, the first of the largest logits, (K,)."""
+        _, correct = self._compiled_evaluation(self._test, state.parameters, state.statistics)
+        return np.asarray(correct)
+
+    def _settings(self, numbers: Numbers) -> Settings:
+        drops = {}
+        for layer in self._dropouts:
+            rates = np.where(np.isnan(numbers.dropout), layer.rate, numbers.dropout).astype(np.float32)
+            drops[layer.dropout_index] = np.minimum(np.floor(rates * ONE + 0.5), ONE - 1).astype(np.uint32)
+        # The core has its optimizers' numbers in single precision.
+        return Settings(
+            numbers.weight_decay.astype(np.float32),
+            numbers.momentum.astype(np.float32),
+            numbers.teacher_weight,
+            drops,
+            augmentation.Ranges(*(getattr(numbers, name) for name in augmentation.Ranges._fields)),
+        )
+
+    def _epoch(
+        self,
+        train: Images,
+        val: Images,
+        state: State,
+        seeds: layers.Key,
+        epochs: jax.Array,
+        rates: jax.Array,
+        settings: Settings,
+    ) -> tuple[State, tuple[jax.Array, ...]]:
+        keys = {
+            purpose: threefry(seeds, (jnp.full_like(epochs, purpose), epochs))
+            for purpose in (ORDER, AUGMENTATION, DROPOUT)
+        }
+        order = epoch_order(keys[ORDER], len(train.labels))[:, : self.images]
+
+        def step(state: State, batch: tuple[jax.Array, ...]) -> tuple[State, tuple[jax.Array, jax.Array]]:
+            return self._step(train, keys, settings, state, *batch)
+
+        by_step = rates.T.astype(state.parameters.dtype)
+        full = self.images // self.batch_size
+        batches = order[:, : full * self.batch_size].reshape(-1, full, self.batch_size).transpose(1, 0, 2)
+        state, (losses, corrects) = lax.scan(step, state, (batches, jnp.arange(full, dtype=jnp.uint32), by_step[:full]))
+        loss, correct = jnp.sum(losses, axis=0), jnp.sum(corrects, axis=0)
+        if full < self.steps:
+            last = order[:, full * self.batch_size :], jnp.uint32(full), by_step[full]
+            state, (last_loss, last_correct) = step(state, last)
+            loss, correct = loss + last_loss, correct + last_correct
+        return state, (loss, correct, *self._evaluated(val, state.parameters, state.statistics))
+
+    def _step(
+        self,
+        train: Images,
+        keys: Keys,
+        settings: Settings,
+        state: State,
+        places: jax.Array,
+        number: jax.Array,
+        rate: jax.Array,
+    ) -> tuple[State, tuple[jax.Array, jax.Array]]:
+        """One step: on the images at `places`, int32 (K, images), with learning rates (K,).
+
+        Returns:
+            The state, and sum of the losses and count of the right answers, (K,) each.
+        """
+        dtype = state.parameters.dtype
+        labels, targets = self._targets(train, places, settings, dtype)
+        pixels = self._pixels(train, places, keys, settings, dtype)
+        statistics = layers.split(state.statistics, self._statistics_shapes)
+        dropout = layers.Dropout(settings.drops, keys[DROPOUT], number)
+
+        def loss(weights: layers.Arrays) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+            logits, moved = layers.forward(self._layers, weights, statistics, pixels, dropout)
+            losses = jnp.sum(layers.cross_entropy(logits, targets), axis=1)
+            correct = jnp.sum(jnp.argmax(logits, axis=1) == labels, axis=1)
+            return jnp.sum(losses) / places.shape[1], (losses, correct, moved)
+
+        weights = layers.split(state.parameters, self._shapes)
+        by_array, (losses, correct, moved) = jax.grad(loss, has_aux=True)(weights)
+        trials = places.shape[0]
+        gradients = layers.joined(by_array, trials, dtype)
+        steps, second = state.steps + 1, state.second
+        if isinstance(self.recipe.optimizer, SGD):
+            parameters, first = optimizers.momentum_step(
+                state.parameters, gradients, state.first, rate, settings.momentum.astype(dtype)
+            )
+        else:
+            decay = settings.weight_decay.astype(dtype)
+            parameters, first, second = optimizers.adam_step(
+                state.parameters, gradients, state.first, second, steps, rate, decay
+            )
+        state = state._replace(
+            parameters=parameters,
+            statistics=layers.joined(moved, trials, dtype),
+            first=first,
+            second=second,
+            steps=steps,
+        )
+        return state, (losses, correct)
+
+    def _pixels(
+        self, train: Images, places: jax.Array, keys: Keys, settings: Settings, dtype: jnp.dtype
+    ) -> jax.Array:
+        """What the network is given of the images at `places`, (K, channels, height, width, images)."""
+        shared = self.recipe.augmentation
+        if shared is None:
+            return self._read(jnp.moveaxis(train.pixels[places], 1, -1), dtype)
+        drawn = augmentation.draw(
+            shared, settings.ranges, keys[AUGMENTATION], places.astype(jnp.uint32), self.network.input_shape
+        )
+        return self._read(augmentation.augment(train.pixels, places, drawn, shared, settings.ranges), dtype)
+
+    def _read(self, pixels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Pixels as the network takes them; the core has scale and offset in single precision."""
+        scale, offset = (np.float32(value).astype(dtype) for value in (self.network.scale, self.network.offset))
+        return pixels.astype(dtype) * scale + offset
+
+    def _targets(
+        self, train: Images, places: jax.Array, settings: Settings, dtype: jnp.dtype
+    ) -> tuple[jax.Array, jax.Array]:
+        """Labels (K, images) and targets (K, classes, images) of the images at `places`."""
+        labels = train.labels[places]
+        classes = self.network.layers[-1].out_shape[2]
+        targets = jax.nn.one_hot(labels, classes, axis=1, dtype=dtype)
+        if train.targets is not None:
+            weight = settings.teacher_weight.astype(dtype)[:, None, None]
+            probabilities = jnp.moveaxis(train.targets[places].astype(dtype), -1, 1)
+            targets = weight * probabilities + (1 - weight) * targets
+        return labels, targets
+
+    def _evaluated(
+        self, images: Images, parameters: jax.Array, statistics: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Sum of the cross-entropy of images and count of those that are right, (K,) each."""
+        trials, dtype = parameters.shape[0], parameters.dtype
+        weights = layers.split(parameters, self._shapes)
+        moving = layers.split(statistics, self._statistics_shapes)
+        count = len(images.labels)
+        chunk = min(count, max(CHUNK, self.batch_size))
+        chunks = math.ceil(count / chunk)
+
+        def evaluate(sums: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+            # What is missing in the last chunk are images of the one before, which do not count.
+            first = jnp.minimum(start, count - chunk)
+            pixels = jnp.moveaxis(lax.dynamic_slice_in_dim(images.pixels, first, chunk), 0, -1)
+            labels = lax.dynamic_slice_in_dim(images.labels, first, chunk)
+            counts = first + lax.iota(jnp.int32, chunk) >= start
+            x = jnp.broadcast_to(self._read(pixels, dtype), (trials, *pixels.shape))
+            logits, _ = layers.forward(self._layers, weights, moving, x)
+            targets = jax.nn.one_hot(labels, logits.shape[1], axis=0, dtype=dtype)
+            losses = jnp.where(counts, layers.cross_entropy(logits, targets), 0)
+            correct = counts & (jnp.argmax(logits, axis=1) == labels)
+            return (sums[0] + jnp.sum(losses, axis=1), sums[1] + jnp.sum(correct, axis=1)), None
+
+        nothing = jnp.zeros(trials, dtype), jnp.zeros(trials, int)
+        return lax.scan(evaluate, nothing, jnp.arange(chunks, dtype=jnp.int32) * chunk)[0]
+
+
+def epoch_order(key: layers.Key, images: int) -> jax.Array:
+    """Each trial's order of the training images, int32 (K, images), as `data.batches.epoch_order` has it.
+
+    Args:
+        key: Each trial's `data.random` key of the order in its epoch, uint32 (K,) each.
+        images: Number of training images.
+    """
+    indices = jnp.broadcast_to(lax.iota(jnp.uint32, images), (key[0].shape[0], images))
+    words, _ = threefry((key[0][:, None], key[1][:, None]), (indices, jnp.zeros_like(indices)))
+    # A stable sort by one word of two leaves images of the same word by index.
+    _, order = lax.sort((words, indices.astype(jnp.int32)), dimension=1, is_stable=True, num_keys=1)
+    return order
+
+
+def _chosen(places: np.ndarray, new: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(jnp.asarray(places)[:, None], new, old)
+
+
