@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**32 - 1
 
+# Where several studies are trained together, a trial is known by SEEDS times its study's number and its seed.
+SEEDS = MAX_SEED + 1
+
 
 @dataclass(frozen=True)
 class Plan:

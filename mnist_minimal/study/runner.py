@@ -19,7 +19,6 @@ from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.plan import Plan
 from mnist_minimal.study.policies import FailuresInARow, Interruption, MedianStopping, Until
 from mnist_minimal.study.progress import Display
-from mnist_minimal.study.slots import make_slots
 from mnist_minimal.study.teaching import check as check_teacher
 from mnist_minimal.study.worker import failed_trial, make_train, make_train_in_own_process
 from mnist_minimal.trial import FAILED, Outcome, Trial
@@ -184,6 +183,8 @@ def engine_of(job: Job, dataset: "Dataset", asked: int | None, say: Callable[[st
         say: Gets what the user must know, in sentences.
     """
     if job.trainer == "jax":
+        from mnist_minimal.study.slots import make_slots
+
         slots = make_slots([job], dataset, asked, say)
         return SlotEngine(slots, slots.failed)
     failed, places = partial(failed_trial, job), job.places or 1

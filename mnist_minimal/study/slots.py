@@ -19,6 +19,7 @@ from mnist_minimal.study import identity, ledger, slots_checkpoint
 from mnist_minimal.study.history import HistoryFile
 from mnist_minimal.study.job import Job
 from mnist_minimal.study.ownership import check_room
+from mnist_minimal.study.plan import SEEDS
 from mnist_minimal.study.slots_checkpoint import Saved
 from mnist_minimal.study.teaching import with_targets
 from mnist_minimal.study.worker import epoch_report, failed_trial, row
@@ -37,9 +38,6 @@ SECONDS_BETWEEN_CHECKPOINTS = 30
 
 # With fewer trials at once an epoch takes no less time on a GPU.
 FEWEST = 8
-
-# Several studies share the places: a trial is known by its study's number and its seed.
-SEEDS = 2**32
 
 # What a program's state has of one trial, by name.
 Row = dict[str, np.ndarray]

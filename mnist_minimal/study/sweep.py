@@ -13,11 +13,10 @@ from mnist_minimal.models.lookup import builder
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.study import identity
 from mnist_minimal.study.ownership import owned
-from mnist_minimal.study.plan import Plan
+from mnist_minimal.study.plan import SEEDS, Plan
 from mnist_minimal.study.policies import Interruption
 from mnist_minimal.study.progress import Display, trial_line
 from mnist_minimal.study.runner import Begun, begin, carry_out, none_failed
-from mnist_minimal.study.slots import SEEDS, make_slots
 from mnist_minimal.trial import EpochReport, Trial
 
 
@@ -101,6 +100,8 @@ def _carry_out_together(
     plans: Sequence[Plan], say: Callable[[str], None], display: DisplayOf, interrupted: threading.Event
 ) -> bool:
     """`carry_out` of plans whose recipes have one structure: their trials share the places of one program."""
+    from mnist_minimal.study.slots import make_slots
+
     with ExitStack() as stack:
         begun: list[tuple[Plan, Begun]] = []
         for plan in plans:

@@ -24,6 +24,7 @@ from mnist_minimal.saving.template import Template
 from mnist_minimal.study import history, ledger, slots
 from mnist_minimal.study.job import Job
 from mnist_minimal.study.ledger import Ledger
+from mnist_minimal.study.plan import SEEDS
 from mnist_minimal.study.policies import MedianStopping as MedianStoppingPolicy
 from mnist_minimal.study.runner import missing, run_trials
 from mnist_minimal.study.slots import Members, SlotTrials
@@ -447,7 +448,7 @@ def test_studies_that_share_the_places_are_those_that_have_them_alone(new_job):
     jobs = [new_job(f"both{number}", recipe) for number, recipe in enumerate(recipes)]
     program = FakeProgram()
     found = make(jobs, 3, program)
-    keys = [number * slots.SEEDS + seed for seed, number in itertools.product(range(4), range(2))]
+    keys = [number * SEEDS + seed for seed, number in itertools.product(range(4), range(2))]
     outcomes = [outcome.trial for outcome in SlotEngine(found, found.failed).run(keys, [])]
     assert sorted(trial.seed for trial in outcomes) == sorted(keys)
     assert any({*map(id, places)} == {*map(id, recipes)} for places in program.recipes)
@@ -455,9 +456,9 @@ def test_studies_that_share_the_places_are_those_that_have_them_alone(new_job):
         job = new_job(f"alone{number}", recipe)
         expected = run(job, make(job, 1), range(4))
         ours = [
-            replace(without_times(trial), seed=trial.seed % slots.SEEDS, backend="")
+            replace(without_times(trial), seed=trial.seed % SEEDS, backend="")
             for trial in sorted(outcomes, key=lambda trial: trial.seed)
-            if trial.seed // slots.SEEDS == number
+            if trial.seed // SEEDS == number
         ]
         assert ours == expected
         for seed in range(4):
