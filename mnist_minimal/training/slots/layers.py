@@ -142,8 +142,7 @@ def forward(
     """
     statistics = dict(statistics)
     for layer in layers:
-        # What a layer gives is to be computed once, and not again in every loop that reads it.
-        x = lax.optimization_barrier(_reshaped(x, layer))
+        x = _reshaped(x, layer)
         kernel, bias = parameters.get(layer.kernel), parameters.get(layer.bias)
         match layer.kind:
             case "convolution":
@@ -191,9 +190,7 @@ def _under_taps(x: jax.Array, window: tuple[int, int]) -> list[jax.Array]:
     """The part of the input that lies under each tap of a window (rows, columns), row by row."""
     rows, columns = window
     height, width = x.shape[2] - rows + 1, x.shape[3] - columns + 1
-    return [
-        x[:, :, row : row + height, column : column + width] for row in range(rows) for column in range(columns)
-    ]
+    return [x[:, :, row : row + height, column : column + width] for row in range(rows) for column in range(columns)]
 
 
 def _patches(x: jax.Array, window: tuple[int, int]) -> jax.Array:
@@ -229,9 +226,7 @@ def _thin_convolution_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Arra
     return _thin_convolution(x, kernel), (x, kernel)
 
 
-def _thin_convolution_backward(
-    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _thin_convolution_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     # A product of matrices sums up over images and places better than a loop for every tap and channel does.
     of_kernel = jnp.einsum(

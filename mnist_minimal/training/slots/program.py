@@ -421,9 +421,7 @@ class Program:
         )
         return state, (losses, correct)
 
-    def _pixels(
-        self, train: Images, places: jax.Array, keys: Keys, settings: Settings, dtype: jnp.dtype
-    ) -> jax.Array:
+    def _pixels(self, train: Images, places: jax.Array, keys: Keys, settings: Settings, dtype: jnp.dtype) -> jax.Array:
         """What the network is given of the images at `places`, (K, channels, height, width, images)."""
         shared = self.recipe.augmentation
         if shared is None:
@@ -451,9 +449,7 @@ class Program:
             targets = weight * probabilities + (1 - weight) * targets
         return labels, targets
 
-    def _evaluated(
-        self, images: Images, parameters: jax.Array, statistics: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def _evaluated(self, images: Images, parameters: jax.Array, statistics: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Sum of the cross-entropy of images and count of those that are right, (K,) each."""
         trials, dtype = parameters.shape[0], parameters.dtype
         weights = layers.split(parameters, self._shapes)
@@ -495,5 +491,3 @@ def epoch_order(key: layers.Key, images: int) -> jax.Array:
 
 def _chosen(places: np.ndarray, new: jax.Array, old: jax.Array) -> jax.Array:
     return jnp.where(jnp.asarray(places)[:, None], new, old)
-
-
