@@ -18,7 +18,7 @@ from mnist_minimal.models.lookup import builder
 from mnist_minimal.study import identity, ledger, slots_checkpoint
 from mnist_minimal.study.history import HistoryFile
 from mnist_minimal.study.job import Job
-from mnist_minimal.study.ownership import check_room
+from mnist_minimal.study.ownership import add_to_owner, check_room
 from mnist_minimal.study.plan import SEEDS
 from mnist_minimal.study.slots_checkpoint import Saved
 from mnist_minimal.study.teaching import with_targets
@@ -70,7 +70,7 @@ def make_slots(jobs: Sequence[Job], dataset: "Dataset", asked: int | None, say: 
     network = describe(studies[0].build(0, shared.dropout)).network
     program = Program(network, shared, with_targets(splits, shared, job.teacher))
     size = program.bytes_a_trial()
-    places = job.places or device.places(size, asked)
+    places = device.places(size, asked) if job.places is None else min(job.places, asked or job.places)
     say(
         f"Training on {device.name()}, {places} {'trial' if places == 1 else 'trials'} at once, each of which takes "
         f"{size / 1e6:.3g} MB of its memory."
@@ -80,6 +80,7 @@ def make_slots(jobs: Sequence[Job], dataset: "Dataset", asked: int | None, say: 
         check_room(study.job.study, ROOM + places * 4 * 6 * sum(array.size for array in study.weights))
         versions = {"jax": package_version("jax"), "device": device.name(), "places": places}
         identity.add_versions(study.job.study, versions)
+        add_to_owner(study.job.study, jobs=max(1, places // len(studies)))
         if study.job.recipe.callbacks or study.job.callbacks:
             say(
                 "The callbacks are called with a Keras model for each trial, one trial after the other: some "

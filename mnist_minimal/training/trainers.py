@@ -71,9 +71,9 @@ def check_jax(model: keras.Model, recipe: Recipe | None) -> None:
     """Makes sure that JAX can train a model by a recipe; the core need not be built for that.
 
     Raises:
-        UserError: if it can't, or is not installed.
+        UserError: if it can't, is not installed, or has no device that computes.
     """
-    device.require()
+    device.check()
     reason = native_fit.unsupported(model) or (recipe and native_fit.unsupported_recipe(recipe))
     if reason:
         raise UserError(reason)

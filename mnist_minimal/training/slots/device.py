@@ -12,7 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from mnist_minimal.errors import UserError
+from mnist_minimal.errors import UserError, one_line
 
 # Of the memory that JAX may have: the data set, compiled programs and what is copied need some, too.
 SHARE = 0.8
@@ -84,9 +84,22 @@ def worth_while(asked: int | None) -> bool:
         return False
     try:
         return is_gpu() and (asked is None or asked >= int(_of_device(table("crossing.csv"))[0]["trials"]))
-    # JAX finds a GPU that it can't use.
+    # JAX finds no device that it can use.
     except (UserError, RuntimeError):
         return False
+
+
+def check() -> None:
+    """Makes sure that JAX is installed and that its device computes.
+
+    Raises:
+        UserError: if not.
+    """
+    jax = _jax()
+    try:
+        jax.block_until_ready(jax.numpy.ones(1) + 1)
+    except RuntimeError as error:
+        raise UserError(f"expected a device on which JAX computes, found {one_line(error)}; repair it") from error
 
 
 @cache

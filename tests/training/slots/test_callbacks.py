@@ -67,7 +67,7 @@ PLATEAUS = some.builds(
 RATES = some.sampled_from([0.01, 0.1, 0.003, 1e-8])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(some.data())
 def test_plateau_stopping_and_best_weights_are_those_of_keras(data):
     """Three trials of recipes of their own, which began one after the other, each beside a model with callbacks."""

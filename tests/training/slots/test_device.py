@@ -1,8 +1,11 @@
 """The device on which JAX trains, by its tables, and what is said where there is no JAX."""
 
+import importlib.util
+
 import keras
 import pytest
 
+from mnist_minimal import trials
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import RECIPES, KerasObject
@@ -10,7 +13,7 @@ from mnist_minimal.training import trainers
 from mnist_minimal.training.slots import device
 from tests.training.test_trainers import model_with_a_branch
 
-# What follows is found nowhere then, as where it is not installed.
+# A package is found nowhere then, as where it is not installed.
 WITHOUT = """
 import importlib.machinery, sys
 find = importlib.machinery.PathFinder.find_spec
@@ -20,13 +23,14 @@ importlib.machinery.PathFinder.find_spec = find_spec
 """
 
 
-def test_without_jax_one_line_names_the_extra(run_python):
-    command = "from mnist_minimal import trials; from mnist_minimal.cli.run import run; sys.exit(run(trials.main))"
+def test_without_jax_one_line_names_the_extra(run_main, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jax" else find(name))
     arguments = ["--model", "sep997", "--dataset", "digits", "--runs", "1", "--trainer", "jax"]
-    done = run_python("-c", WITHOUT.format(name="jax") + command, *arguments)
-    assert done.returncode == 2
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
-    assert errors == ["error: expected JAX, found that it is not installed; pip install mnist-minimal[jax]"]
+    for further in ([], ["--sweep", "batch_size=16,32"]):
+        done = run_main(trials.main, *arguments, *further)
+        assert done.returncode == 2
+        assert done.stderr == "error: expected JAX, found that it is not installed; pip install mnist-minimal[jax]\n"
 
 
 def test_the_tables_are_numbers_of_devices():
@@ -76,8 +80,8 @@ def test_auto_takes_jax_for_a_new_study_of_many_trials_on_a_gpu(monkeypatch):
     fewest = int(device.table("crossing.csv")[0]["trials"])
     assert trainers.choose("auto", model, None, recipe, 10 * fewest)[0] != "jax"
     monkeypatch.setattr(device, "_device", lambda: Device("NVIDIA H200", 10**11))
-    for trials in (fewest, None):
-        trainer, notice = trainers.choose("auto", model, None, recipe, trials)
+    for asked in (fewest, None):
+        trainer, notice = trainers.choose("auto", model, None, recipe, asked)
         assert trainer == "jax"
         assert notice.startswith("Training with JAX on NVIDIA H200,")
     assert trainers.choose("auto", model, None, recipe, fewest - 1)[0] != "jax"
@@ -104,6 +108,7 @@ def test_what_jax_can_not_train_is_refused_where_it_is_asked_for():
     assert keras.backend.backend()
 
 
+@pytest.mark.slow
 def test_tensorflow_is_kept_off_the_card(run_python):
     command = (
         "import tensorflow, keras; from mnist_minimal.training.slots import device; device.keep_tensorflow_off(); "
