@@ -16,22 +16,31 @@ from mnist_minimal.data.augmentation import MAX_PLACE
 from mnist_minimal.data.random import threefry
 from mnist_minimal.recipes import Augmentation
 from mnist_minimal.training.network import Shape
+from mnist_minimal.training.slots.numbers import Numbers
 
 # Pairs of random words that are drawn for each image.
 PAIRS = 5
 
 
 class Ranges(NamedTuple):
-    """The numbers of an augmentation that may differ between trials, (K,) each, as `recipes.Augmentation` has them."""
+    """The numbers of an augmentation that may differ between trials, (K,) each.
+
+    Attributes:
+        rotation, translation, min_scale, max_scale, brightness, contrast: As `recipes.Augmentation` has them.
+        last_moved, last_toned: The largest random word, uint32, with which an image is moved and toned.
+        moves, tones: Whether any image is moved or toned, bool; where none is toned, none is limited to 0 .. 255.
+    """
 
     rotation: jax.Array
     translation: jax.Array
     min_scale: jax.Array
     max_scale: jax.Array
-    affine_share: jax.Array
     brightness: jax.Array
     contrast: jax.Array
-    tone_share: jax.Array
+    last_moved: jax.Array
+    last_toned: jax.Array
+    moves: jax.Array
+    tones: jax.Array
 
 
 class Changes(NamedTuple):
@@ -54,6 +63,23 @@ class Changes(NamedTuple):
     brightness: jax.Array
 
 
+def ranges(numbers: Numbers) -> Ranges:
+    """Those of each place, still on the host."""
+
+    def last(shares: np.ndarray) -> np.ndarray:
+        # A word is drawn where word * 2**-32 < share.
+        return np.maximum(np.ceil(shares * 2.0**32) - 1, 0).astype(np.uint32)
+
+    return Ranges(
+        *(numbers.rotation, numbers.translation, numbers.min_scale, numbers.max_scale),
+        *(numbers.brightness, numbers.contrast),
+        last_moved=last(numbers.affine_share),
+        last_toned=last(numbers.tone_share),
+        moves=numbers.affine_share > 0,
+        tones=(numbers.brightness != 0) | (numbers.contrast != 0),
+    )
+
+
 def draw(
     augmentation: Augmentation, ranges: Ranges, key: tuple[jax.Array, jax.Array], images: jax.Array, shape: Shape
 ) -> Changes:
@@ -71,7 +97,8 @@ def draw(
     pairs = [threefry((key[0][:, None], key[1][:, None]), (images, jnp.full_like(images, i))) for i in range(PAIRS)]
     words = [word for pair in pairs for word in pair]
     either_side = [_either_side(word, dtype) for word in words]
-    moved, toned = _chosen(words[0], numbers.affine_share), _chosen(words[1], numbers.tone_share)
+    moved = (words[0] <= numbers.last_moved) & numbers.moves
+    toned = (words[1] <= numbers.last_toned) & numbers.tones
     angle = jnp.where(moved, numbers.rotation * either_side[2], 0) * (np.pi / 180)
     scale = numbers.min_scale + (numbers.max_scale - numbers.min_scale) * (words[3].astype(dtype) * 2.0**-32)
     scale = jnp.where(moved, scale, 1)
@@ -88,13 +115,6 @@ def draw(
 def _either_side(word: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Uniform in [-1, 1): the word times 2**-31, less 1, rounded once."""
     return lax.bitcast_convert_type(word ^ np.uint32(1 << 31), jnp.int32).astype(dtype) * 2.0**-31
-
-
-def _chosen(word: jax.Array, share: jax.Array) -> jax.Array:
-    """Whether word * 2**-32 < share, for a share in [0, 1]."""
-    bound = jnp.ceil(share * 2.0**32)
-    # A bound of 2**32 is none for a word.
-    return (word < jnp.minimum(bound, 2.0**32 - 2**8).astype(jnp.uint32)) | (bound == 2.0**32)
 
 
 def _below(word: jax.Array, count: int) -> jax.Array:
@@ -159,8 +179,7 @@ def augment(
     if augmentation.crop and not mirrored:
         found = jnp.where((inside_rows & inside_columns)[:, None], found, fill)
     toned = jnp.clip(found * of_image.contrast[:, None] + of_image.brightness[:, None], 0, 255)
-    tones = (ranges.contrast != 0) | (ranges.brightness != 0)
-    return jnp.where(tones[:, None, None, None, None], toned, found).astype(jnp.float32)
+    return jnp.where(ranges.tones[:, None, None, None, None], toned, found).astype(jnp.float32)
 
 
 def _cropped(

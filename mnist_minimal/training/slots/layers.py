@@ -199,7 +199,7 @@ def _patches(x: jax.Array, window: tuple[int, int]) -> jax.Array:
 
 
 def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x (K, in, height, width, images), kernel (K, rows, columns, in, out) -> (K, out, ..., images)."""
+    """From x (K, in, height, width, images), by the kernel (K, rows, columns, in, out), to (K, out, ..., images)."""
     trials, rows, columns, ins, outs = kernel.shape
     if ins <= FEW_CHANNELS and rows * columns > 1:
         return _thin_convolution(x, kernel)
@@ -240,7 +240,7 @@ _thin_convolution.defvjp(_thin_convolution_forward, _thin_convolution_backward)
 
 @jax.custom_vjp
 def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x (K, channels, height, width, images), kernel (K, rows, columns, channels) -> (K, channels, ..., images)."""
+    """From x (K, channels, height, width, images), by the kernel (K, rows, columns, channels), to the like of x."""
     _, rows, columns, channels = kernel.shape
     taps = kernel.reshape(-1, rows * columns, channels)
     parts = enumerate(_under_taps(x, (rows, columns)))
@@ -447,7 +447,8 @@ def keeps(shape: tuple[int, ...], drop: jax.Array, key: Key) -> jax.Array:
 
     Args:
         shape: (K, channels, height, width, images).
-        drop, key: As `activate_and_drop` takes them.
+        drop: As `activate_and_drop` takes it.
+        key: Likewise.
 
     Returns:
         Booleans of that shape.

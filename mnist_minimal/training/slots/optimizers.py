@@ -22,7 +22,10 @@ def adam_step(
     """A step of Adam, before which every parameter loses a share of itself.
 
     Args:
-        parameters, gradients, first, second: (K, P); the last two are the moments.
+        parameters: (K, P).
+        gradients: (K, P).
+        first: The first moments, (K, P).
+        second: The second moments, (K, P).
         steps: How many steps each trial has taken, this one included, int32 (K,).
         rate: The learning rates, (K,).
         decay: The shares, (K,); no learning rate multiplies them.
@@ -46,8 +49,11 @@ def momentum_step(
     """A step of gradient descent with a momentum.
 
     Args:
-        parameters, gradients, velocity: (K, P).
-        rate, momentum: (K,).
+        parameters: (K, P).
+        gradients: (K, P).
+        velocity: (K, P).
+        rate: The learning rates, (K,).
+        momentum: (K,).
 
     Returns:
         Parameters and velocity after the step.
