@@ -209,7 +209,8 @@ def of_jax(model: str, dataset: Any, places: int) -> dict[str, Any]:
     from mnist_minimal.models import MODELS
     from mnist_minimal.training.chain import describe, flat
     from mnist_minimal.training.schedules import first_rate
-    from mnist_minimal.training.slots.program import Program, numbers_of
+    from mnist_minimal.training.slots.numbers import numbers_of
+    from mnist_minimal.training.slots.program import Program
 
     recipe = PUBLISHED_RECIPES[model]
     description = describe(MODELS[model]())

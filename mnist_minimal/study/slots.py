@@ -61,7 +61,8 @@ def make_slots(jobs: Sequence[Job], dataset: "Dataset", asked: int | None, say: 
     from mnist_minimal.training.slots import device
 
     device.require()
-    from mnist_minimal.training.slots.program import Program, numbers_of, structure
+    from mnist_minimal.training.slots.numbers import numbers_of, structure
+    from mnist_minimal.training.slots.program import Program
 
     job, studies = jobs[0], [Members(job) for job in jobs]
     shared = structure(job.recipe)

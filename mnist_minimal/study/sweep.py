@@ -60,7 +60,7 @@ def carry_out_all(
             say(f"{plan.study.name}:")
             fine &= carry_out(plan, say, display, interrupted)
         return fine
-    from mnist_minimal.training.slots.program import structure
+    from mnist_minimal.training.slots.numbers import structure
 
     together: list[tuple[Recipe, list[Plan]]] = []
     for plan in plans:
