@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any
@@ -406,15 +406,15 @@ class SlotTrials:
 
     def _arrange(self) -> None:
         """Gives the trials places, as few as there are trials; those that wait have none."""
-        there = [trial for trial in self.placed if trial is not None]
+        there = {trial.key for trial in self.placed if trial is not None}
         able = sorted(
             (trial for trial in self.trials.values() if not trial.waiting and not trial.ended),
-            key=lambda trial: (trial not in there, trial.key),
+            key=lambda trial: (trial.key not in there, trial.key),
         )[: self.places]
-        size = min(size for size in self._sizes() if size >= len(able))
-        if size == len(self.placed) and {*map(id, able)} == {*map(id, there)}:
+        size, chosen = min(size for size in self._sizes() if size >= len(able)), {trial.key for trial in able}
+        if size == len(self.placed) and chosen == there:
             return
-        self._leave([trial for trial in there if trial not in able or size != len(self.placed)])
+        self._leave(there - chosen if size == len(self.placed) else there)
         entering = [trial for trial in able if trial.state is not None]
         before, self.placed = self.placed, self.placed if size == len(self.placed) else [None] * size
         arrays = {name: np.zeros((size, *array.shape), array.dtype) for name, array in self.like.items()}
@@ -433,14 +433,13 @@ class SlotTrials:
         self.numbers = self.numbers_of(self.recipes)
         self.tested = None
 
-    def _leave(self, trials: Sequence[Member]) -> None:
+    def _leave(self, keys: set[int]) -> None:
         """Takes trials from their places."""
-        if not trials:
+        if not keys:
             return
         rows = self._rows(self.state)
-        for place, trial in enumerate(self.placed):
-            if trial in trials:
-                assert trial is not None
+        for place, trial in self._occupied():
+            if trial.key in keys:
                 trial.state, trial.memory = rows[place], self.memory[place].copy()
                 self.placed[place] = None
 
@@ -458,7 +457,7 @@ class SlotTrials:
                 f"expected memory for one trial on {self.backend(1)}, found too little ({one_line(error)}); end other "
                 "programs there, or train with --trainer native"
             ) from error
-        self._leave([trial for trial in self.placed if trial])
+        self._leave({trial.key for _, trial in self._occupied()})
         self.placed, self.places, self.state = [], size // 2, None
         self.say(f"Too little memory for {size} trials at once: {self.places} from now on.")
 
@@ -467,13 +466,13 @@ class SlotTrials:
         memory = self.memory.copy()
         callbacks = Callbacks(self.recipes, memory, program.steps)
         rates = callbacks.begin_epoch()
-        state = self._begin_own(memory, rates)
+        epochs = self._begin_own(memory, rates)
         occupied = np.array([trial is not None for trial in self.placed])
         rates[~occupied] = 0
         seeds = np.array([trial.seed if trial else 0 for trial in self.placed], np.uint64)
         epochs_before = np.where(occupied, memory["epochs"], 0)
         began, cpu_before = time.perf_counter(), time.process_time()
-        state, figures = program.epoch(state, seeds, epochs_before, rates, self.numbers)
+        state, figures = program.epoch(self.state, seeds, epochs_before, rates, self.numbers)
         val_loss, val_accuracy = figures.val_loss.astype(float) / self.images, figures.val_correct / self.images
         loss, accuracy = figures.loss.astype(float) / program.images, figures.correct / program.images
         improved, ended = callbacks.end_epoch(val_loss, val_accuracy)
@@ -482,17 +481,14 @@ class SlotTrials:
         # Up to here nothing has changed; from here on nothing fails but files.
         self.state, self.memory, self.tested = state, memory, None
         spent = time.perf_counter() - began
-        cpu = (time.process_time() - cpu_before) / occupied.sum()
-        epochs = []
-        for place, trial in list(self._occupied()):
+        cpu = (time.process_time() - cpu_before) / max(1, occupied.sum())
+        for place, trial in self._occupied():
             epoch = int(memory["epochs"][place])
             trial.train_seconds += spent
             trial.cpu_seconds += cpu
             if not math.isfinite(loss[place]):
                 error = DivergedError(f"the training loss became {float(figures.loss[place])} in epoch {epoch}")
-                epochs.append(Epoch(trial.key, None, failed=in_words(error)))
-                trial.history.flush()
-                self.drop(trial.key)
+                epochs.append(self._failed(trial, error))
                 continue
             trial.ended = bool(ended[place])
             logs = {
@@ -502,25 +498,45 @@ class SlotTrials:
                 "val_accuracy": float(val_accuracy[place]),
                 "learning_rate": float(rates[place, -1]),
             }
-            if trial.own:
-                self._end_own(place, trial, logs)
+            try:
+                if trial.own:
+                    self._end_own(place, trial, logs)
+            except UserError:
+                raise
+            except Exception as error:
+                epochs.append(self._failed(trial, error))
+                continue
             trial.history.append(logs)
             trial.ended = trial.ended or epoch >= trial.of.job.max_epochs
             epochs.append(self._epoch(trial))
         return epochs
 
-    def _occupied(self) -> Iterator[tuple[int, Member]]:
-        return ((place, trial) for place, trial in enumerate(self.placed) if trial is not None)
+    def _occupied(self) -> list[tuple[int, Member]]:
+        return [(place, trial) for place, trial in enumerate(self.placed) if trial is not None]
 
-    def _begin_own(self, memory: np.ndarray, rates: np.ndarray) -> Any:
-        """Has the users' own callbacks begin an epoch; the state with what they changed of the weights."""
+    def _failed(self, trial: Member, error: Exception) -> Epoch:
+        """A trial that fails, which leaves its place."""
+        trial.history.flush()
+        self.drop(trial.key)
+        return Epoch(trial.key, None, failed=in_words(error))
+
+    def _begin_own(self, memory: np.ndarray, rates: np.ndarray) -> list[Epoch]:
+        """Has the users' own callbacks begin an epoch; the trials that fail there."""
+        failed = []
         for place, trial in self._occupied():
-            if trial.own:
-                epoch, rate = int(memory["epochs"][place]), float(memory["rate"][place])
+            if not trial.own:
+                continue
+            epoch, rate = int(memory["epochs"][place]), float(memory["rate"][place])
+            try:
                 rates[place], weights = trial.own.begin_epoch(epoch, rate, self.program.steps)
-                memory["rate"][place] = rates[place, -1]
-                self._put_weights(place, trial, weights)
-        return self.state
+            except UserError:
+                raise
+            except Exception as error:
+                failed.append(self._failed(trial, error))
+                continue
+            memory["rate"][place] = rates[place, -1]
+            self._put_weights(place, trial, weights)
+        return failed
 
     def _end_own(self, place: int, trial: Member, logs: dict[str, float]) -> None:
         """Has a user's own callbacks end an epoch."""

@@ -390,6 +390,35 @@ def test_callbacks_of_the_users_own_have_a_model_for_each_trial_and_change_it(ne
         )
 
 
+class Broken(keras.callbacks.Callback):
+    """Raises in the third epoch, at its beginning or at its end."""
+
+    def __init__(self, at_end: bool) -> None:
+        super().__init__()
+        self.at_end = at_end
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2 and not self.at_end:
+            raise ValueError("broken at the beginning")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 2 and self.at_end:
+            raise ValueError("broken at the end")
+
+
+def test_a_callback_that_raises_fails_its_trial_alone(new_job):
+    job = new_job(callbacks=lambda seed: [Broken(seed == 1)] if seed < 2 else [])
+    trials = run(job, make(job, 3), range(4))
+    assert [trial.reason for trial in trials] == [
+        "ValueError: broken at the beginning",
+        "ValueError: broken at the end",
+        "",
+        "",
+    ]
+    assert [trial.status for trial in trials] == ["failed", "failed", "finished", "finished"]
+    assert all(len(history.read(job.study.history(seed))["loss"]) == 2 for seed in range(2))
+
+
 def test_trials_with_callbacks_of_the_users_own_start_again(new_job):
     recipe = RECIPE.replace(early_stopping=None, schedule=None)
     job = new_job(recipe=recipe, callbacks=lambda seed: [Sabotage()])
