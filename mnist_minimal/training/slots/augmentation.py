@@ -5,7 +5,7 @@ crop begins, is answered in whole numbers, so that rounding has no part in it; a
 a pixel read just between two others with the interpolation "nearest".
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ PAIRS = 5
 
 
 class Ranges(NamedTuple):
-    """The numbers of an augmentation that may differ between trials, (K,) each.
+    """The numbers of an augmentation that may differ between trials, arrays (K,) of NumPy or, in a program, of JAX.
 
     Attributes:
         rotation, translation, min_scale, max_scale, brightness, contrast: As `recipes.Augmentation` has them.
@@ -31,16 +31,16 @@ class Ranges(NamedTuple):
         moves, tones: Whether any image is moved or toned, bool; where none is toned, none is limited to 0 .. 255.
     """
 
-    rotation: jax.Array
-    translation: jax.Array
-    min_scale: jax.Array
-    max_scale: jax.Array
-    brightness: jax.Array
-    contrast: jax.Array
-    last_moved: jax.Array
-    last_toned: jax.Array
-    moves: jax.Array
-    tones: jax.Array
+    rotation: Any
+    translation: Any
+    min_scale: Any
+    max_scale: Any
+    brightness: Any
+    contrast: Any
+    last_moved: Any
+    last_toned: Any
+    moves: Any
+    tones: Any
 
 
 class Changes(NamedTuple):

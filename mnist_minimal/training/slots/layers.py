@@ -12,7 +12,7 @@ largest. Functions work in the precision of what they are given.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import TypeAlias
 
 import jax
@@ -114,11 +114,12 @@ def arranged(layers: Iterable[Layer]) -> list[Layer]:
     """
     found: list[Layer] = []
     for layer in layers:
-        last = found[-1] if found else None
-        adjacent = last is not None and last.kind == "elementwise" and last.out_shape == layer.in_shape
-        if adjacent and last.rate == 0 and layer.kind == "max_pool":
+        last = found[-1] if found else layer
+        is_function = bool(found) and last.kind == "elementwise" and last.rate == 0
+        adjacent = is_function and last.out_shape == layer.in_shape
+        if adjacent and layer.kind == "max_pool":
             found[-1:] = [layer, replace(last, in_shape=layer.out_shape, out_shape=layer.out_shape)]
-        elif adjacent and last.rate == 0 and layer.kind == "elementwise" and layer.slope == 1:
+        elif adjacent and layer.kind == "elementwise" and layer.slope == 1:
             found[-1] = replace(layer, slope=last.slope)
         else:
             found.append(layer)
@@ -143,12 +144,12 @@ def forward(
     statistics = dict(statistics)
     for layer in layers:
         x = _reshaped(x, layer)
-        kernel, bias = parameters.get(layer.kernel), parameters.get(layer.bias)
+        bias = parameters.get(layer.bias)
         match layer.kind:
             case "convolution":
-                x = with_bias(convolution(padded(x, layer), kernel), bias)
+                x = with_bias(convolution(padded(x, layer), parameters[layer.kernel]), bias)
             case "depthwise":
-                x = with_bias(depthwise(padded(x, layer), kernel), bias)
+                x = with_bias(depthwise(padded(x, layer), parameters[layer.kernel]), bias)
             case "max_pool":
                 x = max_pool(layer.kernel_size, x)
             case "average_pool":
@@ -159,9 +160,9 @@ def forward(
                 else:
                     mean, variance = jnp.mean(x, axis=(2, 3, 4)), jnp.var(x, axis=(2, 3, 4))
                     statistics[layer.statistics] = moved(statistics[layer.statistics], mean, variance, layer)
-                x = batch_norm(x, mean, variance, kernel, bias, layer.epsilon)
+                x = batch_norm(x, mean, variance, parameters.get(layer.kernel), bias, layer.epsilon)
             case "instance_norm":
-                x = instance_norm(x, kernel, bias, layer.epsilon)
+                x = instance_norm(x, parameters[layer.kernel], parameters[layer.bias], layer.epsilon)
         if dropout is not None and layer.dropout_index in dropout.drops and layer.rate > 0:
             x = activate_and_drop(layer.slope, x, dropout.drops[layer.dropout_index], dropout.key_of(layer))
         elif layer.slope != 1:
@@ -206,6 +207,10 @@ def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _product(_patches(x, (rows, columns)), kernel.reshape(trials, rows * columns * ins, outs))
 
 
+def _sum(parts: Iterable[jax.Array]) -> jax.Array:
+    return reduce(jnp.add, parts)
+
+
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
     return jnp.einsum("kihwn,kio->kohwn", x, matrix, precision=lax.Precision.HIGHEST)
 
@@ -215,7 +220,7 @@ def _thin_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`convolution` of few input channels, as shifted multiplications and additions."""
     _, rows, columns, ins, _ = kernel.shape
     taps = [(row, column) for row in range(rows) for column in range(columns)]
-    return sum(
+    return _sum(
         part[:, channel, None] * _by_channel(kernel[:, row, column, channel])
         for (row, column), part in zip(taps, _under_taps(x, (rows, columns)), strict=True)
         for channel in range(ins)
@@ -229,9 +234,7 @@ def _thin_convolution_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Arra
 def _thin_convolution_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     # A product of matrices sums up over images and places better than a loop for every tap and channel does.
-    of_kernel = jnp.einsum(
-        "kihwn,kohwn->kio", _patches(x, kernel.shape[1:3]), gradient, precision=lax.Precision.HIGHEST
-    )
+    of_kernel = jnp.einsum("kihwn,kohwn->kio", _patches(x, _window(kernel)), gradient, precision=lax.Precision.HIGHEST)
     return convolution(_bordered(gradient, kernel), _flipped(kernel).swapaxes(3, 4)), of_kernel.reshape(kernel.shape)
 
 
@@ -244,7 +247,7 @@ def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     _, rows, columns, channels = kernel.shape
     taps = kernel.reshape(-1, rows * columns, channels)
     parts = enumerate(_under_taps(x, (rows, columns)))
-    return sum(part * _by_channel(taps[:, tap]) for tap, part in parts)
+    return _sum(part * _by_channel(taps[:, tap]) for tap, part in parts)
 
 
 def _depthwise_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -253,7 +256,7 @@ def _depthwise_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tupl
 
 def _depthwise_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    of_kernel = [jnp.sum(part * gradient, axis=(2, 3, 4)) for part in _under_taps(x, kernel.shape[1:3])]
+    of_kernel = [jnp.sum(part * gradient, axis=(2, 3, 4)) for part in _under_taps(x, _window(kernel))]
     return depthwise(_bordered(gradient, kernel), _flipped(kernel)), jnp.stack(of_kernel, axis=1).reshape(kernel.shape)
 
 
@@ -264,6 +267,10 @@ def _bordered(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
     """A gradient with zeros around it, of which the flipped kernel makes that of the input."""
     border = [(0, 0), (0, 0), *((side - 1, side - 1) for side in kernel.shape[1:3]), (0, 0)]
     return jnp.pad(gradient, border)
+
+
+def _window(kernel: jax.Array) -> tuple[int, int]:
+    return kernel.shape[1], kernel.shape[2]
 
 
 def _flipped(kernel: jax.Array) -> jax.Array:
@@ -333,7 +340,7 @@ def average_pool(window: tuple[int, int], x: jax.Array) -> jax.Array:
     """The mean of each window, as `max_pool` has them."""
     if window == x.shape[2:4]:
         return jnp.mean(x, axis=(2, 3), keepdims=True)
-    return sum(_under_windows(window, x)) / math.prod(window)
+    return _sum(_under_windows(window, x)) / math.prod(window)
 
 
 # Normalisation
@@ -410,7 +417,7 @@ def activate_and_drop(slope: float, x: jax.Array, drop: jax.Array, key: Key) -> 
 
 def _activate_and_drop_forward(
     slope: float, x: jax.Array, drop: jax.Array, key: Key
-) -> tuple[jax.Array, tuple[jax.Array | tuple[int, ...], jax.Array, Key]]:
+) -> tuple[jax.Array, tuple[jax.Array | None, jax.Array, Key]]:
     y = activate_and_drop(slope, x, drop, key)
     # Without a slope the result has nothing to tell.
     return y, (y if slope != 1 else None, drop, key)

@@ -10,7 +10,7 @@ In double precision (JAX_ENABLE_X64) the same program agrees with core/reference
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -74,17 +74,17 @@ class Figures(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """`Numbers` on the device, (K,) each.
+    """`Numbers` as a program takes them, arrays (K,) of NumPy or, in it, of JAX.
 
     Attributes:
         drops: Of 65,536 activations how many are dropped, uint32, by the number of the dropout layer.
         ranges: Of the augmentation.
     """
 
-    weight_decay: jax.Array
-    momentum: jax.Array
-    teacher_weight: jax.Array
-    drops: dict[int, jax.Array]
+    weight_decay: Any
+    momentum: Any
+    teacher_weight: Any
+    drops: dict[int, Any]
     ranges: augmentation.Ranges
 
 
@@ -311,7 +311,7 @@ class Program:
         statistics = layers.split(state.statistics, self._statistics_shapes)
         dropout = layers.Dropout(settings.drops, keys[DROPOUT], number)
 
-        def loss(weights: layers.Arrays) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        def loss(weights: layers.Arrays) -> tuple[jax.Array, tuple[jax.Array, jax.Array, layers.Arrays]]:
             logits, moved = layers.forward(self._layers, weights, statistics, pixels, dropout)
             losses = jnp.sum(layers.cross_entropy(logits, targets), axis=1)
             correct = jnp.sum(jnp.argmax(logits, axis=1) == labels, axis=1)
