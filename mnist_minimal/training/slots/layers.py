@@ -187,58 +187,50 @@ def padded(x: jax.Array, layer: Layer) -> jax.Array:
     return jnp.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right), (0, 0))) if any(layer.pad) else x
 
 
-def _under_taps(x: jax.Array, window: tuple[int, int]) -> list[jax.Array]:
-    """The part of the input that lies under each tap of a window (rows, columns), row by row."""
-    rows, columns = window
+def _under_taps(x: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    """The part of the input that lies under each tap of a kernel (K, rows, columns, ...), row by row."""
+    rows, columns = kernel.shape[1:3]
     height, width = x.shape[2] - rows + 1, x.shape[3] - columns + 1
     return [x[:, :, row : row + height, column : column + width] for row in range(rows) for column in range(columns)]
 
 
-def _patches(x: jax.Array, window: tuple[int, int]) -> jax.Array:
-    """What lies under each tap of a window (rows, columns): (K, taps * channels, height, width, images)."""
-    return jnp.concatenate(_under_taps(x, window), axis=1)
-
-
-def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """From x (K, in, height, width, images), by the kernel (K, rows, columns, in, out), to (K, out, ..., images)."""
-    trials, rows, columns, ins, outs = kernel.shape
-    if ins <= FEW_CHANNELS and rows * columns > 1:
-        return _thin_convolution(x, kernel)
-    return _product(_patches(x, (rows, columns)), kernel.reshape(trials, rows * columns * ins, outs))
+def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """What lies under each tap of a kernel: (K, taps * channels, height, width, images)."""
+    return jnp.concatenate(_under_taps(x, kernel), axis=1)
 
 
 def _sum(parts: Iterable[jax.Array]) -> jax.Array:
     return reduce(jnp.add, parts)
 
 
-def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    return jnp.einsum("kihwn,kio->kohwn", x, matrix, precision=lax.Precision.HIGHEST)
-
-
 @jax.custom_vjp
-def _thin_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`convolution` of few input channels, as shifted multiplications and additions."""
-    _, rows, columns, ins, _ = kernel.shape
-    taps = [(row, column) for row in range(rows) for column in range(columns)]
+def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """From x (K, in, height, width, images), by the kernel (K, rows, columns, in, out), to (K, out, ..., images)."""
+    _, rows, columns, ins, outs = kernel.shape
+    if ins > FEW_CHANNELS or rows * columns == 1:
+        matrix = kernel.reshape(-1, rows * columns * ins, outs)
+        return jnp.einsum("kihwn,kio->kohwn", _patches(x, kernel), matrix, precision=lax.Precision.HIGHEST)
+    taps = kernel.reshape(-1, rows * columns, ins, outs)
     return _sum(
-        part[:, channel, None] * _by_channel(kernel[:, row, column, channel])
-        for (row, column), part in zip(taps, _under_taps(x, (rows, columns)), strict=True)
+        part[:, channel, None] * _by_channel(taps[:, tap, channel])
+        for tap, part in enumerate(_under_taps(x, kernel))
         for channel in range(ins)
     )
 
 
-def _thin_convolution_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _thin_convolution(x, kernel), (x, kernel)
+def _convolution_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    # The patches, of which there are as many as taps, are made again on the way back.
+    return convolution(x, kernel), (x, kernel)
 
 
-def _thin_convolution_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _convolution_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
     # A product of matrices sums up over images and places better than a loop for every tap and channel does.
-    of_kernel = jnp.einsum("kihwn,kohwn->kio", _patches(x, _window(kernel)), gradient, precision=lax.Precision.HIGHEST)
+    of_kernel = jnp.einsum("kihwn,kohwn->kio", _patches(x, kernel), gradient, precision=lax.Precision.HIGHEST)
     return convolution(_bordered(gradient, kernel), _flipped(kernel).swapaxes(3, 4)), of_kernel.reshape(kernel.shape)
 
 
-_thin_convolution.defvjp(_thin_convolution_forward, _thin_convolution_backward)
+convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 @jax.custom_vjp
@@ -246,8 +238,7 @@ def depthwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """From x (K, channels, height, width, images), by the kernel (K, rows, columns, channels), to the like of x."""
     _, rows, columns, channels = kernel.shape
     taps = kernel.reshape(-1, rows * columns, channels)
-    parts = enumerate(_under_taps(x, (rows, columns)))
-    return _sum(part * _by_channel(taps[:, tap]) for tap, part in parts)
+    return _sum(part * _by_channel(taps[:, tap]) for tap, part in enumerate(_under_taps(x, kernel)))
 
 
 def _depthwise_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -256,7 +247,7 @@ def _depthwise_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tupl
 
 def _depthwise_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    of_kernel = [jnp.sum(part * gradient, axis=(2, 3, 4)) for part in _under_taps(x, _window(kernel))]
+    of_kernel = [jnp.sum(part * gradient, axis=(2, 3, 4)) for part in _under_taps(x, kernel)]
     return depthwise(_bordered(gradient, kernel), _flipped(kernel)), jnp.stack(of_kernel, axis=1).reshape(kernel.shape)
 
 
@@ -267,10 +258,6 @@ def _bordered(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
     """A gradient with zeros around it, of which the flipped kernel makes that of the input."""
     border = [(0, 0), (0, 0), *((side - 1, side - 1) for side in kernel.shape[1:3]), (0, 0)]
     return jnp.pad(gradient, border)
-
-
-def _window(kernel: jax.Array) -> tuple[int, int]:
-    return kernel.shape[1], kernel.shape[2]
 
 
 def _flipped(kernel: jax.Array) -> jax.Array:

@@ -157,10 +157,12 @@ class Program:
             parameters: Initial weights, (K, P).
             statistics: Initial moving statistics, (K, S).
         """
-        weights = jnp.asarray(parameters, float), jnp.asarray(statistics, float)
-        moments = jnp.zeros_like(weights[0])
-        second = moments[:, :0] if isinstance(self.recipe.optimizer, SGD) else moments
-        return State(*weights, moments, second, jnp.zeros(len(parameters), jnp.int32), *weights)
+        # Made on the host: each operation on the device would be compiled by itself.
+        trials, count = parameters.shape
+        second = np.zeros((trials, 0 if isinstance(self.recipe.optimizer, SGD) else count))
+        steps = np.zeros(trials, np.int32)
+        weights = [parameters.astype(np.float64), statistics.astype(np.float64)]
+        return State(*(jnp.asarray(array) for array in (*weights, np.zeros((trials, count)), second, steps, *weights)))
 
     def keep_best(self, state: State, improved: np.ndarray) -> State:
         """Keeps the weights of the places, bool (K,), as their best."""
@@ -195,17 +197,17 @@ class Program:
     def bytes_a_trial(self) -> int:
         """About how much memory of the device a place takes: its state, and the activations of a batch.
 
-        Kept for the way back are what each layer gives and, of a convolution of many channels, its patches; the
-        gradients of the two largest come on top.
+        Kept for the way back is what each layer gives; the gradients of the two largest come on top, and the patches
+        of the largest convolution of many channels.
         """
         sizes = [math.prod(layer.out_shape) for layer in self._layers]
         patches = [
-            math.prod(layer.kernel_size) * layer.in_shape[2] * math.prod(layer.out_shape[:2])
+            math.prod(layer.kernel_size) * max(layer.in_shape[2], layer.out_shape[2]) * math.prod(layer.in_shape[:2])
             for layer in self._layers
-            if layer.kind == "convolution" and layer.kernel_size != (1, 1) and layer.in_shape[2] > layers.FEW_CHANNELS
+            if layer.kind == "convolution" and layer.kernel_size != (1, 1)
         ]
         pixels = math.prod(self.network.input_shape)
-        activations = pixels + sum(sizes) + sum(patches) + 2 * max([*sizes, *patches])
+        activations = pixels + sum(sizes) + 2 * max(sizes) + max(patches, default=0)
         state = 6 * self.network.parameters + 3 * self.network.statistics
         # The order of the images, and the words by which they are sorted.
         order = 16 * len(self._train.labels)
