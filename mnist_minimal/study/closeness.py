@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from mnist_minimal.study import ledger
 from mnist_minimal.trial import Trial
 
-# Of the first epoch: the monitored loss, relative to it, and the monitored accuracy, in its binomial deviations.
-FIRST_LOSS, FIRST_DEVIATIONS = 0.05, 3.0
+# Of the first epoch: the monitored loss, relative to it, and the monitored accuracy, in its binomial deviations. Where
+# each initial weight of sep997 was moved by a unit in its last place, the core's own trials differed after an epoch of
+# MNIST by up to 2.3 % and 0.9 deviations (7 seeds).
+FIRST_LOSS, FIRST_DEVIATIONS = 0.1, 3.0
 
 # Of the end: the accuracy, in deviations of the difference of two seeds. One of 1.7 million pairs is farther apart.
 DEVIATIONS = 5.0
