@@ -94,8 +94,10 @@ def draw(
     """
     dtype = ranges.rotation.dtype
     numbers = Ranges(*(values[:, None] for values in ranges))
-    pairs = [threefry((key[0][:, None], key[1][:, None]), (images, jnp.full_like(images, i))) for i in range(PAIRS)]
-    words = [word for pair in pairs for word in pair]
+    drawn_from = key[0][:, None], key[1][:, None]
+    # A loop, whose results lie in memory: in the loops that use them they would be computed for each pixel.
+    pairs = lax.map(lambda i: threefry(drawn_from, (images, jnp.full_like(images, i))), lax.iota(jnp.uint32, PAIRS))
+    words = [word[i] for i in range(PAIRS) for word in pairs]
     either_side = [_either_side(word, dtype) for word in words]
     moved = (words[0] <= numbers.last_moved) & numbers.moves
     toned = (words[1] <= numbers.last_toned) & numbers.tones

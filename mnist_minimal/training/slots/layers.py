@@ -41,22 +41,28 @@ LANES = 16
 
 @dataclass(frozen=True)
 class Dropout:
-    """What dropout drops in one step.
+    """What dropout drops in one step, by the number of the dropout layer.
 
     Attributes:
-        drops: How many of 65,536 activations are dropped, uint32 (K,), of each dropout layer by its number.
-        key: Each trial's `data.random` key of dropout in its epoch, uint32 (K,) each.
-        step: The step in the epoch, uint32 ().
+        drops: How many of 65,536 activations are dropped, uint32 (K,).
+        keys: The keys of the layer's counter in this step; see `dropout_keys`.
     """
 
     drops: dict[int, jax.Array]
-    key: Key
-    step: jax.Array
+    keys: dict[int, Key]
 
-    def key_of(self, layer: Layer) -> Key:
-        """The key of a layer's counter in this step."""
-        number = jnp.full_like(self.key[0], layer.dropout_index)
-        return threefry(self.key, (jnp.broadcast_to(self.step, number.shape), number))
+
+def dropout_keys(key: Key, steps: int, numbers: Sequence[int]) -> Key:
+    """The keys of dropout's counters, uint32 (layers, steps, K) each.
+
+    Args:
+        key: Each trial's `data.random` key of dropout in its epoch, uint32 (K,) each.
+        steps: Steps in the epoch.
+        numbers: Those of the dropout layers.
+    """
+    step = jnp.broadcast_to(lax.iota(jnp.uint32, steps)[:, None], (steps, key[0].shape[0]))
+    # A loop, whose results lie in memory: in the loops that use them they would be computed for each activation.
+    return lax.map(lambda number: threefry(key, (step, jnp.full_like(step, number))), jnp.array(numbers, jnp.uint32))
 
 
 # Flat arrays
@@ -164,7 +170,7 @@ def forward(
             case "instance_norm":
                 x = instance_norm(x, parameters[layer.kernel], parameters[layer.bias], layer.epsilon)
         if dropout is not None and layer.dropout_index in dropout.drops and layer.rate > 0:
-            x = activate_and_drop(layer.slope, x, dropout.drops[layer.dropout_index], dropout.key_of(layer))
+            x = activate_and_drop(layer.slope, x, dropout.drops[layer.dropout_index], dropout.keys[layer.dropout_index])
         elif layer.slope != 1:
             x = activate(layer.slope, x)
     return x[:, :, 0, 0, :], statistics
@@ -396,7 +402,7 @@ def activate_and_drop(slope: float, x: jax.Array, drop: jax.Array, key: Key) -> 
         slope: Of the activation; 1 for none.
         x: (K, channels, height, width, images).
         drop: uint32 (K,).
-        key: uint32 (K,) each; `Dropout.key_of`.
+        key: Of the layer's counter, uint32 (K,) each.
     """
     y = activate(slope, x) if slope != 1 else x
     return jnp.where(keeps(x.shape, drop, key), y * _factor(drop, x), jnp.zeros((), x.dtype))

@@ -10,7 +10,7 @@ In double precision (JAX_ENABLE_X64) the same program agrees with core/reference
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,6 @@ CHUNK = 128
 
 # Of dropout's probabilities, which are multiples of 2**-16.
 ONE = 65536
-
-# The key of each purpose in `data.random`, uint32 (K,) each.
-Keys: TypeAlias = dict[int, layers.Key]
 
 
 class State(NamedTuple):
@@ -209,8 +206,8 @@ class Program:
         pixels = math.prod(self.network.input_shape)
         activations = pixels + sum(sizes) + 2 * max(sizes) + max(patches, default=0)
         state = 6 * self.network.parameters + 3 * self.network.statistics
-        # The order of the images, and the words by which they are sorted.
-        order = 16 * len(self._train.labels)
+        # The order of the images, the words by which they are sorted, and what augmentation draws for them.
+        order = (16 + (4 * len(augmentation.Changes._fields) if self.recipe.augmentation else 0)) * self.images
         return 4 * (activations * self.batch_size + state) + order
 
     # An epoch
@@ -277,41 +274,53 @@ class Program:
             for purpose in (ORDER, AUGMENTATION, DROPOUT)
         }
         order = epoch_order(keys[ORDER], len(train.labels))[:, : self.images]
+        # For all steps at once, so that no step has a part in it but the resampling.
+        changes = self._changes(order, keys[AUGMENTATION], settings)
 
-        def step(state: State, batch: tuple[jax.Array, ...]) -> tuple[State, tuple[jax.Array, jax.Array]]:
-            return self._step(train, keys, settings, state, *batch)
+        def step(state: State, batch: tuple[Any, ...]) -> tuple[State, tuple[jax.Array, jax.Array]]:
+            return self._step(train, settings, state, *batch)
 
-        by_step = rates.T.astype(state.parameters.dtype)
         full = self.images // self.batch_size
-        batches = order[:, : full * self.batch_size].reshape(-1, full, self.batch_size).transpose(1, 0, 2)
-        state, (losses, corrects) = lax.scan(step, state, (batches, jnp.arange(full, dtype=jnp.uint32), by_step[:full]))
+        trained = full * self.batch_size
+
+        def in_batches(array: jax.Array) -> jax.Array:
+            return array[:, :trained].reshape(-1, full, self.batch_size).transpose(1, 0, 2)
+
+        batches = jax.tree.map(in_batches, (order, changes))
+        dropped = [layer.dropout_index for layer in self._dropouts]
+        counters = [words.swapaxes(0, 1) for words in layers.dropout_keys(keys[DROPOUT], self.steps, dropped)]
+        by_step = (*counters, rates.T.astype(state.parameters.dtype))
+        state, (losses, corrects) = lax.scan(step, state, (*batches, *(values[:full] for values in by_step)))
         loss, correct = jnp.sum(losses, axis=0), jnp.sum(corrects, axis=0)
         if full < self.steps:
-            last = order[:, full * self.batch_size :], jnp.uint32(full), by_step[full]
-            state, (last_loss, last_correct) = step(state, last)
+            last = jax.tree.map(lambda array: array[:, trained:], (order, changes))
+            state, (last_loss, last_correct) = step(state, (*last, *(values[full] for values in by_step)))
             loss, correct = loss + last_loss, correct + last_correct
         return state, (loss, correct, *self._evaluated(val, state.parameters, state.statistics))
 
     def _step(
         self,
         train: Images,
-        keys: Keys,
         settings: Settings,
         state: State,
         places: jax.Array,
-        number: jax.Array,
+        changes: augmentation.Changes | None,
+        first_words: jax.Array,
+        second_words: jax.Array,
         rate: jax.Array,
     ) -> tuple[State, tuple[jax.Array, jax.Array]]:
-        """One step: on the images at `places`, int32 (K, images), with learning rates (K,).
+        """One step: on the images at `places`, int32 (K, images), with the keys of the dropout layers, (layers, K).
 
         Returns:
             The state, and sum of the losses and count of the right answers, (K,) each.
         """
         dtype = state.parameters.dtype
         labels, targets = self._targets(train, places, settings, dtype)
-        pixels = self._pixels(train, places, keys, settings, dtype)
+        pixels = self._pixels(train, places, changes, settings, dtype)
         statistics = layers.split(state.statistics, self._statistics_shapes)
-        dropout = layers.Dropout(settings.drops, keys[DROPOUT], number)
+        counters = zip(first_words, second_words, strict=True)
+        keys = {layer.dropout_index: key for layer, key in zip(self._dropouts, counters, strict=True)}
+        dropout = layers.Dropout(settings.drops, keys)
 
         def loss(weights: layers.Arrays) -> tuple[jax.Array, tuple[jax.Array, jax.Array, layers.Arrays]]:
             logits, moved = layers.forward(self._layers, weights, statistics, pixels, dropout)
@@ -342,15 +351,26 @@ class Program:
         )
         return state, (losses, correct)
 
-    def _pixels(self, train: Images, places: jax.Array, keys: Keys, settings: Settings, dtype: jnp.dtype) -> jax.Array:
+    def _changes(self, order: jax.Array, key: layers.Key, settings: Settings) -> augmentation.Changes | None:
+        """What augmentation draws for an epoch's images, in their order; None without augmentation."""
+        if self.recipe.augmentation is None:
+            return None
+        images, shape = order.astype(jnp.uint32), self.network.input_shape
+        return augmentation.draw(self.recipe.augmentation, settings.ranges, key, images, shape)
+
+    def _pixels(
+        self,
+        train: Images,
+        places: jax.Array,
+        changes: augmentation.Changes | None,
+        settings: Settings,
+        dtype: jnp.dtype,
+    ) -> jax.Array:
         """What the network is given of the images at `places`, (K, channels, height, width, images)."""
-        shared = self.recipe.augmentation
-        if shared is None:
+        if changes is None or self.recipe.augmentation is None:
             return self._read(jnp.moveaxis(train.pixels[places], 1, -1), dtype)
-        drawn = augmentation.draw(
-            shared, settings.ranges, keys[AUGMENTATION], places.astype(jnp.uint32), self.network.input_shape
-        )
-        return self._read(augmentation.augment(train.pixels, places, drawn, shared, settings.ranges), dtype)
+        augmented = augmentation.augment(train.pixels, places, changes, self.recipe.augmentation, settings.ranges)
+        return self._read(augmented, dtype)
 
     def _read(self, pixels: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Pixels as the network takes them; the core has scale and offset in single precision."""
