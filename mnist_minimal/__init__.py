@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mnist_minimal.api.train import Fitted as Fitted
     from mnist_minimal.api.train import fit as fit
     from mnist_minimal.api.train import run_trials as run_trials
+    from mnist_minimal.api.train import sweep as sweep
     from mnist_minimal.errors import UserError as UserError
     from mnist_minimal.models.catalogue import MODELS as MODELS
     from mnist_minimal.recipes import RECIPES as RECIPES
@@ -42,7 +43,7 @@ _put_working_folder_last()
 # Where each name of the public API comes from. Nothing is imported before it is asked for: every command's --help, and
 # `import mnist_minimal`, do without Keras, NumPy and pandas.
 _PUBLIC = {
-    **dict.fromkeys(("Fitted", "fit", "run_trials"), "api.train"),
+    **dict.fromkeys(("Fitted", "fit", "run_trials", "sweep"), "api.train"),
     **dict.fromkeys(("Comparison", "Study", "read_trials"), "api.study"),
     **dict.fromkeys(("load", "load_data", "score"), "api.files"),
     "MODELS": "models",

@@ -17,7 +17,7 @@ class Trial:
         params: Number of trainable parameters.
         dataset: Name of the data set.
         protocol: "source" or "holdout".
-        trainer: "keras" or "native".
+        trainer: "keras", "native" or "jax".
         seed: The seed of weights, order and dropout.
         epochs: Epochs trained.
         best_epoch: The first epoch with the highest monitored accuracy, counted from 1; its weights were kept if the

@@ -4,14 +4,17 @@ A job is resumed where it was stopped: the same command skips the seeds that are
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.cli.options import (
     OWN_RESULTS,
     accuracy,
     add_arguments,
     assignment,
+    assignments,
     expanded_path,
     from_arguments,
     model_name,
@@ -30,6 +33,10 @@ from mnist_minimal.study.plan import MAX_SEED, Plan
 from mnist_minimal.study.progress import display
 from mnist_minimal.study.runner import carry_out
 from mnist_minimal.study.study import Study
+from mnist_minimal.study.sweep import carry_out_all
+
+if TYPE_CHECKING:
+    from mnist_minimal.data.sets import Dataset
 
 PROTOCOLS = {
     "source": "monitored are the images that the source, where the model was published, monitors: mostly the test set",
@@ -63,6 +70,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "makes a study of its own",
     )
     parser.add_argument(
+        "--sweep",
+        type=assignments,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE,VALUE",
+        help="each of these values in turn, as --set sets one, each a study of its own with --runs trials; repeated, "
+        "each with each; with --trainer jax side by side",
+    )
+    parser.add_argument(
         "--runs", type=positive, metavar="N", help="how many trials (default: go on until Ctrl-C, or --until)"
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="BASE", help="the first trial's seed (default: 0)")
@@ -82,9 +98,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--trainer",
-        choices=("auto", "native", "keras"),
+        choices=("auto", "native", "keras", "jax"),
         default="auto",
-        help="what trains: the C++ core, Keras, or auto, the core where it can run the model (default: %(default)s)",
+        help="what trains: native, the C++ core; keras; jax, many trials at once on a GPU, which needs the extra jax "
+        "or gpu and whose trials are not promised to the bit; auto: jax for a new study where there is a GPU and many "
+        "trials are asked for, else the core where it can run the model (default: %(default)s)",
     )
     parser.add_argument(
         "--teacher",
@@ -93,7 +111,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a file of mnist_minimal.teacher, whose probabilities are half of the targets (--set teacher.weight=0.9: "
         "nine tenths)",
     )
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trials side by side (default: 1)")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="trials side by side (default: 1; with jax as many as suit the device)",
+    )
     parser.add_argument(
         "--out",
         type=expanded_path,
@@ -105,6 +128,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.seed + (options.runs or 0) > MAX_SEED + 1:
         parser.error(f"expected seeds up to {MAX_SEED}, found {options.runs} runs from {options.seed}; lower either")
+    if options.sweep and (options.runs is None or options.until is not None):
+        parser.error("expected --runs N and no --until with --sweep: so many trials of each setting; give --runs")
     return options
 
 
@@ -113,49 +138,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     from mnist_minimal.data import sets
 
+    settings = [dict([*options.set, *swept]) for swept in itertools.product(*options.sweep)]
     # What is wrong with it is said before a data set is fetched, which may decide on it too.
     teacher = teaching.read(options.teacher) if options.teacher else None
-    teaching.with_teacher(lookup.recipe(options.model, options.recipe).replace(**dict(options.set)), teacher)
+    for values in settings:
+        teaching.with_teacher(lookup.recipe(options.model, options.recipe).replace(**values), teacher)
     with interruptible() as interrupted:
         dataset = sets.load(from_arguments(options))
-        recipe = lookup.recipe(options.model, options.recipe, dataset.name).replace(**dict(options.set))
-        recipe = teaching.with_teacher(recipe, teacher)
+        plans = [_plan(options, values, dataset, teacher) for values in settings]
         said = [dataset.notice] if dataset.notice else []
         published = options.model in PUBLISHED_RECIPES
-        if dataset.name == "digits" and published and recipe == lookup.recipe(options.model, None, dataset.name):
-            said.append(
-                f"On the digits, which {options.model} learns in batches of {recipe.batch_size}, expect an accuracy of "
-                f"{digits.EXPECTED} (--recipe {options.model}: by its published recipe as it is)."
-            )
+        if dataset.name == "digits" and published:
+            own = lookup.recipe(options.model, None, dataset.name)
+            if any(plan.recipe == own for plan in plans):
+                said.append(
+                    f"On the digits, which {options.model} learns in batches of {own.batch_size}, expect an accuracy "
+                    f"of {digits.EXPECTED} (--recipe {options.model}: by its published recipe as it is)."
+                )
         if dataset.notice:
             said.append(f"The rows say dataset={dataset.name} and go to a CSV of their own.")
         if said:
             print(" ".join(said))
-        plan = Plan(
-            options.out,
-            options.model,
-            recipe,
-            dataset,
-            # Where the digits took MNIST's place, other processes need not look for it again.
-            Choice("digits") if dataset.name == "digits" else from_arguments(options),
-            options.runs,
-            options.seed,
-            min(options.epochs or recipe.max_epochs, recipe.max_epochs),
-            options.until,
-            options.protocol,
-            options.trainer,
-            options.jobs,
-            teacher=teacher,
-        )
-        if another := variation.described(options.model, recipe, dataset.name):
-            print(f"{options.model} is trained by {another}; the study is {plan.study.name}.")
+        for plan in plans:
+            if another := variation.described(options.model, plan.recipe, dataset.name):
+                print(f"{options.model} is trained by {another}; the study is {plan.study.name}.")
         try:
-            status = 0 if carry_out(plan, print, display, interrupted) else 1
+            if options.sweep:
+                fine = carry_out_all(plans, print, display, interrupted)
+            else:
+                fine = carry_out(plans[0], print, display, interrupted)
+            status = 0 if fine else 1
         except KeyboardInterrupt:
             print("\nStopped; the same command resumes the job.")
             status = 130
-        print_summary(plan)
+        for plan in plans:
+            print_summary(plan)
     return status
+
+
+def _plan(
+    options: argparse.Namespace, values: dict[str, Any], dataset: "Dataset", teacher: teaching.TeacherFile | None
+) -> Plan:
+    """The trials of one setting."""
+    recipe = lookup.recipe(options.model, options.recipe, dataset.name).replace(**values)
+    recipe = teaching.with_teacher(recipe, teacher)
+    return Plan(
+        options.out,
+        options.model,
+        recipe,
+        dataset,
+        # Where the digits took MNIST's place, other processes need not look for it again.
+        Choice("digits") if dataset.name == "digits" else from_arguments(options),
+        options.runs,
+        options.seed,
+        min(options.epochs or recipe.max_epochs, recipe.max_epochs),
+        options.until,
+        options.protocol,
+        options.trainer,
+        options.jobs,
+        teacher=teacher,
+    )
 
 
 def print_summary(plan: Plan) -> None:

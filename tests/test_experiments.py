@@ -1,5 +1,6 @@
 """The experiments that read recorded trials print what was recorded and draw it."""
 
+import csv
 import importlib.util
 import re
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 import mnist_minimal as mm
 from mnist_minimal import evaluate, verify
+from mnist_minimal.analysis.published import published_accuracies
 from mnist_minimal.analysis.statistics import spread
 from mnist_minimal.models import MODELS
 from mnist_minimal.training import core
@@ -200,3 +202,61 @@ def test_a_published_study_verifies(run_main, tmp_path):
     refused = run_main(publish.main, "runs/sep697-digits.csv", "--out", tmp_path / "results")
     assert refused.returncode == 2
     assert "expected no study of this name, found one; remove it before" in refused.stderr
+
+
+def gpu_parts(folder):
+    """What two rounds of some parts found."""
+    found = [
+        {"part": "jax-sep997-32", "device": "a card", "at_once": 32, "compile_seconds": 9, "images_per_second": 100},
+        {"part": "core-sep997", "device": "c++", "at_once": 16, "compile_seconds": 0, "images_per_second": 50},
+    ]
+    gpu = experiment("gpu")
+    for number, seconds in enumerate((0.5, 0.4)):
+        for row in found:
+            gpu.write(folder, {**row, "round": number, "epoch_seconds": seconds})
+    gpu.write(folder, {"part": "jax-sep997-1024", "round": 0, "remark": "not done in 180 s"})
+    gpu.write(folder, {"part": "trials-1", "round": 0, "remark": "3 trials in 20.0 s"})
+    gpu.write(folder, {"part": "trials-2", "round": 0, "remark": "1 trials in 10.0 s"})
+    return gpu
+
+
+def test_gpu_prints_what_its_parts_have_found(tmp_path, capsys):
+    gpu = gpu_parts(tmp_path)
+    table = [" ".join(line.split()) for line in gpu.table(tmp_path).splitlines()]
+    # 32 trials' epochs in 0.5 s, the higher of the two in the middle: 3600 * 32 / 0.5 an hour.
+    assert table[2] == "| jax-sep997-32 | a card | 0.5 (0.4 to 0.5) | 100 | 230,400 | 9 |"
+    assert table[3] == "| core-sep997 | c++ | 0.5 (0.4 to 0.5) | 50 | 115,200 | 0 |"
+    assert table[4].startswith("| jax-sep997-1024 | not done in 180 s |")
+    assert len(table) == 5
+    assert gpu.trials_text(tmp_path) == "No whole trials yet."
+    (tmp_path / "trials").mkdir()
+    for seed in range(4):
+        append_row(tmp_path / "trials" / "sep997.csv", replace(TRIAL, seed=seed, trainer="jax", saved_accuracy=0.985))
+    text = gpu.trials_text(tmp_path)
+    assert text.startswith("4 whole trials in 30 s, all of it counted, 480 an hour; last epoch 0.98500 on average.")
+    # Of the 223 published one is below .985, and some are .985 themselves.
+    published = np.array(published_accuracies("sep997"))
+    assert f"to the 223 published {max((published < 0.985).mean(), (published > 0.985).mean()):.3f} (p = " in text
+
+
+def test_gpu_does_no_part_again_that_is_done(tmp_path, capsys):
+    gpu = gpu_parts(tmp_path)
+    assert gpu.done(tmp_path) >= {("jax-sep997-32", 0), ("jax-sep997-32", 1), ("core-sep997", 0)}
+    assert gpu.parts(gpu.Sizes())[:5] == [*(f"jax-sep997-{places}" for places in (1, 32, 256, 1024)), "core-sep997"]
+    assert len(gpu.parts(gpu.Sizes())) == 4 + 2 + 9
+    before = (tmp_path / "parts.csv").read_text()
+    assert gpu.main(["--out", str(tmp_path), "--rounds", "2", "--only", "core-sep997", "--dataset", "digits"]) == 0
+    assert (tmp_path / "parts.csv").read_text() == before
+    assert "| 0.5 (0.4 to 0.5)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["core-sep997", "keras-sep997", "jax-small7344-2"])
+def test_a_part_of_gpu_on_a_processor(run_python, tmp_path, part):
+    if part.startswith("jax"):
+        pytest.importorskip("jax")
+    done = run_python(REPOSITORY / "experiments/gpu.py", "--small", "--only", part, "--out", tmp_path / "gpu")
+    assert done.returncode == 0, done.stderr
+    row = next(csv.DictReader((tmp_path / "gpu/parts.csv").open()))
+    assert row["part"] == part
+    assert float(row["epoch_seconds"]) > 0, row

@@ -19,6 +19,7 @@ from mnist_minimal.study import teaching
 from mnist_minimal.study.plan import MAX_SEED, Plan
 from mnist_minimal.study.progress import display, silent
 from mnist_minimal.study.runner import carry_out
+from mnist_minimal.study.sweep import carry_out_all
 
 if TYPE_CHECKING:
     import keras
@@ -57,7 +58,7 @@ def run_trials(
     data: Data = "auto",
     *,
     callbacks: Callbacks | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     epochs: int | None = None,
@@ -85,16 +86,18 @@ def run_trials(
         callbacks: Gives a trial's further Keras callbacks, from its seed; called for each trial, so that none is
             shared. They have no state on disk: a trial with callbacks starts again when it was interrupted. A study
             knows them by their classes alone: give another `out` where you change their arguments. Where the
-            core trains, they are called for epochs and not for batches.
-        jobs: Trials side by side. Keras' trials run in processes then, as a script must allow for with
-            `if __name__ == "__main__":`.
+            core or JAX trains, they are called for epochs and not for batches.
+        jobs: Trials side by side; None for one, with "jax" for as many as suit the device. Keras' trials run in
+            processes then, as a script must allow for with `if __name__ == "__main__":`.
         out: Folder of the results; None for `runs` in the working folder.
         seed: The first trial's seed, 0 <= seed < 2**32.
         epochs: A cap on the epochs of each trial.
         until: The best accuracy, in (0, 1], at whose first trial the job stops.
         protocol: "source", which monitors the test set as the sources do, or "holdout", which monitors images held out
             of the training set.
-        trainer: "native" for the C++ core, "keras", or "auto" for the core where it can run the model.
+        trainer: "native" for the C++ core; "keras"; "jax" for many trials at once on a GPU, or on the processor, which
+            takes `pip install mnist-minimal[jax]` and whose trials are not promised to the bit; or "auto": JAX for a
+            new study where there is a GPU and many trials are asked for, else the core where it can run the model.
         teacher: A file of `python -m mnist_minimal.teacher`, whose probabilities are part of the targets, by half or by
             the recipe's `teacher.weight`.
         dataset_name: What images that are not MNIST are called in the results.
@@ -115,8 +118,134 @@ def run_trials(
     """
     name, build = lookup.named(model)
     dataset, choice = _data(data, dataset_name)
+    plan = _plan(
+        name,
+        build,
+        _recipe(name, build, recipe, dataset.name),
+        dataset,
+        choice,
+        runs=runs,
+        callbacks=callbacks,
+        jobs=jobs,
+        out=out,
+        seed=seed,
+        epochs=epochs,
+        until=until,
+        protocol=protocol,
+        trainer=trainer,
+        teacher=None if teacher is None else teaching.read(Path(teacher).expanduser()),
+    )
+    study = Study(plan.study, build)
+    if not carry_out(plan, print if progress else _nothing, display if progress else silent, threading.Event()):
+        _warn_of_failures(study, plan)
+    return study
+
+
+def sweep(
+    model: str | Builder,
+    recipes: Sequence[str | Recipe],
+    runs: int = 16,
+    data: Data = "auto",
+    *,
+    callbacks: Callbacks | None = None,
+    jobs: int | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    protocol: str = "source",
+    trainer: str = "auto",
+    teacher: str | Path | None = None,
+    dataset_name: str | None = None,
+    progress: bool = True,
+) -> list[Study]:
+    """Trains a model by several recipes, each a study of its own, as `run_trials` does one after the other.
+
+    With trainer "jax" the recipes that differ in numbers alone (learning rate, decay, dropout, ranges of augmentation,
+    a teacher's weight, schedule and stopping) are trained side by side, by one compiled program.
+
+    Args:
+        model: As of `run_trials`.
+        recipes: The recipes, all different.
+        runs: How many trials by each, seeds `seed` to `seed + runs - 1`.
+        data: As of `run_trials`.
+        callbacks: As of `run_trials`.
+        jobs: As of `run_trials`; with "jax" those of all recipes together.
+        out: As of `run_trials`.
+        seed: As of `run_trials`.
+        epochs: As of `run_trials`.
+        protocol: As of `run_trials`.
+        trainer: As of `run_trials`.
+        teacher: As of `run_trials`.
+        dataset_name: As of `run_trials`.
+        progress: As of `run_trials`.
+
+    Returns:
+        The studies, in the order of the recipes.
+
+    Raises:
+        UserError: if an argument is not as said; or as of `run_trials`.
+        KeyboardInterrupt: on Ctrl-C; the same call resumes.
+
+    Example:
+        >>> import mnist_minimal as mm
+        >>> recipes = [mm.RECIPES["sep697"].replace(**{"optimizer.learning_rate": rate}) for rate in (0.01, 0.03)]
+        >>> studies = mm.sweep("sep697", recipes, runs=1, data="digits", epochs=1, out="my-trials", progress=False)
+        >>> [len(study) for study in studies]
+        [1, 1]
+    """
+    name, build = lookup.named(model)
+    dataset, choice = _data(data, dataset_name)
+    if isinstance(recipes, str | Recipe) or not recipes:
+        raise UserError(f"found recipes={recipes!r}, expected a list of one or more: [recipe, ...]")
     file = None if teacher is None else teaching.read(Path(teacher).expanduser())
-    by = teaching.with_teacher(_recipe(name, build, recipe, dataset.name), file)
+    plans = [
+        _plan(
+            name,
+            build,
+            _recipe(name, build, recipe, dataset.name),
+            dataset,
+            choice,
+            runs=_whole("runs", runs, 1),
+            callbacks=callbacks,
+            jobs=jobs,
+            out=out,
+            seed=seed,
+            epochs=epochs,
+            until=None,
+            protocol=protocol,
+            trainer=trainer,
+            teacher=file,
+        )
+        for recipe in recipes
+    ]
+    fine = carry_out_all(plans, print if progress else _nothing, display if progress else silent, threading.Event())
+    studies = [Study(plan.study, build) for plan in plans]
+    if not fine:
+        for study, plan in zip(studies, plans, strict=True):
+            _warn_of_failures(study, plan)
+    return studies
+
+
+def _plan(
+    name: str,
+    build: Builder | None,
+    recipe: Recipe,
+    dataset: "Dataset",
+    choice: Choice | None,
+    *,
+    runs: int | None,
+    callbacks: Callbacks | None,
+    jobs: int | None,
+    out: str | Path | None,
+    seed: int,
+    epochs: int | None,
+    until: float | None,
+    protocol: str,
+    trainer: str,
+    teacher: teaching.TeacherFile | None,
+) -> Plan:
+    """The plan that the arguments make; they are checked."""
+    by = teaching.with_teacher(recipe, teacher)
     plan = Plan(
         Path(out or "runs").expanduser(),
         name,
@@ -128,11 +257,11 @@ def run_trials(
         by.max_epochs if epochs is None else min(_whole("epochs", epochs, 1), by.max_epochs),
         until,
         _one_of("protocol", protocol, ("source", "holdout")),
-        _one_of("trainer", trainer, ("auto", "native", "keras")),
-        _whole("jobs", jobs, 1),
+        _one_of("trainer", trainer, ("auto", "native", "keras", "jax")),
+        None if jobs is None else _whole("jobs", jobs, 1),
         build,
         callbacks,
-        file,
+        teacher,
     )
     if until is not None and not 0 < until <= 1:
         raise UserError(f"found until={until}, expected an accuracy above 0 and at most 1, such as 0.99")
@@ -143,12 +272,14 @@ def run_trials(
             f"found a {type(callbacks).__name__} for callbacks, expected a function that makes new ones for each "
             "trial: callbacks=lambda seed: [...]"
         )
-    study = Study(plan.study, build)
-    if not carry_out(plan, print if progress else _nothing, display if progress else silent, threading.Event()):
-        failed = {seed: reason for seed, reason in study.failed().items() if seed in plan.seeds}
+    return plan
+
+
+def _warn_of_failures(study: Study, plan: Plan) -> None:
+    failed = {seed: reason for seed, reason in study.failed().items() if seed in plan.seeds}
+    if failed:
         seed, reason = next(iter(failed.items()))
-        warnings.warn(f"{len(failed)} of the trials failed, seed {seed}: {reason}", stacklevel=2)
-    return study
+        warnings.warn(f"{len(failed)} of the trials failed, seed {seed}: {reason}", stacklevel=3)
 
 
 def fit(
@@ -175,7 +306,7 @@ def fit(
         callbacks: Further Keras callbacks.
         epochs: A cap on the epochs.
         protocol: As of `run_trials`.
-        trainer: As of `run_trials`.
+        trainer: "native", "keras", or "auto" for the core where it can run the model.
         teacher: As of `run_trials`.
         dataset_name: As of `run_trials`.
 

@@ -92,6 +92,23 @@ def assignment(text: str) -> tuple[str, Any]:
     return field, value
 
 
+def assignments(text: str) -> list[tuple[str, Any]]:
+    """FIELD=VALUE,VALUE as an argument of a command; a comma within brackets separates no values."""
+    field, equals, values = text.partition("=")
+    parts, depth = [""], 0
+    for character in values:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if not (field and equals and all(parts)):
+        raise argparse.ArgumentTypeError(
+            f"expected FIELD=VALUE,VALUE, such as optimizer.learning_rate=0.01,0.03, found {text!r}"
+        )
+    return [assignment(f"{field}={part}") for part in parts]
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1 as an argument of a command."""
     # Of decimal digits Python knows those of all scripts.

@@ -31,22 +31,23 @@ RESTORE = "restore the file, or remove the trial's row and train it again"
 
 
 class HistoryFile(History):
-    """A history that is on disk after every epoch.
+    """A history that is on disk after every epoch, or whenever it is flushed.
 
     A checkpoint remembers how far the file went and its checksum, so that neither has to hold all epochs: what was
     written is never written again.
 
     Args:
         path: The file; what is there is written over, unless a checkpoint resumes from it.
+        buffered: Whether epochs wait in memory until `flush`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, buffered: bool = False) -> None:
         super().__init__()
-        self.path = path
-        self.size, self.checksum = 0, hashlib.sha256()
+        self.path, self.buffered = path, buffered
+        self.size, self.checksum, self.pending = 0, hashlib.sha256(), b""
 
     def append(self, logs: dict[str, float]) -> None:
-        """Adds an epoch; on disk when this returns.
+        """Adds an epoch; on disk when this returns, unless it is buffered.
 
         Raises:
             UserError: if the file can't be written, or is a symbolic link.
@@ -57,17 +58,34 @@ class HistoryFile(History):
         if len(self) == 1:
             csv.writer(text).writerow(["epoch", *names])
         csv.writer(text).writerow([len(self) - 1, *(self.figures[name][-1] for name in names)])
-        data = text.getvalue().encode()
+        self.pending += text.getvalue().encode()
+        if not self.buffered:
+            self.flush()
+
+    def flush(self, *, sync: bool = True) -> None:
+        """Writes the epochs that wait in memory.
+
+        Args:
+            sync: Whether they are on the disk itself when this returns, also if the system crashes.
+
+        Raises:
+            UserError: as of `append`.
+        """
         files.reject_symlink(self.path)
         try:
             with self.path.open("ab" if self.size else "wb") as file:
-                file.write(data)
+                if self.buffered:
+                    # A writing that failed for want of room, and is tried again, may have left a part.
+                    file.truncate(self.size)
+                file.write(self.pending)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
         except OSError as error:
             raise UserError(files.not_written(self.path, error)) from error
-        self.size += len(data)
-        self.checksum.update(data)
+        self.size += len(self.pending)
+        self.checksum.update(self.pending)
+        self.pending = b""
 
     def position(self) -> dict[str, Any]:
         return {"bytes": self.size, "sha256": self.checksum.hexdigest()}

@@ -84,9 +84,29 @@ def record(study: Study, facts: dict[str, Any]) -> None:
     if facts.keys() <= begun.keys():
         return
     versions = begun.get("versions", {}) if begun else _versions()
-    content = {"study": study.name, **facts, **begun, "versions": versions}
+    _write(study, {"study": study.name, **facts, **begun, "versions": versions})
+
+
+def _write(study: Study, content: dict[str, Any]) -> None:
     with atomic_write(reject_symlink(study.json)) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def add_versions(study: Study, versions: dict[str, Any]) -> None:
+    """Adds to what a study's trials were begun with, of which nothing is compared, what it does not tell yet.
+
+    Args:
+        study: The study, whose JSON is there.
+        versions: By name, of JSON's types.
+
+    Raises:
+        UserError: if the file can't be written.
+    """
+    begun = read(study)
+    found = begun.get("versions", {})
+    if versions.keys() <= found.keys():
+        return
+    _write(study, {**begun, "versions": {**versions, **found}})
 
 
 def recipe(study: Study) -> dict[str, Any] | None:

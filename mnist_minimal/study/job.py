@@ -35,9 +35,9 @@ class Job:
         protocol: "source" or "holdout".
         recipe: How the model is trained.
         source: The data set, or where another process finds it.
-        trainer: "keras" or "native".
+        trainer: "keras", "native" or "jax".
         max_epochs: The cap on the epochs.
-        places: Trials that run side by side.
+        places: Trials that run side by side; None where the device decides.
         params: Number of trainable parameters of the model.
         test_size: Number of test images.
         facts: What the study was begun with, as its identity has it.
@@ -54,7 +54,7 @@ class Job:
     source: "Choice | Dataset"
     trainer: str
     max_epochs: int
-    places: int
+    places: int | None
     params: int
     test_size: int
     facts: dict[str, Any]
@@ -98,11 +98,17 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     from mnist_minimal.training import check_images, initial_weights
     from mnist_minimal.training.keras_fit import check_recipe, set_memory_growth
     from mnist_minimal.training.seeding import seeded
+    from mnist_minimal.training.slots import device
     from mnist_minimal.training.trainers import choose
     from mnist_minimal.training.trainers import numerics as numerics_of
 
     study, model, dataset = plan.study, plan.model, plan.dataset
-    # Before anything is put on a GPU, of whose memory other processes of the job need a part.
+    # The JSON of an earlier version does not tell what trained the study, but its rows do.
+    done = ledger.done(before)
+    recorded = identity.read(study).get("trainer") or next((trial.trainer for trial in done), None)
+    # Before anything is put on a GPU: JAX needs all of its memory, other processes of the job a part.
+    if plan.trainer == "jax" or (plan.trainer == "auto" and recorded == "jax"):
+        device.keep_tensorflow_off()
     set_memory_growth()
     check_recipe(plan.recipe)
     with seeded(0):
@@ -111,16 +117,14 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     check_images(model, built, dataset)
     check_classes(plan.teacher, model, built.output_shape[-1])
     check_size(built, study.weights(0))
-    params, done = trainable_parameters(built), ledger.done(before)
+    params = trainable_parameters(built)
     for trial in done:
         if trial.params != params:
             raise UserError(
                 f"{study.csv}: seed {trial.seed} was trained with {trial.params:,} parameters, and {model} has "
                 f"{params:,} now; restore the model or use another --out"
             )
-    # The JSON of an earlier version does not tell what trained the study, but its rows do.
-    recorded = identity.read(study).get("trainer") or next((trial.trainer for trial in done), None)
-    chosen, notice = choose(plan.trainer, built, recorded, plan.recipe)
+    chosen, notice = choose(plan.trainer, built, recorded, plan.recipe, plan.runs)
     if recorded not in (None, chosen):
         raise UserError(
             f"{study.csv}: this study was begun with trainer {recorded}, and now it would be {chosen}; give the same "
@@ -142,7 +146,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
         "callbacks": [type(callback).__qualname__ for callback in _callbacks(plan)],
     }
     # A model's file, and a checkpoint of the weights, the best ones and the optimizer's two moments.
-    check_room(study, plan.jobs * (ROOM + 4 * 5 * built.count_params()))
+    check_room(study, (plan.jobs or 1) * (ROOM + 4 * 5 * built.count_params()))
     identity.record(study, facts)
     job = Job(
         study,
@@ -153,7 +157,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
         plan.choice or dataset,
         chosen,
         plan.max_epochs,
-        plan.jobs,
+        plan.jobs or (None if chosen == "jax" else 1),
         params,
         len(dataset.x_test),
         facts,

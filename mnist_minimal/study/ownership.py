@@ -65,6 +65,17 @@ def owned(study: Study, **job: int | None) -> Iterator[None]:
         lock.release()
 
 
+def add_to_owner(study: Study, **job: int) -> None:
+    """Adds to what others may learn of the job, as of `owned`.
+
+    Raises:
+        UserError: if it can't be written.
+    """
+    owner = {**read_json(study.owner), **job}
+    with atomic_write(study.owner) as temporary:
+        temporary.write_text(json.dumps(owner))
+
+
 def check_room(study: Study, size: int) -> None:
     """Makes sure that the folder of a study has room, before anything is trained that could not be saved.
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**32 - 1
 
+# Where several studies are trained together, a trial is known by SEEDS times its study's number and its seed.
+SEEDS = MAX_SEED + 1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -34,8 +37,8 @@ class Plan:
         max_epochs: The cap on the epochs.
         until: The best accuracy at whose first trial the job stops, or None.
         protocol: "source" or "holdout".
-        trainer: "auto", "native" or "keras".
-        jobs: Trials side by side.
+        trainer: "auto", "native", "keras" or "jax".
+        jobs: Trials side by side; None for one, and with JAX for as many as suit the device.
         build: Builds the model, where its name does not say how.
         callbacks: Makes a trial's further Keras callbacks from its seed, or None.
         teacher: The file of the recipe's teacher, or None where it has none.
@@ -52,7 +55,7 @@ class Plan:
     until: float | None
     protocol: str
     trainer: str
-    jobs: int
+    jobs: int | None
     build: Builder | None = None
     callbacks: "Callable[[int], Sequence[keras.callbacks.Callback]] | None" = None
     teacher: TeacherFile | None = None

@@ -12,6 +12,9 @@ from mnist_minimal.trial import FAILED, STOPPED, EpochReport, Trial
 SECONDS_BETWEEN_LINES = 30
 SECONDS_BETWEEN_UPDATES = 0.5
 
+# Of more trials at once a terminal and a notebook show the first ones alone.
+MOST_SHOWN = 16
+
 # For so long epochs are watched before it is said how long the job will take.
 SECONDS_TO_ESTIMATE = 1
 
@@ -23,10 +26,17 @@ class Display(Policy):
         pace: Estimates the time left.
         done: Trials of the job that are finished or stopped already.
         line: What is said of a trial that ended, in one line; `trial_line` where it is None.
+        name: What a running trial is called, by its seed; "seed 3" where it is None.
     """
 
-    def __init__(self, pace: "Pace", done: int, line: Callable[[Trial], str] | None = None) -> None:
-        self.pace, self.done, self.line = pace, done, line or trial_line
+    def __init__(
+        self,
+        pace: "Pace",
+        done: int,
+        line: Callable[[Trial], str] | None = None,
+        name: Callable[[int], str] | None = None,
+    ) -> None:
+        self.pace, self.done, self.line, self.name = pace, done, line or trial_line, name or "seed {}".format
         self.estimated = False
 
     def trial_started(self, seed: int) -> None:
@@ -139,17 +149,23 @@ def accuracies(report: EpochReport) -> str:
 class Lines(Display):
     """Plain lines: one for every trial, and one for a running trial now and then."""
 
-    def __init__(self, pace: Pace, done: int, line: Callable[[Trial], str] | None = None) -> None:
-        super().__init__(pace, done, line)
+    def __init__(
+        self,
+        pace: Pace,
+        done: int,
+        line: Callable[[Trial], str] | None = None,
+        name: Callable[[int], str] | None = None,
+    ) -> None:
+        super().__init__(pace, done, line, name)
         self.last = time.monotonic()
 
     def epoch_ended(self, report: EpochReport) -> None:
         super().epoch_ended(report)
         epoch = f"epoch {report.epoch} (of at most {report.max_epochs})"
         if not report.trained:
-            self._print(f"seed {report.seed}: resumed after {epoch}")
+            self._print(f"{self.name(report.seed)}: resumed after {epoch}")
         elif time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
-            self._print(f"seed {report.seed}: {epoch}, {accuracies(report)}", self.pace.left())
+            self._print(f"{self.name(report.seed)}: {epoch}, {accuracies(report)}", self.pace.left())
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
@@ -164,12 +180,19 @@ class Lines(Display):
 class Bars(Display):
     """A bar for the trials and one for the epochs of each that runs, with rich."""
 
-    def __init__(self, pace: Pace, done: int, total: int | None, line: Callable[[Trial], str] | None = None) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        done: int,
+        total: int | None,
+        line: Callable[[Trial], str] | None = None,
+        name: Callable[[int], str] | None = None,
+    ) -> None:
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-        super().__init__(pace, done, line)
+        super().__init__(pace, done, line, name)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -186,24 +209,27 @@ class Bars(Display):
 
     def trial_started(self, seed: int) -> None:
         super().trial_started(seed)
-        self.epochs[seed] = self.progress.add_task(f"seed {seed}", total=None, figures="")
+        if len(self.epochs) < MOST_SHOWN:
+            self.epochs[seed] = self.progress.add_task(self.name(seed), total=None, figures="")
 
     def epoch_ended(self, report: EpochReport) -> None:
         super().epoch_ended(report)
-        self.progress.update(
-            self.epochs[report.seed],
-            completed=report.epoch,
-            total=report.max_epochs,
-            figures=accuracies(report),
-        )
-        if not report.trained:
-            resumed = f"seed {report.seed}, resumed after epoch {report.epoch}"
-            self.progress.update(self.epochs[report.seed], description=resumed)
+        if report.seed in self.epochs:
+            self.progress.update(
+                self.epochs[report.seed],
+                completed=report.epoch,
+                total=report.max_epochs,
+                figures=accuracies(report),
+            )
+            if not report.trained:
+                resumed = f"{self.name(report.seed)}, resumed after epoch {report.epoch}"
+                self.progress.update(self.epochs[report.seed], description=resumed)
         self.progress.update(self.trials, figures=self.pace.left())
 
     def trial_ended(self, trial: Trial) -> bool:
         super().trial_ended(trial)
-        self.progress.remove_task(self.epochs.pop(trial.seed))
+        if trial.seed in self.epochs:
+            self.progress.remove_task(self.epochs.pop(trial.seed))
         self._print(self.line(trial))
         self.progress.update(self.trials, completed=self.done, figures=self.pace.left())
         return False
@@ -218,10 +244,17 @@ class Bars(Display):
 class Notebook(Display):
     """A bar in a notebook's output, written over as the job goes on, and the last trials and the running ones below."""
 
-    def __init__(self, pace: Pace, done: int, total: int | None, line: Callable[[Trial], str] | None = None) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        done: int,
+        total: int | None,
+        line: Callable[[Trial], str] | None = None,
+        name: Callable[[int], str] | None = None,
+    ) -> None:
         from IPython.display import display as show
 
-        super().__init__(pace, done, line)
+        super().__init__(pace, done, line, name)
         self.total, self.shown, self.ended = total, time.monotonic(), ""
         self.output = show(self._content(), raw=True, display_id=True)
 
@@ -250,8 +283,8 @@ class Notebook(Display):
         of, left = "" if self.total is None else f" of {self.total}", self.pace.left()
         first = f"{self.done}{of} trials done" + (f", {left}" if left and self.done != self.total else "")
         running = [
-            f"seed {report.seed}: epoch {report.epoch} (of at most {report.max_epochs}), {accuracies(report)}"
-            for report in self.pace.reports.values()
+            f"{self.name(report.seed)}: epoch {report.epoch} (of at most {report.max_epochs}), {accuracies(report)}"
+            for report in list(self.pace.reports.values())[:MOST_SHOWN]
         ]
         lines = [first, *([f"last: {self.ended}"] if self.ended else []), *running]
         text = "\n".join(lines)
@@ -259,7 +292,13 @@ class Notebook(Display):
         return {"text/html": f"{bar}<pre>{html.escape(text)}</pre>", "text/plain": text}
 
 
-def display(total: int | None, done: int, jobs: int, line: Callable[[Trial], str] | None = None) -> Display:
+def display(
+    total: int | None,
+    done: int,
+    jobs: int,
+    line: Callable[[Trial], str] | None = None,
+    name: Callable[[int], str] | None = None,
+) -> Display:
     """The display that suits where the output goes.
 
     Args:
@@ -267,14 +306,21 @@ def display(total: int | None, done: int, jobs: int, line: Callable[[Trial], str
         done: Trials that are finished or stopped already.
         jobs: Trials that run side by side.
         line: As of `Display`.
+        name: As of `Display`.
     """
     pace = Pace(None if total is None else total - done, jobs)
     if _in_notebook():
-        return Notebook(pace, done, total, line)
-    return Bars(pace, done, total, line) if sys.stdout.isatty() else Lines(pace, done, line)
+        return Notebook(pace, done, total, line, name)
+    return Bars(pace, done, total, line, name) if sys.stdout.isatty() else Lines(pace, done, line, name)
 
 
-def silent(total: int | None, done: int, jobs: int) -> Display:
+def silent(
+    total: int | None,
+    done: int,
+    jobs: int,
+    line: Callable[[Trial], str] | None = None,
+    name: Callable[[int], str] | None = None,
+) -> Display:
     """A display that shows nothing; the arguments are those of `display`."""
     return Display(Pace(None if total is None else total - done, jobs), done)
 

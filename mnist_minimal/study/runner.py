@@ -4,11 +4,13 @@ import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.engines.processes import ProcessTrain
+from mnist_minimal.engines.slots import SlotEngine
 from mnist_minimal.engines.threads import ThreadEngine
 from mnist_minimal.study import identity, ledger
 from mnist_minimal.study.job import Job, data_facts, make_job
@@ -30,6 +32,25 @@ class Engine(Protocol):
 
     def run(self, seeds: Iterable[int], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
         """Takes the next seed when a place is free, and yields what came of each as it ends."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A study whose job has begun.
+
+    Attributes:
+        job: The job.
+        table: Its CSV.
+        seeds: Those that are missing, one or more; may have no end.
+        done: How many trials of the plan are finished or stopped already.
+        policies: Those that the plan asks for, its recipe's, and one that ends a job that only fails.
+    """
+
+    job: Job
+    table: Ledger
+    seeds: Iterator[int]
+    done: int
+    policies: list[Policy]
 
 
 def carry_out(
@@ -54,43 +75,56 @@ def carry_out(
             trained, or if a file can't be written or read.
         KeyboardInterrupt: on Ctrl-C; what was finished is recorded, and what was not is resumed by the same plan.
     """
-    study = plan.study
-    warned = check_teacher(plan.recipe, plan.teacher, plan.dataset, plan.protocol)
-    if warned:
-        say(warned)
-    with owned(study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs):
-        identity.check(study, data_facts(plan))
-        table = Ledger(study)
-        before = table.trials()
-        done = [trial for trial in ledger.done(before) if trial.seed in plan.seeds]
-        if done:
-            trials = f"{len(done)} of the {plan.runs}" if plan.runs else str(len(done))
-            say(f"{trials} trials are in {study.csv} already and are not trained again.")
-        until = [Until(plan.until)] if plan.until is not None else []
-        for policy, trial in itertools.product(until, done):
-            if policy.trial_ended(trial):
-                say(f"Seed {trial.seed} has reached {plan.until} before, with {trial.best_accuracy}.")
-                return True
-        left = missing(table, plan.seeds)
-        first = next(left, None)
-        if first is None:
+    with owned(plan.study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs or 1):
+        begun = begin(plan, say)
+        if begun is None:
             return True
-        job, notice = make_job(plan, before)
-        if notice:
-            say(notice)
-        shown = display(plan.runs, len(done), plan.jobs)
-        policies = [
-            shown,
-            Interruption(interrupted),
-            *until,
-            *rules_of(job, plan.dataset, before),
-            FailuresInARow(trial.seed for trial in before if trial.status == FAILED),
-        ]
+        engine = engine_of(begun.job, plan.dataset, None if plan.runs is None else plan.runs - begun.done, say)
+        shown = display(plan.runs, begun.done, engine.places)
+        policies = [shown, Interruption(interrupted), *begun.policies]
         try:
-            run_trials(engine_of(job, plan.dataset), table, itertools.chain([first], left), policies)
+            run_trials(engine, begun.table, begun.seeds, policies)
         finally:
             shown.close()
-        return all(trial.seed not in plan.seeds or table.has_done(trial.seed) for trial in table.trials())
+        return none_failed(plan, begun.table)
+
+
+def begin(plan: Plan, say: Callable[[str], None]) -> Begun | None:
+    """Begins the job of a plan, whose study this process owns; None where there is nothing left to do.
+
+    Raises:
+        UserError: if the study is not one that such trials belong to, or if a file can't be written or read.
+    """
+    study = plan.study
+    if warned := check_teacher(plan.recipe, plan.teacher, plan.dataset, plan.protocol):
+        say(warned)
+    identity.check(study, data_facts(plan))
+    table = Ledger(study)
+    before = table.trials()
+    done = [trial for trial in ledger.done(before) if trial.seed in plan.seeds]
+    if done:
+        trials = f"{len(done)} of the {plan.runs}" if plan.runs else str(len(done))
+        say(f"{trials} trials are in {study.csv} already and are not trained again.")
+    until = [Until(plan.until)] if plan.until is not None else []
+    for policy, trial in itertools.product(until, done):
+        if policy.trial_ended(trial):
+            say(f"Seed {trial.seed} has reached {plan.until} before, with {trial.best_accuracy}.")
+            return None
+    left = missing(table, plan.seeds)
+    first = next(left, None)
+    if first is None:
+        return None
+    job, notice = make_job(plan, before)
+    if notice:
+        say(notice)
+    failed = FailuresInARow(trial.seed for trial in before if trial.status == FAILED)
+    policies = [*until, *rules_of(job, plan.dataset, before), failed]
+    return Begun(job, table, itertools.chain([first], left), len(done), policies)
+
+
+def none_failed(plan: Plan, table: Ledger) -> bool:
+    """Whether none of the plan's seeds has failed without coming to its end since."""
+    return all(trial.seed not in plan.seeds or table.has_done(trial.seed) for trial in table.trials())
 
 
 def run_trials(engine: Engine, table: Ledger, seeds: Iterable[int], policies: Sequence[Policy]) -> None:
@@ -136,10 +170,25 @@ def rules_of(job: Job, dataset: "Dataset", before: Sequence[Trial]) -> list[Medi
     return [MedianStopping(job.recipe.median_stopping, job.study, before, len(monitored))]
 
 
-def engine_of(job: Job, dataset: "Dataset") -> ThreadEngine:
-    """The engine of a job: threads over the core; over Keras, whose state is one for the whole process, processes."""
-    failed = partial(failed_trial, job)
-    if job.trainer == "keras" and job.places > 1:
-        train = ProcessTrain(partial(make_train_in_own_process, job), job.places)
-        return ThreadEngine(train, failed, job.places, stop_training=train.stop)
-    return ThreadEngine(make_train(job, dataset), failed, job.places)
+def engine_of(job: Job, dataset: "Dataset", asked: int | None, say: Callable[[str], None]) -> ThreadEngine | SlotEngine:
+    """The engine of a job.
+
+    Threads over the core; over Keras, whose state is one for the whole process, processes; over JAX, which trains many
+    trials in one call, the slots of its device.
+
+    Args:
+        job: The job.
+        dataset: Its images.
+        asked: How many trials there are to train, at most; None for no end.
+        say: Gets what the user must know, in sentences.
+    """
+    if job.trainer == "jax":
+        from mnist_minimal.study.slots import make_slots
+
+        slots = make_slots([job], dataset, asked, say)
+        return SlotEngine(slots, slots.failed)
+    failed, places = partial(failed_trial, job), job.places or 1
+    if job.trainer == "keras" and places > 1:
+        train = ProcessTrain(partial(make_train_in_own_process, job), places)
+        return ThreadEngine(train, failed, places, stop_training=train.stop)
+    return ThreadEngine(make_train(job, dataset), failed, places)

@@ -93,3 +93,8 @@ class Study:
     def checkpoint(self, seed: int) -> Path:
         """What an unfinished trial is resumed from."""
         return self.folder / f"{seed}.checkpoint.npz"
+
+    @property
+    def slots(self) -> Path:
+        """What the unfinished trials are resumed from that were trained together."""
+        return self.folder / "slots.checkpoint.npz"

@@ -1,4 +1,7 @@
-"""Trials trained again by what a study has recorded, and compared with it bit by bit: row, history and weights."""
+"""Trials trained again by what a study has recorded, and compared with it bit by bit: row, history and weights.
+
+Those of JAX, which promises no bits, are compared with the core's of the same seed within `study.closeness`.
+"""
 
 import random
 import shutil
@@ -17,7 +20,7 @@ from mnist_minimal.files import atomic_write
 from mnist_minimal.models.lookup import OWN, Builder
 from mnist_minimal.recipes import RECIPES, Recipe
 from mnist_minimal.recipes.fields import checked
-from mnist_minimal.study import history, identity, ledger
+from mnist_minimal.study import closeness, history, identity, ledger
 from mnist_minimal.study.job import Job, make_job
 from mnist_minimal.study.numerics import unverifiable
 from mnist_minimal.study.plan import Plan
@@ -46,7 +49,7 @@ class Verdict:
 
     Attributes:
         seed: Its seed.
-        same: Whether all that was kept of it came out the same.
+        same: Whether all that was kept of it came out the same, or of JAX within the tolerance.
         text: What was the same, or what differs first, with what was expected and what was found.
     """
 
@@ -101,6 +104,9 @@ def verify(
     from mnist_minimal.data import sets
 
     rows = ledger.read(study.csv)
+    tolerance = closeness.of_study(rows) if by_jax(rows) else None
+    if tolerance and keep:
+        raise _refusal(study, "JAX trained it, of whose models none can be had again by the core; leave out --keep")
     if reason := unverifiable(study, rows):
         raise _refusal(study, reason)
     recorded = {trial.seed: trial for trial in ledger.done(rows) if trial.seed in seeds}
@@ -118,15 +124,17 @@ def verify(
         job, notice = _job(study, first, dataset, Path(folder), build, teacher, jobs)
         if notice:
             say(notice)
+        if tolerance:
+            say(tolerance.words())
         builders = {first.model: build} if build else None
         verdicts: dict[int, Verdict] = {}
         shown = display(len(seeds), 0, jobs, lambda trial: str(verdicts[trial.seed]))
         policies: list[Policy] = [shown, Interruption(interrupted), _RecordedStops(recorded)]
         try:
-            with closing(engine_of(job, dataset).run(seeds, policies)) as outcomes:
+            with closing(engine_of(job, dataset, len(seeds), say).run(seeds, policies)) as outcomes:
                 for outcome in outcomes:
                     seed = outcome.trial.seed
-                    verdicts[seed] = _compared(study, job.study, recorded[seed], outcome.trial, builders)
+                    verdicts[seed] = _compared(study, job.study, recorded[seed], outcome.trial, builders, tolerance)
                     if keep and verdicts[seed].same and not (kept := keep / f"{seed}.h5").exists():
                         with atomic_write(kept) as temporary:
                             shutil.copyfile(job.study.weights(seed), temporary)
@@ -170,7 +178,8 @@ def _job(
         max_epochs=first.max_epochs,
         until=None,
         protocol=first.protocol,
-        trainer=first.trainer,
+        # What JAX trained is compared with the core's.
+        trainer="native" if first.trainer == "jax" else first.trainer,
         jobs=jobs,
         build=build,
         teacher=teacher,
@@ -179,10 +188,11 @@ def _job(
     for one in (plan.study, again):
         one.folder.mkdir(exist_ok=True)
     job, notice = make_job(plan, [])
-    wanted = {name: value for name, value in job.facts.items() if name not in NOT_TRAINED_BY}
+    left_out = (*NOT_TRAINED_BY, "trainer", "numerics") if first.trainer == "jax" else NOT_TRAINED_BY
+    wanted = {name: value for name, value in job.facts.items() if name not in left_out}
     if found := identity.difference(study, wanted):
         raise _refusal(study, f"it was begun with {found}")
-    if unknown := sorted(facts.keys() - wanted.keys() - set(NOT_TRAINED_BY)):
+    if unknown := sorted(facts.keys() - wanted.keys() - set(left_out)):
         raise _refusal(study, f"it was begun with a {unknown[0]}, of which this command knows nothing")
     return replace(job, study=again), notice
 
@@ -202,13 +212,27 @@ class _RecordedStops(Policy):
         return trial.reason if trial.status == STOPPED else ""
 
 
+def by_jax(rows: Sequence[Trial]) -> bool:
+    """Whether JAX trained the trials of a study, which are compared with the core's within a tolerance."""
+    return any(trial.trainer == "jax" for trial in ledger.done(rows))
+
+
 def _compared(
-    study: Study, again: Study, expected: Trial, found: Trial, builders: Mapping[str, Builder] | None
+    study: Study,
+    again: Study,
+    expected: Trial,
+    found: Trial,
+    builders: Mapping[str, Builder] | None,
+    tolerance: "closeness.Tolerance | None",
 ) -> Verdict:
     """A recorded trial beside the one that was trained again; the history first, in which a difference begins."""
     seed = expected.seed
     if found.status == FAILED:
         return Verdict(seed, False, f"failed: {found.reason}")
+    if tolerance:
+        paths = study.history(seed), again.history(seed)
+        first = [history.read(path) for path in paths] if history.exists(paths[0]) else None
+        return Verdict(seed, *tolerance.compare((expected, found), first))
     compared, missing = ["row"], []
     difference = ""
     if history.exists(study.history(seed)):

@@ -75,7 +75,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     if job.trainer == "keras":
         # Keras keeps what earlier models compiled; without this a long job grows.
         keras.utils.clear_session()
-    fit, evaluate = fit_function(job.trainer, job.places), evaluate_function(job.trainer, job.places)
+    fit, evaluate = fit_function(job.trainer, job.places or 1), evaluate_function(job.trainer, job.places or 1)
     with seeded(seed):
         model = (job.build or builder(job.model))()
     initial_weights.draw(model, seed)
@@ -99,7 +99,7 @@ def train_trial(job: Job, splits: "Splits", seed: int, owner: Owner) -> Trial:
     )
     weights = job.study.weights(seed)
     save(model, weights)
-    return _row(
+    return row(
         job,
         seed,
         epochs=fitted.epochs,
@@ -123,20 +123,9 @@ def _reporting(
     import keras
 
     rule, resumed = job.recipe.median_stopping, checkpoint.epochs
-    held_out = job.protocol == "holdout" or job.recipe.validation_share
 
     def report(accuracies: Sequence[float]) -> EpochReport:
-        epoch, passed = len(accuracies), rule and len(accuracies) >= rule.epoch
-        return EpochReport(
-            seed,
-            epoch,
-            trained=epoch - resumed,
-            max_epochs=job.max_epochs,
-            accuracy=accuracies[-1],
-            best_accuracy=max(accuracies),
-            milestone=milestone(accuracies[: rule.epoch], rule, images) if rule and passed else None,
-            monitored=f"{'held-out images' if held_out else 'test set'} (monitored)",
-        )
+        return epoch_report(job, seed, accuracies, resumed, images)
 
     def begin(logs: dict[str, float] | None = None) -> None:
         if resumed:
@@ -154,9 +143,33 @@ def _reporting(
     return keras.callbacks.LambdaCallback(on_train_begin=begin, on_epoch_end=end_epoch)
 
 
+def epoch_report(job: Job, seed: int, accuracies: Sequence[float], resumed: int, images: int) -> EpochReport:
+    """What a trial reports after an epoch.
+
+    Args:
+        job: Its job.
+        seed: Its seed.
+        accuracies: The monitored accuracies of all its epochs, in [0, 1].
+        resumed: The number of epochs with which it was resumed, or 0.
+        images: Number of monitored images.
+    """
+    rule, epoch = job.recipe.median_stopping, len(accuracies)
+    held_out = job.protocol == "holdout" or job.recipe.validation_share
+    return EpochReport(
+        seed,
+        epoch,
+        trained=epoch - resumed,
+        max_epochs=job.max_epochs,
+        accuracy=accuracies[-1],
+        best_accuracy=max(accuracies),
+        milestone=milestone(accuracies[: rule.epoch], rule, images) if rule and epoch >= rule.epoch else None,
+        monitored=f"{'held-out images' if held_out else 'test set'} (monitored)",
+    )
+
+
 def failed_trial(job: Job, seed: int, reason: str) -> Trial:
     """The row of a trial that did not come to its end."""
-    return _row(
+    return row(
         job,
         seed,
         epochs=None,
@@ -173,7 +186,8 @@ def failed_trial(job: Job, seed: int, reason: str) -> Trial:
     )
 
 
-def _row(job: Job, seed: int, **figures: Any) -> Trial:
+def row(job: Job, seed: int, **figures: Any) -> Trial:
+    """The row of a trial, with its own figures."""
     return Trial(
         model=job.model,
         params=job.params,

@@ -139,8 +139,8 @@ def shaped(variables: list[keras.Variable], values: np.ndarray) -> list[np.ndarr
     return [part.reshape(v.shape) for v, part in zip(variables, np.split(values, ends)[:-1], strict=True)]
 
 
-def core_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
-    """The core's optimizer that takes the same steps.
+def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes sure that the core has an optimizer; it need not be built for that.
 
     Raises:
         UserError: if the optimizer, or one of its options, is not one that the core has.
@@ -159,16 +159,25 @@ def core_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
         raise refuse(f"{name} with weight_decay")
     if isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule):
         raise refuse(f"{name} with a learning rate schedule by step")
-    if type(optimizer) in (keras.optimizers.Adam, AdamW):
-        return _core.Optimizer.adam(
-            beta_1=optimizer.beta_1,
-            beta_2=optimizer.beta_2,
-            epsilon=optimizer.epsilon,
-            decay=getattr(optimizer, "step_decay", 0.0),
-        )
+    if type(optimizer) not in (keras.optimizers.Adam, AdamW, keras.optimizers.SGD):
+        raise refuse(name)
+
+
+def core_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The core's optimizer that takes the same steps.
+
+    Raises:
+        UserError: as of `check_optimizer`.
+    """
+    check_optimizer(optimizer)
     if type(optimizer) is keras.optimizers.SGD:
         return _core.Optimizer.momentum(momentum=optimizer.momentum)
-    raise refuse(name)
+    return _core.Optimizer.adam(
+        beta_1=optimizer.beta_1,
+        beta_2=optimizer.beta_2,
+        epsilon=optimizer.epsilon,
+        decay=getattr(optimizer, "step_decay", 0.0),
+    )
 
 
 def chained_layers(model: keras.Model) -> list[keras.layers.Layer]:

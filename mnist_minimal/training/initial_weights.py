@@ -33,6 +33,9 @@ RANDOM = initializers.RandomUniform, initializers.RandomNormal, initializers.Tru
 # Of so many weights, float64 (n,), from the key of their array.
 Distribution: TypeAlias = Callable[[int, Key], np.ndarray]
 
+# An array's initial weights, float32 in its shape, from a trial's seed.
+Draw: TypeAlias = Callable[[int], np.ndarray]
+
 
 def draw(model: keras.Model, seed: int) -> list[str]:
     """Gives a model that its builder has just built the initial weights of a seed.
@@ -49,7 +52,24 @@ def draw(model: keras.Model, seed: int) -> list[str]:
         The arrays that keep values which are not constants, such as "Dense kernel (array 2)"; the number is the array's
         place in `model.weights`. Keras or the builder has drawn them, and they may differ on another machine.
     """
+    drawn, kept = draws(model)
+    for number, values in drawn.items():
+        model.weights[number].assign(values(seed))
+    return kept
+
+
+def draws(model: keras.Model) -> tuple[dict[int, Draw], list[str]]:
+    """What `draw` does to a model, for many seeds.
+
+    Args:
+        model: A model that its builder has just built; it stays as it is.
+
+    Returns:
+        For the arrays that are drawn, by their place in `model.weights`, what gives their values from a trial's seed;
+        and what `draw` returns.
+    """
     layers = list(model._flatten_layers())
+    drawn: dict[int, Draw] = {}
     kept = []
     for number, weights in enumerate(model.weights):
         # The layer itself, after the models and layers that it is part of.
@@ -57,11 +77,14 @@ def draw(model: keras.Model, seed: int) -> list[str]:
         initializer = _initializer(weights, holders)
         if type(initializer) in RANDOM:
             shape = tuple(weights.shape)
-            values = distribution(initializer, shape)(math.prod(shape), stream(seed, INITIAL_WEIGHTS, number))
-            weights.assign(values.astype(np.float32).reshape(shape))
+            drawn[number] = partial(_values, distribution(initializer, shape), shape, number)
         elif initializer is None and not _is_zero_or_one(weights):
             kept.append(f"{type(holders[-1]).__name__} {weights.name} (array {number})")
-    return kept
+    return drawn, kept
+
+
+def _values(found: Distribution, shape: tuple[int, ...], number: int, seed: int) -> np.ndarray:
+    return found(math.prod(shape), stream(seed, INITIAL_WEIGHTS, number)).astype(np.float32).reshape(shape)
 
 
 def distribution(initializer: keras.Initializer, shape: tuple[int, ...]) -> Distribution:

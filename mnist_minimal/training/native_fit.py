@@ -13,7 +13,7 @@ from mnist_minimal.data.sets import Splits
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import Augmentation, ByStep, Recipe
 from mnist_minimal.training import DivergedError, Fit, epochs_to_train
-from mnist_minimal.training.chain import Chain, core_optimizer, unsupported
+from mnist_minimal.training.chain import Chain, check_optimizer, unsupported
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.core import _core, available
 from mnist_minimal.training.evaluation import Evaluation, from_probabilities
@@ -173,7 +173,7 @@ def unsupported_recipe(recipe: Recipe) -> str | None:
                 f"{kind.__name__}, which is called for batches; train with --trainer keras"
             )
     try:
-        core_optimizer(optimizer)
+        check_optimizer(optimizer)
     except UserError as error:
         return str(error)
     return None

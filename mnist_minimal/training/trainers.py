@@ -1,4 +1,4 @@
-"""Which trainer trains a model: Keras, or the C++ core."""
+"""Which trainer trains a model: Keras, the C++ core, or JAX, which trains many at once."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,34 +8,83 @@ import keras
 import numpy as np
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import Recipe
+from mnist_minimal.recipes import KerasObject, Recipe
 from mnist_minimal.training import Fit, core, evaluation, keras_fit, native_fit
 from mnist_minimal.training.core import known_answer
 from mnist_minimal.training.evaluation import Evaluation
+from mnist_minimal.training.slots import device
+
+# What `numerics` gives of trials that JAX trains.
+NOT_TO_THE_BIT = "rounded as JAX, its device and the number of trials at once have it, and not promised to the bit"
 
 
 def choose(
-    trainer: str, model: keras.Model, recorded: str | None = None, recipe: Recipe | None = None
+    trainer: str,
+    model: keras.Model,
+    recorded: str | None = None,
+    recipe: Recipe | None = None,
+    trials: int | None = 1,
 ) -> tuple[str, str]:
     """The trainer for a model.
 
     Args:
-        trainer: "keras", "native", or "auto": the trainer of the study's earlier trials, else the core where it can be
-            loaded and can run the model, else Keras. A GPU makes no difference: one trial of such a small network
-            waits there for kernels to start, and takes longer than in the core.
+        trainer: "keras", "native", "jax", or "auto": the trainer of the study's earlier trials; of a study without any,
+            JAX where there is a GPU and so many trials are asked for that they are done sooner there; else the core
+            where it can be loaded and can run the model, else Keras. Few trials of such a small network wait on a GPU
+            for kernels to start, and take longer than in the core.
         model: A built model.
-        recorded: The trainer of the study's earlier trials, "keras" or "native"; None where there are none.
+        recorded: The trainer of the study's earlier trials, "keras", "native" or "jax"; None where there are none.
         recipe: How the model is trained; None where any trainer can do it.
+        trials: How many are asked for; None for no end.
 
     Returns:
-        "keras" or "native", and why "auto" did not take the core, a sentence, or "".
+        "keras", "native" or "jax", and what the user must know of what "auto" took, sentences, or "".
 
     Raises:
-        UserError: if the core is asked for, by name or by the study, and can't be loaded or can't run the model or the
-            recipe; if MNIST_MINIMAL_SIMD names an instruction set that this processor has not.
+        UserError: if the core or JAX is asked for, by name or by the study, and can't be loaded or can't run the model
+            or the recipe; if MNIST_MINIMAL_SIMD names an instruction set that this processor has not.
     """
     if trainer == "keras":
         return "keras", ""
+    if trainer == "jax" or (trainer == "auto" and recorded == "jax"):
+        try:
+            check_jax(model, recipe)
+        except UserError as error:
+            if trainer == "jax":
+                raise
+            raise UserError(f"the study was trained with JAX, which can't run here: {error}") from error
+        return "jax", ""
+    if trainer == "auto" and recorded is None and device.worth_while(trials):
+        try:
+            check_jax(model, recipe)
+            return (
+                "jax",
+                f"Training with JAX on {device.name()}, where so many trials are done sooner than by the core.",
+            )
+        except UserError as error:
+            chosen, notice = _core_or_keras(trainer, model, recorded, recipe)
+            return chosen, f"Training without JAX: {error}.{' ' if notice else ''}{notice}"
+    return _core_or_keras(trainer, model, recorded, recipe)
+
+
+def check_jax(model: keras.Model, recipe: Recipe | None) -> None:
+    """Makes sure that JAX can train a model by a recipe; the core need not be built for that.
+
+    Raises:
+        UserError: if it can't, is not installed, or has no device that computes.
+    """
+    device.check()
+    reason = native_fit.unsupported(model) or (recipe and native_fit.unsupported_recipe(recipe))
+    if reason:
+        raise UserError(reason)
+    if recipe and isinstance(recipe.optimizer, KerasObject):
+        raise UserError(
+            f"expected one of the optimizers AdamW, Adam and SGD, found {recipe.optimizer.class_name} of Keras'; train "
+            "with --trainer native or --trainer keras"
+        )
+
+
+def _core_or_keras(trainer: str, model: keras.Model, recorded: str | None, recipe: Recipe | None) -> tuple[str, str]:
     if core.available():
         core.require()  # A wrong MNIST_MINIMAL_SIMD is no reason to train with Keras, which takes 40 times as long.
     if trainer == "auto" and recorded == "keras":
@@ -96,6 +145,8 @@ def numerics(trainer: str) -> int | str | None:
     """
     if trainer == "keras":
         return None
+    if trainer == "jax":
+        return NOT_TO_THE_BIT
     reason = known_answer.difference()
     return f"unverified: {reason}" if reason else core.NUMERICS
 

@@ -1,0 +1,130 @@
+"""The device on which JAX trains: its name, its memory, and how many trials at once suit it.
+
+`devices.csv` has the whole trials an hour that were measured, by device and number at once, and `crossing.csv` how many
+trials a job needs for a GPU to be done sooner than the core on all processor cores.
+"""
+
+import contextlib
+import csv
+import importlib
+import importlib.util
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from mnist_minimal.errors import UserError, one_line
+
+# Of the memory that JAX may have: the data set, compiled programs and what is copied need some, too.
+SHARE = 0.8
+
+
+def installed() -> bool:
+    """Whether JAX is installed; it is not imported."""
+    return importlib.util.find_spec("jax") is not None
+
+
+def require() -> None:
+    """Imports JAX.
+
+    Raises:
+        UserError: if it is not installed, naming the extra that has it, or can't be imported.
+    """
+    _jax()
+
+
+def name() -> str:
+    """The kind of the device on which JAX trains, such as "NVIDIA H200" or "cpu"."""
+    return str(_device().device_kind)
+
+
+def is_gpu() -> bool:
+    """Whether that is a GPU."""
+    return _device().platform == "gpu"
+
+
+def description(places: int) -> str:
+    """Device, JAX's version and number of trials at once: "jax 0.4.36 on NVIDIA H200, 256 at once"."""
+    return f"jax {_jax().__version__} on {name()}, {places} at once"
+
+
+def keep_tensorflow_off() -> None:
+    """Leaves a GPU to JAX where TensorFlow is Keras' backend in this process.
+
+    To be called before TensorFlow has made anything, a model's weights included: after that it changes nothing.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow
+
+    # A RuntimeError says that the GPU is in use already.
+    with contextlib.suppress(RuntimeError):
+        tensorflow.config.set_visible_devices([], "GPU")
+
+
+def places(bytes_a_trial: int, asked: int | None) -> int:
+    """How many trials to train at once: as many as are fastest by the table, have room, and are asked for; at least 1.
+
+    Args:
+        bytes_a_trial: Memory of the device that one of them takes.
+        asked: How many are asked for; None for no end.
+    """
+    rows = _of_device(table("devices.csv"))
+    fastest = int(max(rows, key=lambda row: float(row["trials_an_hour"]))["places"])
+    memory = (_device().memory_stats() or {}).get("bytes_limit")
+    room = fastest if memory is None else int(SHARE * memory) // bytes_a_trial
+    return max(1, min(fastest, room, fastest if asked is None else asked))
+
+
+def worth_while(asked: int | None) -> bool:
+    """Whether there is a GPU on which so many trials, None for no end, are done sooner than by the core."""
+    fewest = min(int(row["trials"]) for row in table("crossing.csv"))
+    if not installed() or (asked is not None and asked < fewest):
+        return False
+    try:
+        return is_gpu() and (asked is None or asked >= int(_of_device(table("crossing.csv"))[0]["trials"]))
+    # JAX finds no device that it can use.
+    except (UserError, RuntimeError):
+        return False
+
+
+def check() -> None:
+    """Makes sure that JAX is installed and that its device computes.
+
+    Raises:
+        UserError: if not.
+    """
+    jax = _jax()
+    try:
+        jax.block_until_ready(jax.numpy.ones(1) + 1)
+    except RuntimeError as error:
+        raise UserError(f"expected a device on which JAX computes, found {one_line(error)}; repair it") from error
+
+
+@cache
+def table(file: str) -> list[dict[str, str]]:
+    """The rows of one of the tables."""
+    text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _of_device(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows of this device; of a GPU that nobody has measured, those of the others."""
+    own = [row for row in rows if row["device"] == name()]
+    return own or [row for row in rows if (row["device"] != "cpu") == is_gpu()] or rows
+
+
+def _device() -> Any:
+    return _jax().devices()[0]
+
+
+def _jax() -> Any:
+    if not installed():
+        raise UserError("expected JAX, found that it is not installed; pip install mnist-minimal[jax]")
+    try:
+        return importlib.import_module("jax")
+    except ImportError as error:
+        raise UserError(
+            f"expected JAX, found that it can't be imported ({error}); pip install -U jax jaxlib"
+        ) from error
