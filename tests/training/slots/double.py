@@ -43,7 +43,9 @@ def splits(x: np.ndarray, y: np.ndarray, monitored: int, targets: np.ndarray | N
 def augmented(images: np.ndarray, augmentation: Augmentation, seed: int, epoch: int) -> np.ndarray:
     """Images as an epoch changes them: by SciPy in double precision, float32 in the end; one channel each."""
     changes = draw_changes(augmentation, seed, epoch, images)
-    crop, fill = augmentation.crop, augmentation.fill
+    crop = augmentation.crop
+    # The package has what is outside in single precision.
+    fill = augmentation.fill if augmentation.fill == "reflect" else float(np.float32(augmentation.fill))
     mode, cval = (SCIPY_MODES["reflect"], 0) if fill == "reflect" else (SCIPY_MODES[0.0], fill)
     found = np.empty(images.shape, np.float32)
     for image, change, result in zip(images[..., 0].astype(np.float64), changes, found, strict=True):

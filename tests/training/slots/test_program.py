@@ -222,11 +222,11 @@ def test_a_trial_goes_on_in_another_place_beside_other_trials() -> None:
     moved = program.put(program.take(first, [0, 0, 1]), [0, 1], parameters[[2, 0]], statistics[[2, 0]])
     found, others = program.epoch(moved, [9, 7, 8], [0, 0, 1], rates, numbers)
     for array, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(array[2], other[1], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(array[2], other[1], rtol=1e-6)
     for array, other in zip(found[:5], first[:5], strict=True):
-        np.testing.assert_allclose(array[:2], other[np.array([2, 0])], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(array[:2], other[np.array([2, 0])], rtol=1e-6)
     assert others.val_correct[2] == figures.val_correct[1] == program.test_correct(expected)[1]
-    np.testing.assert_allclose(others.loss[2], figures.loss[1], rtol=1e-4)
+    np.testing.assert_allclose(others.loss[2], figures.loss[1], rtol=1e-6)
 
 
 def test_the_best_weights_are_kept_and_restored_place_by_place() -> None:
