@@ -29,8 +29,8 @@ from mnist_minimal.training.network import Network
 
 # The first 16 digits of the SHA-256 of the weights, moving statistics and probabilities after two epochs, by the case's
 # name: of all training images of the digits, and of the first FEW_IMAGES of them, since the baseline's emulated
-# multiply-adds take 50 to 100 times as long. They are pinned again when `core.NUMERICS` rises, and only then:
-# `python -m experiments.bit_cases` prints them.
+# multiply-adds take 50 to 100 times as long. They are pinned again when `core.NUMERICS` rises or a recipe changes, and
+# only then: `python -m experiments.bit_cases` prints them.
 # The odd chains have few images as it is.
 _ODD = {
     "five by five, same": "6c0969c3e3902c99",

@@ -13,7 +13,8 @@ The plan is of 2026-11-27, before the first of its trials beyond those that `res
   not come to its end then; one that sep697's median stopping rule stops is counted as stopped, below any target.
 - Measure: for each network that of its publication (last epoch, best epoch or kept model on the test set), mean, sd,
   the share over the target of the source with its 95 % interval (Wilson), and the share of our trials at or below the
-  published run. sep997's 223 beside the published 223: difference of the means (Welch), Kolmogorov and Smirnov.
+  published run. sep997's 223 beside the published 223, by sep997_published.py: difference of the means (Welch),
+  Kolmogorov and Smirnov.
 - Power: of a study of n trials with sd s, a difference of its mean from a given number shows in four of five such
   studies if it is 2.8 s / sqrt(n) or more (normal, two-sided, 5 %); the table has that figure. Two studies of 223
   with sd .00105 show .00028.
