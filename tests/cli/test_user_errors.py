@@ -412,6 +412,7 @@ OPTIONS = {
     "report": ["--results", "--out", "--data", "--dataset-name"],
     "teacher": ["--results", "--out", "--seeds", "--model", "--data", "--dataset-name"],
     "verify": ["--results", "--seeds", "--sample", "--model", "--jobs", "--keep", "--teacher", "--data"],
+    "merge": ["--out"],
 }
 # What keeps a command from what is long: training, and Keras.
 ENDING = {
