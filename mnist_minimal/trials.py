@@ -95,6 +95,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="trials side by side (default: 1)")
     parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="train on the workers of a Dask cluster, one trial a thread: its scheduler's address, such as "
+        "tcp://host:8786, or the file that `dask scheduler --scheduler-file` writes; local: --jobs workers here",
+    )
+    parser.add_argument(
         "--out",
         type=expanded_path,
         default=OWN_RESULTS,
@@ -146,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.trainer,
             options.jobs,
             teacher=teacher,
+            dask=options.dask,
         )
         if another := variation.described(options.model, recipe, dataset.name):
             print(f"{options.model} is trained by {another}; the study is {plan.study.name}.")

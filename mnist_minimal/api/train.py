@@ -66,6 +66,7 @@ def run_trials(
     trainer: str = "auto",
     teacher: str | Path | None = None,
     dataset_name: str | None = None,
+    dask: str | None = None,
     progress: bool = True,
 ) -> Study:
     """Trains a model again and again and records every trial, as `python -m mnist_minimal.trials` does.
@@ -98,6 +99,9 @@ def run_trials(
         teacher: A file of `python -m mnist_minimal.teacher`, whose probabilities are part of the targets, by half or by
             the recipe's `teacher.weight`.
         dataset_name: What images that are not MNIST are called in the results.
+        dask: The address of the scheduler of a Dask cluster whose workers train the trials, one a thread, or the file
+            that it writes (`--scheduler-file`); "local" for `jobs` workers on this machine, which a script must allow
+            for as for Keras' processes. The trials are the same, bit by bit.
         progress: Whether to show it.
 
     Returns:
@@ -133,6 +137,7 @@ def run_trials(
         build,
         callbacks,
         file,
+        dask,
     )
     if until is not None and not 0 < until <= 1:
         raise UserError(f"found until={until}, expected an accuracy above 0 and at most 1, such as 0.99")

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,10 +23,15 @@ from mnist_minimal.trial import FAILED, Outcome, Trial
 
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
+    from mnist_minimal.engines.dask import DaskEngine
 
 
 class Engine(Protocol):
     """Anything that trains seeds: threads, processes, machines."""
+
+    @property
+    def places(self) -> int:
+        """How many trials run side by side."""
 
     def run(self, seeds: Iterable[int], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
         """Takes the next seed when a place is free, and yields what came of each as it ends."""
@@ -78,18 +83,19 @@ def carry_out(
         job, notice = make_job(plan, before)
         if notice:
             say(notice)
-        shown = display(plan.runs, len(done), plan.jobs)
-        policies = [
-            shown,
-            Interruption(interrupted),
-            *until,
-            *rules_of(job, plan.dataset, before),
-            FailuresInARow(trial.seed for trial in before if trial.status == FAILED),
-        ]
-        try:
-            run_trials(engine_of(job, plan.dataset), table, itertools.chain([first], left), policies)
-        finally:
-            shown.close()
+        with engine_for(plan, job, say) as engine:
+            shown = display(plan.runs, len(done), engine.places)
+            policies = [
+                shown,
+                Interruption(interrupted),
+                *until,
+                *rules_of(job, plan.dataset, before),
+                FailuresInARow(trial.seed for trial in before if trial.status == FAILED),
+            ]
+            try:
+                run_trials(engine, table, itertools.chain([first], left), policies)
+            finally:
+                shown.close()
         return all(trial.seed not in plan.seeds or table.has_done(trial.seed) for trial in table.trials())
 
 
@@ -134,6 +140,28 @@ def rules_of(job: Job, dataset: "Dataset", before: Sequence[Trial]) -> list[Medi
         return []
     monitored = sets.split(dataset, job.protocol, job.recipe.validation_share).y_val
     return [MedianStopping(job.recipe.median_stopping, job.study, before, len(monitored))]
+
+
+@contextmanager
+def engine_for(plan: Plan, job: Job, say: Callable[[str], None]) -> "Iterator[ThreadEngine | DaskEngine]":
+    """The engine that trains the job of a plan: of this process, or of the plan's Dask cluster.
+
+    Raises:
+        UserError: if there is no such cluster.
+    """
+    if plan.dask is None:
+        yield engine_of(job, plan.dataset)
+        return
+    from mnist_minimal.engines.dask import DaskEngine, connected
+    from mnist_minimal.study.remote import remote
+
+    with connected(plan.dask, plan.jobs) as client:
+        engine = DaskEngine(client, remote(job, plan.dataset), partial(failed_trial, job), say)
+        say(
+            f"The trials go to the Dask cluster at {client.scheduler.address}, {engine.places} side by side now; "
+            f"{client.dashboard_link} shows what its workers do."
+        )
+        yield engine
 
 
 def engine_of(job: Job, dataset: "Dataset") -> ThreadEngine:

@@ -400,7 +400,18 @@ words = st.one_of(
     st.sampled_from(["\udcff", "\udce9.png", "a\nb", "\x1b[31m", 300 * "x"]),
 )
 OPTIONS = {
-    "trials": ["--model", "--recipe", "--runs", "--seed", "--epochs", "--until", "--protocol", "--trainer", "--jobs"],
+    "trials": [
+        "--model",
+        "--recipe",
+        "--runs",
+        "--seed",
+        "--epochs",
+        "--until",
+        "--protocol",
+        "--trainer",
+        "--jobs",
+        "--dask",
+    ],
     "status": ["--results"],
     "models": ["--results"],
     "objectives": ["--all", "--results"],
