@@ -26,7 +26,7 @@ class Sent:
 
 
 class Here:
-    """A function that is pickled by its number: the workers are threads of this process, and share what it refers to."""
+    """A function that is pickled by its number: workers that are threads of this process share what it refers to."""
 
     def __init__(self, function: Callable) -> None:
         self.function, self.number = function, len(KNOWN)
