@@ -39,6 +39,9 @@ LOCAL = "local"
 
 SECONDS_TO_CONNECT = 20
 
+# A scheduler that has not answered for so long is taken to be lost.
+SECONDS_TO_ANSWER = 60
+
 # How often it is asked which workers there are, and looked for trials that hang.
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -272,7 +275,7 @@ class _Session:
         """Asks again and again which workers there are."""
         while True:
             try:
-                threads = await asyncio.wait_for(self.client.nthreads(), SECONDS_TO_CONNECT)
+                threads = await asyncio.wait_for(self.client.nthreads(), SECONDS_TO_ANSWER)
             except Exception as error:
                 self.events.put(partial(self._lose_scheduler, error))
                 return
