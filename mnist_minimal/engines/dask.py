@@ -120,7 +120,9 @@ def connected(address: str, jobs: int) -> Iterator["Client"]:
             "expected the package dask with distributed, found that it is not installed; "
             'pip install "dask[distributed]"'
         ) from error
-    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
+    # Some of them have levels of their own.
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in ("distributed", "tornado")]
+    loggers = list(map(logging.getLogger, [*names, "asyncio"]))
     levels = [logger.level for logger in loggers]
     with contextlib.ExitStack() as stack:
         for logger, level in zip(loggers, levels, strict=True):

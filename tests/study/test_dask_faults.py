@@ -91,6 +91,10 @@ def rows(job: Job) -> list[Trial]:
     return job.rows() if job.csv.exists() else []
 
 
+def printed(running: Running) -> str:
+    return running.output.read_text() if running.output.exists() else ""
+
+
 def some_row_and(job: Job, training: Callable[[str], int], name: str) -> Callable[[], bool]:
     """Whether a trial has ended and a worker is in the middle of another."""
     return lambda: bool(rows(job)) and training(name) > 0
@@ -121,11 +125,11 @@ def test_a_worker_is_paused_for_longer_than_its_time(cluster, job, check):
 
 def test_workers_of_another_version_or_other_bits_take_no_part_and_one_that_joins_late_does(cluster, job, check):
     running = job.start()
-    wait_until(lambda: "The cluster has no worker yet; the trials begin when one joins." in running.output.read_text())
+    wait_until(lambda: "The cluster has no worker yet; the trials begin when one joins." in printed(running))
     cluster.start_worker("other version", Another())
     cluster.start_worker("other bits", other_bits)
     cluster.start_worker("no engine", without_the_engine)
-    wait_until(lambda: running.output.read_text().count("takes no part") == 3)
+    wait_until(lambda: printed(running).count("takes no part") == 3)
     assert not rows(job)
     cluster.start_worker("good")
     output = check(job, running, [])
