@@ -12,6 +12,7 @@ trained, on whose figure the answer depends.
 
 import asyncio
 import contextlib
+import json
 import logging
 import queue
 import time
@@ -22,6 +23,7 @@ from concurrent.futures import Future as ThreadFuture
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
@@ -137,10 +139,14 @@ def connected(address: str, jobs: int) -> Iterator["Client"]:
                 silence_logs=logging.CRITICAL,
             )
             stack.callback(cluster.close, timeout=10)
+            address = cluster.scheduler_address
         try:
-            where = {"scheduler_file": address} if address.endswith(".json") else {"address": address}
-            client = Client(**({"address": cluster} if address == LOCAL else where), timeout=SECONDS_TO_CONNECT)
-        except (OSError, ValueError, TypeError) as error:
+            if address.endswith(".json"):
+                # Dask would wait for the file without end.
+                with Path(address).expanduser().open() as file:
+                    address = json.load(file)["address"]
+            client = Client(address, timeout=SECONDS_TO_CONNECT)
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"expected a Dask scheduler at {address}, found none ({one_line(error)}); start one with `dask "
                 "scheduler`, and workers with `dask worker ADDRESS`"

@@ -1,5 +1,6 @@
 """The engine of a Dask cluster, its workers in threads of this process: every seed once, whatever its workers do."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -238,3 +239,20 @@ def test_a_worker_that_joins_late_takes_part(cluster, client):
     outcomes = run(engine(client, train)[0], range(10), told, Growing())
     assert sorted(outcomes) == list(range(10))
     assert len(places) == 3
+
+
+def test_no_scheduler_is_said_in_a_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine_module, "SECONDS_TO_CONNECT", 0.5)
+    (tmp_path / "other.json").write_text("{}")
+    for address in ("tcp://127.0.0.1:9", "no://where", f"{tmp_path}/none.json", f"{tmp_path}/other.json"):
+        with (
+            pytest.raises(UserError, match=f"expected a Dask scheduler at {address}, found none .*; start one with"),
+            engine_module.connected(address, 1),
+        ):
+            pass
+
+
+def test_no_dask_is_said_in_a_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match="expected the package dask"), engine_module.connected("local", 1):
+        pass
