@@ -137,6 +137,8 @@ def connected(address: str, jobs: int) -> Iterator["Client"]:
                 memory_limit=None,
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
+                # Ctrl-C reaches the whole group of processes; this one decides what ends.
+                preload="import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
             )
             stack.callback(cluster.close, timeout=10)
             address = cluster.scheduler_address
