@@ -61,6 +61,13 @@ class Impatient:
         dask.SILENT_SECONDS, dask.SILENT_TIMES = self.seconds, 0
 
 
+def patient() -> None:
+    """Makes a coordinator wait for a worker that can train as long as it takes."""
+    from mnist_minimal.engines import dask
+
+    dask.SECONDS_UNFIT = float("inf")
+
+
 @dataclass
 class Cluster:
     """A scheduler and workers of one thread each.

@@ -60,7 +60,7 @@ SLOW_TIMES = 2
 MAX_LOST = 5
 
 # How long a job goes on looking when all workers that there are can't take part.
-SECONDS_UNFIT = 60.0
+SECONDS_UNFIT = 300.0
 
 # Of so many jobs a worker keeps what it has made ready.
 MAX_READY = 4

@@ -17,6 +17,7 @@ from tests.dask_processes import (
     Cluster,
     Impatient,
     other_bits,
+    patient,
     talkative,
     wait_until,
     without_the_engine,
@@ -124,7 +125,7 @@ def test_a_worker_is_paused_for_longer_than_its_time(cluster, job, check):
 
 
 def test_workers_of_another_version_or_other_bits_take_no_part_and_one_that_joins_late_does(cluster, job, check):
-    running = job.start()
+    running = job.start(patient)
     wait_until(lambda: "The cluster has no worker yet; the trials begin when one joins." in printed(running))
     cluster.start_worker("other version", Another())
     cluster.start_worker("other bits", other_bits)
