@@ -25,9 +25,9 @@ class Another:
     version: str = "0.0.1"
 
     def __call__(self) -> None:
-        from mnist_minimal.engines import dask
+        from mnist_minimal.engines import dask_worker
 
-        dask.version = lambda: self.version
+        dask_worker.version = lambda: self.version
 
 
 def other_bits() -> None:
@@ -39,14 +39,14 @@ def other_bits() -> None:
 
 def without_the_engine() -> None:
     """Takes from a process the module that earlier versions of the package had not."""
-    sys.modules["mnist_minimal.engines.dask"] = None  # type: ignore[assignment]
+    sys.modules["mnist_minimal.engines.dask_worker"] = None  # type: ignore[assignment]
 
 
 def talkative() -> None:
     """Makes a worker tell of its epochs often enough for a coordinator that is `Impatient`."""
-    from mnist_minimal.engines import dask
+    from mnist_minimal.engines import dask_worker
 
-    dask.SECONDS_BETWEEN_REPORTS = 0.1
+    dask_worker.SECONDS_BETWEEN_REPORTS = 0.1
 
 
 @dataclass(frozen=True)

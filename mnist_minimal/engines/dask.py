@@ -17,25 +17,26 @@ import logging
 import queue
 import time
 import uuid
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future as ThreadFuture
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from mnist_minimal.engines.dask_worker import RemoteTrain, make_ready, train
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.engines.threads import reason
 from mnist_minimal.errors import UserError, one_line
-from mnist_minimal.trial import EpochReport, Outcome, Owner, StoppedError, Trial
+from mnist_minimal.trial import EpochReport, Outcome, Trial
 from mnist_minimal.version import version
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, Worker
+    from distributed import Client, Future
 
 LOCAL = "local"
 
@@ -46,9 +47,6 @@ SECONDS_TO_ANSWER = 60
 
 # How often it is asked which workers there are, and looked for trials that hang.
 SECONDS_BETWEEN_LOOKS = 1.0
-
-# A trial tells of its epochs no more often: a thousand workers have thousands of epochs a second.
-SECONDS_BETWEEN_REPORTS = 2.0
 
 # A trial of which nothing was heard for so many times what is usual, and at least so many seconds, is taken to hang.
 SILENT_TIMES, SILENT_SECONDS = 20, 120.0
@@ -61,25 +59,6 @@ MAX_LOST = 5
 
 # How long a job goes on looking when all workers that there are can't take part.
 SECONDS_UNFIT = 300.0
-
-# Of so many jobs a worker keeps what it has made ready.
-MAX_READY = 4
-
-
-class SharedMissingError(Exception):
-    """A worker has not what all trials of the job share, and must be sent it."""
-
-
-class Sent(Protocol):
-    """What a worker sends back of a trial."""
-
-    @property
-    def trial(self) -> Trial | None:
-        """The row, or None where the trial has not come to its end."""
-
-
-RemoteTrain = Callable[[int, Any, Owner], Sent]
-"""Trains one seed on a worker, given what the coordinator has of it; on StoppedError it gives what it has come to."""
 
 
 @dataclass(frozen=True)
@@ -391,12 +370,12 @@ class _Session:
         self._in_loop(self._wait_for(attempt))
 
     def _make_ready(self, address: str) -> None:
-        self._submit(None, address, _make_ready, self.name, version(), self.make_train, None)
+        self._submit(None, address, make_ready, self.name, version(), self.make_train, None)
 
     def _start(self, seed: int, address: str) -> None:
         answer = self.running[seed].answer
         self.running[seed].copies += 1
-        self._submit(seed, address, _train, self.name, seed, self.remote.pack(seed), answer)
+        self._submit(seed, address, train, self.name, seed, self.remote.pack(seed), answer)
 
     def _place(self, others: set[str]) -> str | None:
         """A free place on a worker that is none of these."""
@@ -429,7 +408,7 @@ class _Session:
         if attempt.seed is None:
             if what == "needs":
                 self.shared = self.shared or self.remote.shared()
-                self._submit(None, attempt.worker, _make_ready, self.name, version(), self.make_train, self.shared)
+                self._submit(None, attempt.worker, make_ready, self.name, version(), self.make_train, self.shared)
             elif what == "ready":
                 worker.ready = True
                 self.free.extend([attempt.worker] * worker.places)
@@ -504,79 +483,3 @@ class _Session:
 
 async def _running_loop() -> asyncio.AbstractEventLoop:
     return asyncio.get_running_loop()
-
-
-# What runs on the workers.
-
-_READY: "OrderedDict[str, RemoteTrain]" = OrderedDict()
-
-
-def _make_ready(name: str, wanted: str, make_train: bytes, shared: bytes | None) -> tuple[str, str]:
-    """Makes this process ready for a job's trials.
-
-    The answer is of plain types, which another version of this package knows too.
-    """
-    if version() != wanted:
-        return "refused", f"it has mnist_minimal {version()}, expected {wanted}"
-    try:
-        _READY[name] = cloudpickle.loads(make_train)(shared)
-    except SharedMissingError:
-        return "needs", ""
-    except Exception as error:
-        return "refused", str(error) if isinstance(error, UserError) else reason(error)
-    while len(_READY) > MAX_READY:
-        _READY.popitem(last=False)
-    return "ready", ""
-
-
-def _train(name: str, seed: int, parcel: Any, answer: str | None) -> tuple[str, Any]:
-    """Trains a seed; what came of it, and what belongs to that."""
-    train = _READY.get(name)
-    if train is None:  # The worker was started again.
-        return "not ready", None
-    owner = _Coordinator(name, answer)
-    try:
-        sent = train(seed, parcel, owner)
-    # What a user could fix is wrong with this worker; elsewhere the trial may do.
-    except UserError as error:
-        return "refused", str(error)
-    except Exception as error:
-        return "failed", reason(error)
-    if owner.question is not None:
-        return "asked", (owner.question, sent)
-    return ("ended", sent) if sent.trial else ("stopped", None)
-
-
-class _Coordinator:
-    """The owner of the study, from a worker; to be made in the thread of the task.
-
-    Args:
-        topic: Under which it hears of epochs.
-        answer: Why the trial is to stop at the rule's epoch, or ""; None where it has not been asked.
-    """
-
-    def __init__(self, topic: str, answer: str | None) -> None:
-        from distributed import get_worker
-
-        self.topic, self.answer = topic, answer
-        self.worker: Worker = get_worker()
-        self.key = self.worker.get_current_task()
-        self.question: EpochReport | None = None
-        self.reported = 0.0
-
-    def report(self, epoch: EpochReport) -> None:
-        task = self.worker.state.tasks.get(self.key)
-        if task is None or task.state == "cancelled" or self.worker.status.name in ("closing", "closed", "failed"):
-            raise StoppedError
-        if time.monotonic() - self.reported >= SECONDS_BETWEEN_REPORTS:
-            self.reported = time.monotonic()
-            # Whether it is heard is of no account for the trial; what has a milestone is asked or read in the history.
-            with contextlib.suppress(Exception):
-                self.worker.log_event(self.topic, (self.key, *astuple(replace(epoch, milestone=None))))
-
-    def ask(self, epoch: EpochReport) -> str:
-        if self.answer is None:
-            self.question = epoch
-            raise StoppedError
-        self.report(epoch)
-        return self.answer

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_minimal.data.choice import ENVIRONMENT_VARIABLE, Choice
-from mnist_minimal.engines.dask import Remote, RemoteTrain, SharedMissingError
+from mnist_minimal.engines.dask import Remote
+from mnist_minimal.engines.dask_worker import RemoteTrain, SharedMissingError
 from mnist_minimal.errors import UserError
 from mnist_minimal.files import atomic_write, reject_symlink
 from mnist_minimal.models.defaults import pin_keras_defaults

@@ -137,7 +137,7 @@ def test_workers_of_another_version_or_other_bits_take_no_part_and_one_that_join
     for reason in (
         "takes no part: it has mnist_minimal 0.0.1, expected ",
         f"this study was trained with numerics {core.NUMERICS}, and now it would be unverified: ",
-        "mnist_minimal.engines.dask",
+        "mnist_minimal.engines.dask_worker",
     ):
         assert reason in output
 

@@ -9,7 +9,7 @@ import pytest
 
 import mnist_minimal as mm
 from mnist_minimal.data.choice import Choice
-from mnist_minimal.engines.dask import SharedMissingError
+from mnist_minimal.engines.dask_worker import SharedMissingError
 from mnist_minimal.study import ledger
 from mnist_minimal.study.job import make_job
 from mnist_minimal.study.plan import Plan
