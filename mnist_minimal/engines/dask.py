@@ -406,7 +406,10 @@ class _Session:
             worker.refused = True
             self._say_once(f"Worker {attempt.worker} takes no part: {content}")
         if attempt.seed is None:
-            if what == "needs":
+            # Dask closes a worker that can't read its first task, as where an earlier version has no such module.
+            if what == "gone":
+                self._say_once(f"Worker {attempt.worker} left as it was made ready; has it mnist_minimal {version()}?")
+            elif what == "needs":
                 self.shared = self.shared or self.remote.shared()
                 self._submit(None, attempt.worker, make_ready, self.name, version(), self.make_train, self.shared)
             elif what == "ready":
