@@ -118,6 +118,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="trials side by side (default: 1; with jax as many as suit the device)",
     )
     parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="train on the workers of a Dask cluster, one trial a thread: its scheduler's address, such as "
+        "tcp://host:8786, or the file that `dask scheduler --scheduler-file` writes; local: --jobs workers here",
+    )
+    parser.add_argument(
         "--out",
         type=expanded_path,
         default=OWN_RESULTS,
@@ -197,6 +203,7 @@ def _plan(
         options.trainer,
         options.jobs,
         teacher=teacher,
+        dask=options.dask,
     )
 
 

@@ -17,7 +17,10 @@ from tests.conftest import REPOSITORY
 
 PAGES = [
     REPOSITORY / name
-    for name in ("README.md", "CONTRIBUTING.md", "results/README.md", "experiments/README.md", "tests/README.md")
+    for name in (
+        *("README.md", "CONTRIBUTING.md", "results/README.md", "experiments/README.md", "experiments/CLUSTER.md"),
+        "tests/README.md",
+    )
 ]
 
 COMMAND = re.compile(r"python (?:-m )?((?:mnist_minimal|experiments)[./]\w+)(?:\.py)?\b(?![./])([^`|\n]*)")

@@ -67,6 +67,7 @@ def run_trials(
     trainer: str = "auto",
     teacher: str | Path | None = None,
     dataset_name: str | None = None,
+    dask: str | None = None,
     progress: bool = True,
 ) -> Study:
     """Trains a model again and again and records every trial, as `python -m mnist_minimal.trials` does.
@@ -101,6 +102,9 @@ def run_trials(
         teacher: A file of `python -m mnist_minimal.teacher`, whose probabilities are part of the targets, by half or by
             the recipe's `teacher.weight`.
         dataset_name: What images that are not MNIST are called in the results.
+        dask: The address of the scheduler of a Dask cluster whose workers train the trials, one a thread, or the file
+            that it writes (`--scheduler-file`); "local" for `jobs` workers on this machine, which a script must allow
+            for as for Keras' processes. The trials are the same, bit by bit.
         progress: Whether to show it.
 
     Returns:
@@ -134,6 +138,7 @@ def run_trials(
         protocol=protocol,
         trainer=trainer,
         teacher=None if teacher is None else teaching.read(Path(teacher).expanduser()),
+        dask=dask,
     )
     study = Study(plan.study, build)
     if not carry_out(plan, print if progress else _nothing, display if progress else silent, threading.Event()):
@@ -156,6 +161,7 @@ def sweep(
     trainer: str = "auto",
     teacher: str | Path | None = None,
     dataset_name: str | None = None,
+    dask: str | None = None,
     progress: bool = True,
 ) -> list[Study]:
     """Trains a model by several recipes, each a study of its own, as `run_trials` does one after the other.
@@ -177,6 +183,7 @@ def sweep(
         trainer: As of `run_trials`.
         teacher: As of `run_trials`.
         dataset_name: As of `run_trials`.
+        dask: As of `run_trials`; the recipes are trained one after the other then.
         progress: As of `run_trials`.
 
     Returns:
@@ -215,6 +222,7 @@ def sweep(
             protocol=protocol,
             trainer=trainer,
             teacher=file,
+            dask=dask,
         )
         for recipe in recipes
     ]
@@ -243,6 +251,7 @@ def _plan(
     protocol: str,
     trainer: str,
     teacher: teaching.TeacherFile | None,
+    dask: str | None,
 ) -> Plan:
     """The plan that the arguments make; they are checked."""
     by = teaching.with_teacher(recipe, teacher)
@@ -262,6 +271,7 @@ def _plan(
         build,
         callbacks,
         teacher,
+        dask,
     )
     if until is not None and not 0 < until <= 1:
         raise UserError(f"found until={until}, expected an accuracy above 0 and at most 1, such as 0.99")

@@ -15,6 +15,7 @@ COMMANDS = {
     "status": "how far trials are, asked from another terminal: done, running, stale, failed, time left",
     "models": "list the published models, what was published of them and what the results say",
     "verify": "train recorded trials again and compare them with what was recorded, bit by bit",
+    "merge": "join studies that several machines have trained apart",
     "objectives": "check results against what the sources, where the models were published, wanted of them",
     "teacher": "make the file of a teacher of trained models, for trials --teacher",
     "evaluate": "accuracy, loss and confusion matrix of saved models",

@@ -68,9 +68,29 @@ def difference(study: Study, facts: dict[str, Any]) -> str:
     """
     begun = read(study)
     for name, wanted in facts.items():
-        if name in begun and _without_prose(begun[name]) != _without_prose(wanted):
-            return _difference(name, _without_prose(begun[name]), _without_prose(wanted))
+        if name in begun and (different := first_difference(name, begun[name], wanted)):
+            return "{} {}, and now it would be {}".format(*different)
     return ""
+
+
+def first_difference(name: str, begun: Any, wanted: Any) -> tuple[str, Any, Any] | None:
+    """The first value in which a fact of one study differs from another's: its name, and the two; None where none does.
+
+    What a recipe says in words is left out, which may be put better without a trial being any other.
+
+    Args:
+        name: The fact's name.
+        begun: The fact in one.
+        wanted: The fact in the other.
+    """
+    begun, wanted = _without_prose(begun), _without_prose(wanted)
+    if begun == wanted:
+        return None
+    if isinstance(begun, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *begun]:
+            if begun.get(key) != wanted.get(key):
+                return first_difference(f"{name}.{key}", begun.get(key), wanted.get(key))
+    return name, begun, wanted
 
 
 def record(study: Study, facts: dict[str, Any]) -> None:
@@ -131,19 +151,9 @@ def by_own_recipe(study: Study, model: str) -> bool:
 
 
 def _without_prose(fact: Any) -> Any:
-    """A recipe without what it says in words, which may be put better without a trial being any other."""
     if isinstance(fact, dict):
         return {key: value for key, value in fact.items() if key not in ("source", "assumed")}
     return fact
-
-
-def _difference(name: str, begun: Any, wanted: Any) -> str:
-    """In words, the first value in which what the study was begun with differs from what is wanted now."""
-    if isinstance(begun, dict) and isinstance(wanted, dict):
-        for key in [*wanted, *begun]:
-            if begun.get(key) != wanted.get(key):
-                return _difference(f"{name}.{key}", begun.get(key), wanted.get(key))
-    return f"{name} {begun}, and now it would be {wanted}"
 
 
 def _versions() -> dict[str, str]:

@@ -42,6 +42,8 @@ class Plan:
         build: Builds the model, where its name does not say how.
         callbacks: Makes a trial's further Keras callbacks from its seed, or None.
         teacher: The file of the recipe's teacher, or None where it has none.
+        dask: The scheduler of the Dask cluster that trains them, or "local" for a cluster of `jobs` workers on this
+            machine; None where this process does.
     """
 
     out: Path
@@ -59,6 +61,7 @@ class Plan:
     build: Builder | None = None
     callbacks: "Callable[[int], Sequence[keras.callbacks.Callback]] | None" = None
     teacher: TeacherFile | None = None
+    dask: str | None = None
 
     @property
     def study(self) -> Study:

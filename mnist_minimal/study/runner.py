@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -25,10 +25,15 @@ from mnist_minimal.trial import FAILED, Outcome, Trial
 
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
+    from mnist_minimal.engines.dask import DaskEngine
 
 
 class Engine(Protocol):
     """Anything that trains seeds: threads, processes, machines."""
+
+    @property
+    def places(self) -> int:
+        """How many trials run side by side."""
 
     def run(self, seeds: Iterable[int], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
         """Takes the next seed when a place is free, and yields what came of each as it ends."""
@@ -79,13 +84,13 @@ def carry_out(
         begun = begin(plan, say)
         if begun is None:
             return True
-        engine = engine_of(begun.job, plan.dataset, None if plan.runs is None else plan.runs - begun.done, say)
-        shown = display(plan.runs, begun.done, engine.places)
-        policies = [shown, Interruption(interrupted), *begun.policies]
-        try:
-            run_trials(engine, begun.table, begun.seeds, policies)
-        finally:
-            shown.close()
+        with engine_for(plan, begun, say) as engine:
+            shown = display(plan.runs, begun.done, engine.places)
+            policies = [shown, Interruption(interrupted), *begun.policies]
+            try:
+                run_trials(engine, begun.table, begun.seeds, policies)
+            finally:
+                shown.close()
         return none_failed(plan, begun.table)
 
 
@@ -168,6 +173,31 @@ def rules_of(job: Job, dataset: "Dataset", before: Sequence[Trial]) -> list[Medi
         return []
     monitored = sets.split(dataset, job.protocol, job.recipe.validation_share).y_val
     return [MedianStopping(job.recipe.median_stopping, job.study, before, len(monitored))]
+
+
+@contextmanager
+def engine_for(
+    plan: Plan, begun: Begun, say: Callable[[str], None]
+) -> "Iterator[ThreadEngine | SlotEngine | DaskEngine]":
+    """The engine that trains the job of a plan: of this process, or of the plan's Dask cluster.
+
+    Raises:
+        UserError: if there is no such cluster.
+    """
+    job = begun.job
+    if plan.dask is None:
+        yield engine_of(job, plan.dataset, None if plan.runs is None else plan.runs - begun.done, say)
+        return
+    from mnist_minimal.engines.dask import DaskEngine, connected
+    from mnist_minimal.study.remote import remote
+
+    with connected(plan.dask, plan.jobs) as client:
+        engine = DaskEngine(client, remote(job, plan.dataset), partial(failed_trial, job), say)
+        say(
+            f"The trials go to the Dask cluster at {client.scheduler.address}, {engine.places} side by side now; "
+            f"{client.dashboard_link} shows what its workers do."
+        )
+        yield engine
 
 
 def engine_of(job: Job, dataset: "Dataset", asked: int | None, say: Callable[[str], None]) -> ThreadEngine | SlotEngine:

@@ -74,10 +74,12 @@ def carry_out_all(
 
 
 def _by_jax(plans: Sequence[Plan]) -> bool:
-    """Whether JAX trains the plans; "auto" asks for what `trainers.choose` does, of all their trials together."""
+    """Whether JAX trains the plans here; "auto" asks for what `trainers.choose` does, of all their trials together."""
     from mnist_minimal.training.slots import device
 
     first = plans[0]
+    if first.dask is not None:
+        return False
     if first.trainer != "auto":
         if first.trainer == "jax":
             device.require()

@@ -240,7 +240,7 @@ def _compared(
         difference = _of_histories(study.history(seed), again.history(seed))
     else:
         missing.append("history")
-    difference = difference or _of_rows(expected, found)
+    difference = difference or difference_of_rows(expected, found)
     if study.weights(seed).is_file():
         compared.append("weights")
         difference = difference or _of_weights(study.weights(seed), again.weights(seed), builders)
@@ -252,8 +252,8 @@ def _compared(
     return Verdict(seed, True, f"same {', '.join(compared)}{kept}")
 
 
-def _of_rows(expected: Trial, found: Trial) -> str:
-    """The first column that differs, in words, or ""."""
+def difference_of_rows(expected: Trial, found: Trial) -> str:
+    """The first column that differs, in words, or ""; those of NOT_COMPARED aside."""
     for name in (field.name for field in fields(Trial) if field.name not in NOT_COMPARED):
         before, now = (_written(getattr(trial, name)) for trial in (expected, found))
         if before != now:

@@ -400,7 +400,18 @@ words = st.one_of(
     st.sampled_from(["\udcff", "\udce9.png", "a\nb", "\x1b[31m", 300 * "x"]),
 )
 OPTIONS = {
-    "trials": ["--model", "--recipe", "--runs", "--seed", "--epochs", "--until", "--protocol", "--trainer", "--jobs"],
+    "trials": [
+        "--model",
+        "--recipe",
+        "--runs",
+        "--seed",
+        "--epochs",
+        "--until",
+        "--protocol",
+        "--trainer",
+        "--jobs",
+        "--dask",
+    ],
     "status": ["--results"],
     "models": ["--results"],
     "objectives": ["--all", "--results"],
@@ -412,6 +423,7 @@ OPTIONS = {
     "report": ["--results", "--out", "--data", "--dataset-name"],
     "teacher": ["--results", "--out", "--seeds", "--model", "--data", "--dataset-name"],
     "verify": ["--results", "--seeds", "--sample", "--model", "--jobs", "--keep", "--teacher", "--data"],
+    "merge": ["--out"],
 }
 # What keeps a command from what is long: training, and Keras.
 ENDING = {

@@ -1,0 +1,269 @@
+"""The engine of a Dask cluster, its workers in threads of this process: every seed once, whatever its workers do."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from mnist_minimal.engines import dask as engine_module
+from mnist_minimal.engines.dask import DaskEngine, Remote
+from mnist_minimal.engines.dask_worker import SharedMissingError
+from mnist_minimal.errors import UserError
+from mnist_minimal.trial import EpochReport, StoppedError, Trial
+from mnist_minimal.version import version
+from tests.engines.test_engines import Told, WaitsForLower, failed, run
+from tests.study.test_ledger import TRIAL
+
+distributed = pytest.importorskip("distributed")
+
+
+@dataclass(frozen=True)
+class Sent:
+    trial: Trial | None
+    epochs: int = 0
+
+
+class Here:
+    """A function that is pickled by its number: workers that are threads of this process share what it refers to."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function, self.number = function, len(KNOWN)
+        KNOWN.append(self)
+
+    def __reduce__(self):
+        return known, (self.number,)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+KNOWN: list[Here] = []
+
+
+def known(number: int) -> Here:
+    return KNOWN[number]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Two workers of two threads each, in this process."""
+    settings = {"n_workers": 2, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(protocol="tcp", host="127.0.0.1", silence_logs=60, **settings) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster) -> Iterator[Any]:
+    with distributed.Client(cluster, timeout=20) as client:
+        yield client
+
+
+def engine(client: Any, train: Callable, said: list[str] | None = None, **changed: Any) -> tuple[DaskEngine, dict]:
+    """An engine whose workers call `train`, and what came back by seed."""
+    kept: dict[int, Any] = {}
+    make_train = Here(changed.pop("make_train", lambda shared: train))
+    remote = Remote(make_train, **{"shared": lambda: b"", "pack": kept.get, "unpack": kept.__setitem__, **changed})
+    return DaskEngine(client, remote, failed, (said if said is not None else []).append), kept
+
+
+def train_two_epochs(seed, kept, owner):
+    for epoch in (1, 2):
+        owner.report(EpochReport(seed, epoch, epoch, 200, 0.97, 0.97))
+    return Sent(replace(TRIAL, seed=seed))
+
+
+def test_every_seed_is_trained_once_in_as_many_places_as_there_are_threads(client):
+    running: list[int] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def train(seed, kept, owner):
+        with lock:
+            running.append(seed)
+            most.append(len(running))
+        # A worker may be ready long before the other is.
+        while max(most) < 4:
+            time.sleep(0.01)
+        with lock:
+            running.remove(seed)
+        if seed == 5:
+            raise MemoryError("no\nroom")
+        return train_two_epochs(seed, kept, owner)
+
+    trained, kept = engine(client, train)
+    told = Told()
+    assert trained.places == 4
+    outcomes = run(trained, range(12), told)
+    assert sorted(outcomes) == list(range(12))
+    assert (outcomes[5].status, outcomes[5].reason) == ("failed", "MemoryError: no room")
+    assert sorted(kept) == [seed for seed in range(12) if seed != 5]
+    assert max(most) == 4
+    assert [seed for event, seed in told.events if event == "started"] == list(range(12))
+    # Whoever decides is asked by one thread, and needs no locks.
+    assert told.threads == {threading.get_ident()}
+
+
+def train_and_ask(seed, kept, owner):
+    """Comes to its milestone the later the lower its seed is; an attempt after the question has what was sent."""
+    epochs = kept.epochs if kept else 0
+    try:
+        if not epochs:
+            time.sleep(0.05 * (3 - seed % 4))
+        reason = owner.ask(EpochReport(seed, 4, 4, 200, 0.97, 0.97, milestone=Fraction(seed)))
+    except StoppedError:
+        return Sent(None, epochs=3)
+    assert epochs == 3
+    return Sent(replace(TRIAL, seed=seed, reason=reason, status="stopped" if reason else "finished"))
+
+
+def test_a_question_is_answered_when_it_can_be_and_keeps_no_place_until_then(client):
+    # One worker of one place: the seed that others wait for could never be trained if they waited there.
+    outcomes = run(engine(client, train_and_ask, one_a_worker=True)[0], [3, 2, 1, 0, 4, 5], WaitsForLower())
+    assert [outcomes[seed].reason for seed in range(6)] == ["", "odd", "", "odd", "", "odd"]
+
+
+def test_what_all_trials_share_is_sent_to_the_workers_that_lack_it(client):
+    asked: list[bytes | None] = []
+    packed: list[bytes] = []
+
+    def make_train(shared):
+        asked.append(shared)
+        if shared is None:
+            raise SharedMissingError
+        return train_two_epochs
+
+    def shared() -> bytes:
+        packed.append(b"images")
+        return b"images"
+
+    outcomes = run(engine(client, None, make_train=make_train, shared=shared)[0], range(4))
+    assert sorted(outcomes) == list(range(4))
+    assert set(asked) == {None, b"images"}
+    assert packed == [b"images"]
+
+
+def test_a_worker_that_can_not_train_gets_no_seed_and_is_named(client):
+    places: list[str] = []
+    bad = sorted(client.nthreads())[0]
+
+    def make_train(shared):
+        if distributed.get_worker().address == bad:
+            raise UserError("it has other bits")
+        return Here(train)
+
+    def train(seed, kept, owner):
+        places.append(owner.worker.address)
+        while not said:
+            time.sleep(0.01)
+        return train_two_epochs(seed, kept, owner)
+
+    said: list[str] = []
+    outcomes = run(engine(client, None, said, make_train=make_train)[0], range(8))
+    assert sorted(outcomes) == list(range(8))
+    assert bad not in places
+    assert said == [f"Worker {bad} takes no part: it has other bits"]
+
+
+def test_an_error_of_the_user_on_one_worker_costs_that_worker_alone(client):
+    bad = sorted(client.nthreads())[0]
+
+    def train(seed, kept, owner):
+        if owner.worker.address == bad:
+            raise UserError("its disk is full")
+        while not said:
+            time.sleep(0.01)
+        return train_two_epochs(seed, kept, owner)
+
+    said: list[str] = []
+    outcomes = run(engine(client, train, said)[0], range(8))
+    assert {trial.status for trial in outcomes.values()} == {"finished"}
+    assert said == [f"Worker {bad} takes no part: its disk is full"]
+
+
+def test_a_job_that_no_worker_can_train_ends_with_an_error(client, monkeypatch):
+    monkeypatch.setattr(engine_module, "SECONDS_UNFIT", 0.5)
+    monkeypatch.setattr(engine_module, "version", lambda: "another")
+    said: list[str] = []
+    with pytest.raises(UserError, match="expected a worker that can train these trials, found 2 that can't"):
+        run(engine(client, train_two_epochs, said)[0], range(2))
+    assert len(said) == 2
+    assert all(line.endswith(f"takes no part: it has mnist_minimal {version()}, expected another") for line in said)
+
+
+def test_a_trial_that_hangs_or_is_slow_runs_elsewhere_as_well(client, monkeypatch):
+    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(engine_module, "SILENT_TIMES", 0)
+    monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_LOOKS", 0.1)
+    released, first = threading.Event(), threading.Lock()
+
+    def hang_once(seed, kept, owner):
+        if seed == 1 and first.acquire(blocking=False):
+            released.wait(30)
+        return train_two_epochs(seed, kept, owner)
+
+    outcomes = run(engine(client, hang_once)[0], range(5))
+    released.set()
+    assert sorted(outcomes) == list(range(5))
+
+
+def test_closing_the_outcomes_ends_the_trials_at_their_next_epoch(client):
+    ended = threading.Event()
+
+    def train(seed, kept, owner):
+        if seed == 0:
+            return train_two_epochs(seed, kept, owner)
+        try:
+            while True:
+                owner.report(EpochReport(seed, 1, 1, 200, 0.97, 0.97))
+                time.sleep(0.01)
+        except StoppedError:
+            ended.set()
+            return Sent(None)
+
+    outcomes = engine(client, train)[0].run(range(2), [])
+    assert next(outcomes).trial.seed == 0
+    outcomes.close()
+    assert ended.wait(10)
+
+
+def test_a_worker_that_joins_late_takes_part(cluster, client):
+    told = Told()
+
+    class Growing(Told):
+        def trial_started(self, seed):
+            if seed == 4:
+                cluster.scale(3)
+
+    places: set[str] = set()
+
+    def train(seed, kept, owner):
+        places.add(owner.worker.address)
+        while seed >= 4 and len(places) < 3:
+            time.sleep(0.01)
+        return train_two_epochs(seed, kept, owner)
+
+    outcomes = run(engine(client, train)[0], range(10), told, Growing())
+    assert sorted(outcomes) == list(range(10))
+    assert len(places) == 3
+
+
+def test_no_scheduler_is_said_in_a_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine_module, "SECONDS_TO_CONNECT", 0.5)
+    (tmp_path / "other.json").write_text("{}")
+    for address in ("tcp://127.0.0.1:9", "no://where", f"{tmp_path}/none.json", f"{tmp_path}/other.json"):
+        with (
+            pytest.raises(UserError, match=f"expected a Dask scheduler at {address}, found none .*; start one with"),
+            engine_module.connected(address, 1),
+        ):
+            pass
+
+
+def test_no_dask_is_said_in_a_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match="expected the package dask"), engine_module.connected("local", 1):
+        pass
