@@ -51,7 +51,10 @@ def kernels(sharing: Sharing, blocks: int) -> list[tuple[str, str]]:
         one_depthwise = sharing == "depthwise" or (sharing != "none" and block > 1)
         one_pointwise = sharing == "block" and block > 1
         found.append(
-            ("depthwise" if one_depthwise else f"depthwise{block}", "pointwise" if one_pointwise else f"pointwise{block}")
+            (
+                "depthwise" if one_depthwise else f"depthwise{block}",
+                "pointwise" if one_pointwise else f"pointwise{block}",
+            )
         )
     return found
 
@@ -185,8 +188,9 @@ class SearchedNetwork(Part):
         }[self.sharing]
         pool = f", second pool after block {self.second_pool}" if self.second_pool else ""
         return (
-            f"conv {self.stem_channels} {self.stem_size}x{self.stem_size} {self.stem_padding}, {self.pool} pool, blocks "
-            f"{' '.join(map(str, self.channels))} {self.block_size}x{self.block_size} {self.block_padding}{shared}{pool}"
+            f"conv {self.stem_channels} {self.stem_size}x{self.stem_size} {self.stem_padding}, {self.pool} pool, "
+            f"blocks {' '.join(map(str, self.channels))} {self.block_size}x{self.block_size} {self.block_padding}"
+            f"{shared}{pool}"
         )
 
 
@@ -249,13 +253,13 @@ def read(model: str) -> Candidate:
     found = sorted(path for folder in FOLDERS for path in Path().glob(f"{folder}/{name}.json"))
     if not found:
         raise UserError(
-            f"{model}: expected a file {name}.json in {' or '.join(FOLDERS)}, found none; run the command in the folder "
-            "where the search ran, or copy the file to runs/search/candidates"
+            f"{model}: expected a file {name}.json in {' or '.join(FOLDERS)}, found none; run the command in the "
+            "folder where the search ran, or copy the file to runs/search/candidates"
         )
     candidate = Candidate.from_dict(files.read_json(found[0]))
     if candidate.name != name:
         raise UserError(
-            f"{found[0]}: expected the candidate {name}, found {candidate.name}, since the file was edited; give it that "
-            "name"
+            f"{found[0]}: expected the candidate {name}, found {candidate.name}, since the file was edited; give it "
+            "that name"
         )
     return candidate

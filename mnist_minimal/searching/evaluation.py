@@ -118,9 +118,7 @@ def fold_splits(dataset: "Dataset", fold: int | None) -> "tuple[Splits, np.ndarr
     if fold is None:
         x_judge, y_judge = dataset.x_test, dataset.y_test
     monitored = slice(0, FOLDS)
-    splits = Splits(
-        dataset.name, "holdout", x_train, y_train, x_train[monitored], y_train[monitored], x_judge, y_judge
-    )
+    splits = Splits(dataset.name, "holdout", x_train, y_train, x_train[monitored], y_train[monitored], x_judge, y_judge)
     return splits, kept
 
 

@@ -46,10 +46,10 @@ def rungs(epochs: int) -> list[Rung]:
     """
     least = REDUCTION ** (len(SEEDS) - 1)
     if epochs < least:
-        raise UserError(f"expected at least {least} epochs, an epoch at the lowest rung, found {epochs}; raise --epochs")
-    return [
-        Rung(epochs // REDUCTION ** (len(SEEDS) - 1 - place), seeds) for place, seeds in enumerate(SEEDS)
-    ]
+        raise UserError(
+            f"expected at least {least} epochs, an epoch at the lowest rung, found {epochs}; raise --epochs"
+        )
+    return [Rung(epochs // REDUCTION ** (len(SEEDS) - 1 - place), seeds) for place, seeds in enumerate(SEEDS)]
 
 
 def seed_of(number: int, rung: int, place: int) -> int:

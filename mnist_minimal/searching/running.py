@@ -1,4 +1,4 @@
-"""The search as it runs: trials are taken, judged rung by rung and recorded, until the budget is spent; then the finals.
+"""The search as it runs: trials are taken, judged rung by rung and recorded until the budget is spent; then finals.
 
 The same command resumes what was stopped or killed. With one job, a search by image passes comes to the same ledger
 whether it was disturbed or not, but for times: what is proposed follows from the trials before, and with several jobs
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import optuna
@@ -147,7 +148,7 @@ class Search:
                 if not self.storage.others():
                     self.study.set_user_attr(stored.FINALISTS, self.choose_finalists())
         if self.closed:
-            self._in_threads([lambda task=task: self._test(*task) for task in self._untested()])
+            self._in_threads([partial(self._test, *task) for task in self._untested()])
 
     def left(self) -> float:
         """The share of the budget for candidates that is left; below 0 where more is spent."""
@@ -161,7 +162,7 @@ class Search:
         return 1 - spent / searchable_seconds if searchable_seconds > 0 else -1.0
 
     def choose_finalists(self) -> list[str]:
-        """The names of the finalists: of those that reach the target the smallest, then the most accurate of the others.
+        """The names of the finalists: the smallest that reach the target, then the most accurate of the others.
 
         Only candidates that were judged at the highest rung are asked.
         """
@@ -252,9 +253,7 @@ class Search:
 
     def _spent(self) -> tuple[int, float]:
         """Image passes and seconds of all trainings that are recorded."""
-        found = [
-            score for trial in self.study.get_trials(deepcopy=False) for score in stored.scores(trial).values()
-        ]
+        found = [score for trial in self.study.get_trials(deepcopy=False) for score in stored.scores(trial).values()]
         return sum(score.passes for score in found), sum(score.seconds for score in found)
 
     def _words_left(self) -> str:

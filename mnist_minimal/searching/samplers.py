@@ -38,9 +38,7 @@ class SeededByNumber(optuna.samplers.BaseSampler):
             self._made[trial.number] = SAMPLERS[self.name]((self.seed + 1_000_003 * trial.number) % 2**32)
         return self._made[trial.number]
 
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: "FrozenTrial"
-    ) -> "dict[str, BaseDistribution]":
+    def infer_relative_search_space(self, study: optuna.Study, trial: "FrozenTrial") -> "dict[str, BaseDistribution]":
         return self._of(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(

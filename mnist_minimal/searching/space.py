@@ -75,7 +75,6 @@ class Space:
 
 def decode_network(point: Point, limit: int) -> SearchedNetwork:
     """The network of a point: first its form, as far as the smallest channels fit it, then the channels."""
-
     form: dict[str, Any] = {
         "stem_size": min(STEM_SIZES),
         **{"stem_padding": "same", "block_size": min(BLOCK_SIZES), "block_padding": "same"},
@@ -190,7 +189,9 @@ def decode_recipe(point: Point, epochs: int, taught: bool) -> Recipe:
         batch_size=pick(point["batch"], BATCH_SIZES),
         max_epochs=epochs,
         optimizer=optimizers[pick(point["optimizer"], tuple(optimizers))],
-        schedule=ByStep(course, round(MAX_WARM_UP * point["warm_up"], 3), floor=round(MAX_FLOOR * above_half(point["floor"]), 3)),
+        schedule=ByStep(
+            course, round(MAX_WARM_UP * point["warm_up"], 3), floor=round(MAX_FLOOR * above_half(point["floor"]), 3)
+        ),
         dropout=round(MAX_DROPOUT * above_half(point["dropout"]), 3),
         augmentation=augmentation if share and strength else None,
         teacher=Teacher(weight=weight) if taught and weight else None,

@@ -114,8 +114,8 @@ class Storage:
         for name, value in facts.items():
             if begun.get(name) != value:
                 raise UserError(
-                    f"{self.journal}: this search was begun with {name} {begun.get(name)}, and now it would be {value}; "
-                    "give what it was begun with, or another folder with --out"
+                    f"{self.journal}: this search was begun with {name} {begun.get(name)}, and now it would be {value};"
+                    " give what it was begun with, or another folder with --out"
                 )
         return study
 
