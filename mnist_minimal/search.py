@@ -1,4 +1,4 @@
-"""Search for small networks and the recipes to train them by; the same command resumes a search that was stopped.
+"""Search for small networks and the recipes to train them by; the same command resumes what was stopped.
 
 Candidates are judged by training images that their trainings hold out, another twelfth for each seed: all of them
 briefly from one seed, the best longer and from more. At the end some finalists are trained on all training images from
@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         required=True,
         metavar="TIME|PASSES",
         help="what may be spent, the finals included: a time such as 2h or 30m, or image passes such as 5e9, with "
-        "which and one job the same search comes to the same candidates; a candidate that was begun is judged to its end",
+        "which and one job the same search comes to the same candidates; what was begun is judged to its end",
     )
     parser.add_argument(
         "--target",

@@ -1,4 +1,4 @@
-"""What a running search shows: the best so far by size, candidates done, time left; a table in a terminal, else lines."""
+"""What a running search shows: the best so far by size, candidates done, what is left of time or passes."""
 
 import sys
 from collections.abc import Sequence
@@ -85,11 +85,16 @@ def trial_line(trial: FrozenTrial, rungs: Sequence[Rung]) -> str:
     candidate = Candidate.from_dict(trial.user_attrs[stored.CANDIDATE])
     rung = max(trial.intermediate_values, default=0)
     what = "judged" if trial.state == TrialState.COMPLETE else "stopped"
-    seeds = rungs[rung].seeds
     return (
         f"candidate {trial.number}: {candidate.network.parameters} parameters, {candidate.network.text}: {what} at "
-        f"{trial.intermediate_values.get(rung, 0):.4f} ({rungs[rung].epochs} epochs, {seeds} seed{'s'[: seeds > 1]})"
+        f"{trial.intermediate_values.get(rung, 0):.4f} ({count(rungs[rung].epochs, 'epoch')}, "
+        f"{count(rungs[rung].seeds, 'seed')})"
     )
+
+
+def count(number: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def figure_line(figure: Figure) -> str:
@@ -100,7 +105,7 @@ def figure_line(figure: Figure) -> str:
 def done(study: optuna.Study) -> str:
     """How many candidates have come to their end, in words."""
     ended = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-    return f"{ended:,} candidate{'' if ended == 1 else 's'}"
+    return count(ended, "candidate")
 
 
 def display(rungs: Sequence[Rung]) -> Lines:
