@@ -96,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mnist_minimal.data import sets
     from mnist_minimal.searching.budget import Budget
     from mnist_minimal.searching.display import display
+    from mnist_minimal.searching.evaluation import without_test_set
     from mnist_minimal.searching.rungs import rungs
     from mnist_minimal.searching.running import Plan, Search
     from mnist_minimal.searching.space import Space
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **{name: getattr(options, name) for name in ("sampler", "seed", "jobs", "finalists", "runs")},
         )
         storage, shown = Storage(options.out), display(plan.rungs)
-        teachers = Teachers(options.out / "teachers", dataset) if options.teach else None
+        teachers = Teachers(options.out / "teachers", without_test_set(dataset)) if options.teach else None
         with storage.closing():
             search, status = None, 0
             try:
@@ -155,17 +156,24 @@ def report(search: "Search") -> None:
 
     from mnist_minimal.analysis.figures import save_figure
     from mnist_minimal.analysis.tables import markdown
+    from mnist_minimal.files import read_json
+    from mnist_minimal.models.searched import Candidate
     from mnist_minimal.searching import figures, ledger
-    from mnist_minimal.searching.display import figure_line
+    from mnist_minimal.searching.display import count, figure_line
     from mnist_minimal.searching.importance import LEAST_TRIALS, importances
 
     study, plan, out = search.study, search.plan, search.storage.out
+
+    def teacher_option(name: str) -> str:
+        candidate = Candidate.from_dict(read_json(out / f"candidates/{name}.json"))
+        return f" --teacher {out / 'teachers/all.npz'}" if candidate.recipe.teacher else ""
+
     rows = ledger.rows(study, plan.rungs)
     judged, finalists = ledger.judged(study, plan.rungs), ledger.finalists(study)
     published = figures.published([PUBLISHED_RESULTS]) if plan.dataset.name == "mnist" else []
     written = [ledger.write(out / "ledger.csv", rows, ledger.Row)]
     print(
-        f"\n{len({row.number for row in rows})} candidates, {len(judged)} of them judged at the highest rung "
+        f"\n{count(len({row.number for row in rows}), 'candidate')}, {len(judged)} of them judged at the highest rung "
         f"({plan.rungs[-1].epochs} epochs, {plan.rungs[-1].seeds} seeds); {sum(row.passes for row in rows):,} image "
         "passes."
     )
@@ -189,15 +197,13 @@ def report(search: "Search") -> None:
     if finalists:
         tested = sum(each.seeds or 0 for each in finalists)
         print(
-            f"\nThe test set was looked at {tested} times: once by each training of the {len(finalists)} finalists, on "
-            "all training images, from seeds that no candidate was judged by."
+            f"\nThe test set was looked at {count(tested, 'time')}: once by each training of the {len(finalists)} "
+            "finalists, on all training images, from seeds that no candidate was judged by."
         )
         for each in finalists:
             reached = "reaches" if (each.median or 0) >= plan.target else "does not reach"
-            print(
-                f"  {each.params} parameters: {figure_line(each)}; the median {reached} {plan.target:g}\n"
-                f"    python -m mnist_minimal.trials --model search:{each.name} --runs 50"
-            )
+            print(f"  {each.params} parameters: {figure_line(each)}; the median {reached} {plan.target:g}")
+            print(f"    python -m mnist_minimal.trials --model search:{each.name} --runs 50{teacher_option(each.name)}")
     elif not search.closed:
         print("\nThe test set was not looked at; the finalists are not chosen yet.")
     print("\n" + "\n".join(map(str, written)))

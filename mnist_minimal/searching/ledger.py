@@ -14,7 +14,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_minimal import files
-from mnist_minimal.models.searched import Candidate
 from mnist_minimal.searching import storage as stored
 from mnist_minimal.searching.evaluation import Score
 from mnist_minimal.searching.rungs import FIRST_FRESH_SEED, Rung, fold_of, seed_of
@@ -89,12 +88,12 @@ def rows(study: optuna.Study, rungs: Sequence[Rung]) -> list[Row]:
     for trial in study.get_trials(deepcopy=False):
         if stored.CANDIDATE not in trial.user_attrs:
             continue
-        candidate = Candidate.from_dict(trial.user_attrs[stored.CANDIDATE])
         of_candidate = {
-            **{"number": trial.number, "name": candidate.name, "params": candidate.network.parameters},
-            **{"limit": trial.user_attrs[stored.LIMIT], "state": STATES.get(trial.state, "unfinished")},
+            "number": trial.number,
+            **{name: trial.user_attrs[name] for name in (stored.NAME, stored.PARAMS, stored.LIMIT)},
+            "state": STATES.get(trial.state, "unfinished"),
         }
-        of_name.setdefault(candidate.name, of_candidate)
+        of_name.setdefault(trial.user_attrs[stored.NAME], of_candidate)
         found += [
             _row(of_candidate, score, rung, rungs[rung].epochs, seed_of(trial.number, rung, place), fold_of(place))
             for (rung, place), score in stored.scores(trial).items()
@@ -119,9 +118,8 @@ def judged(study: optuna.Study, rungs: Sequence[Rung]) -> list[Figure]:
 def finalists(study: optuna.Study) -> list[Figure]:
     """What the finalists came to on the test set, in the order in which they were chosen."""
     params = {
-        candidate.name: candidate.network.parameters
+        trial.user_attrs[stored.NAME]: trial.user_attrs[stored.PARAMS]
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        for candidate in [Candidate.from_dict(trial.user_attrs[stored.CANDIDATE])]
     }
     return [
         _of_scores(name, params[name], scores, "test set") for name, scores in stored.finals(study).items() if scores
@@ -151,9 +149,8 @@ def write(path: Path, table: Sequence[Row] | Sequence[Figure], kind: type[Row] |
 
 
 def _figure(trial: FrozenTrial, rungs: Sequence[Rung]) -> Figure:
-    candidate = Candidate.from_dict(trial.user_attrs[stored.CANDIDATE])
     highest = [score for (rung, _), score in stored.scores(trial).items() if rung == len(rungs) - 1]
-    return _of_scores(candidate.name, candidate.network.parameters, highest, "held out")
+    return _of_scores(trial.user_attrs[stored.NAME], trial.user_attrs[stored.PARAMS], highest, "held out")
 
 
 def _of_scores(name: str, params: int, scores: Sequence[Score], images: str) -> Figure:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import optuna
+from filelock import Timeout
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mnist_minimal.errors import UserError
@@ -148,7 +149,13 @@ class Search:
                 if not self.storage.others():
                     self.study.set_user_attr(stored.FINALISTS, self.choose_finalists())
         if self.closed:
-            self._in_threads([partial(self._test, *task) for task in self._untested()])
+            try:
+                with self.storage.testing.acquire(timeout=0):
+                    self._in_threads([partial(self._test, *task) for task in self._untested()])
+            except Timeout as error:
+                raise UserError(
+                    f"{self.storage.out}: another process is testing the finalists; wait for its end"
+                ) from error
 
     def left(self) -> float:
         """The share of the budget for candidates that is left; below 0 where more is spent."""
@@ -177,10 +184,11 @@ class Search:
         )
         names: list[str] = []
         for trial in [*reaching, *others]:
-            candidate = candidate_of(trial)
-            if candidate.name not in names and len(names) < self.plan.finalists:
+            name = trial.user_attrs[stored.NAME]
+            if name not in names and len(names) < self.plan.finalists:
+                candidate = Candidate.from_dict(trial.user_attrs[stored.CANDIDATE])
                 searched.write(candidate, self.storage.out / "candidates")
-                names.append(candidate.name)
+                names.append(name)
         return names
 
     # A worker
@@ -189,7 +197,7 @@ class Search:
         """Judges one candidate after the other."""
         # One at least is judged, however little time there is.
         first = not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        while first or self.left() > 0:
+        while not self.closed and (first or self.left() > 0):
             first = False
             trial = self.storage.take(self.study)
             limit = trial.user_attrs.get(stored.LIMIT) or self._limit()
@@ -215,6 +223,8 @@ class Search:
         """Trains a candidate rung by rung, as far as it goes."""
         data = candidate.as_dict()
         if stored.CANDIDATE not in trial.user_attrs:
+            trial.set_user_attr(stored.NAME, candidate.name)
+            trial.set_user_attr(stored.PARAMS, candidate.network.parameters)
             trial.set_user_attr(stored.CANDIDATE, data)
         highest = len(self.plan.rungs) - 1
         for number, rung in enumerate(self.plan.rungs):
@@ -269,7 +279,7 @@ class Search:
     def _untested(self) -> list[tuple[str, dict[str, Any], int]]:
         """The finalists' trainings that are to be done: name, candidate and place."""
         candidates = {
-            candidate_of(trial).name: trial.user_attrs[stored.CANDIDATE]
+            trial.user_attrs[stored.NAME]: trial.user_attrs[stored.CANDIDATE]
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         }
         return [
@@ -308,11 +318,7 @@ class Search:
             raise KeyboardInterrupt
 
 
-def candidate_of(trial: FrozenTrial) -> Candidate:
-    """The candidate of a trial."""
-    return Candidate.from_dict(trial.user_attrs[stored.CANDIDATE])
-
-
 def parameters(trial: FrozenTrial) -> int:
     """The parameters of a trial's network."""
-    return candidate_of(trial).network.parameters
+    params: int = trial.user_attrs[stored.PARAMS]
+    return params

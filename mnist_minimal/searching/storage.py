@@ -22,7 +22,11 @@ from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import reject_symlink
 from mnist_minimal.searching.evaluation import Score
 
-WORKER, CANDIDATE, LIMIT, FACTS, FINALISTS = "worker", "candidate", "limit", "facts", "finalists"
+# Of a trial: who works on it, its candidate with its name and parameters, and the most that it could have.
+WORKER, CANDIDATE, NAME, PARAMS, LIMIT = "worker", "candidate", "name", "params", "limit"
+
+# Of the study: what it was begun with, and the names of the finalists.
+FACTS, FINALISTS = "facts", "finalists"
 
 
 class JournalLock(JournalFileOpenLock):
@@ -34,7 +38,7 @@ class JournalLock(JournalFileOpenLock):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self.lock = FileLock(path, thread_local=False)
+        self.lock = FileLock(path)
 
     def acquire(self) -> bool:
         self.lock.acquire()
@@ -62,10 +66,11 @@ class Storage:
         try:
             reject_symlink(out).mkdir(parents=True, exist_ok=True)
             reject_symlink(self.workers).mkdir(exist_ok=True)
-            self.alive = FileLock(self.workers / f"{self.name}.lock", thread_local=False)
+            self.alive = FileLock(self.workers / f"{self.name}.lock")
             self.alive.acquire(timeout=0)
-            # Who takes a trial, or the finals, does so alone.
-            self.taking = FileLock(reject_symlink(out / "taking.lock"), thread_local=False)
+            # Who takes a trial, or the finals, does so alone; of one process each thread has a lock of its own.
+            self.taking = FileLock(reject_symlink(out / "taking.lock"))
+            self.testing = FileLock(reject_symlink(out / "testing.lock"))
             self.lock = JournalLock(reject_symlink(out / "journal.lock"))
             self._cut_torn_line()
         except (OSError, NotImplementedError) as error:

@@ -55,7 +55,7 @@ def test_a_search_ends_with_tables_pictures_and_a_candidate_that_trials_trains(r
     assert [row["size"] for row in rows] == 7 * ["125"] + ["297"]
     assert [int(row["passes"]) for row in rows] == [1375, *2 * [3 * 1375], *4 * [9 * 1375], 9 * 1500]
     assert int(rows[0]["params"]) <= 120
-    assert "The test set was looked at 1 times" in found.stdout
+    assert "The test set was looked at 1 time:" in found.stdout
     name = rows[0]["name"]
     assert f"--model search:{name}" in found.stdout
     assert (tmp_path / "found/frontier.png").stat().st_size > 1000
