@@ -1,6 +1,7 @@
 """Jobs of trials on the digits in processes of their own, to be disturbed, and what is left of them in the end.
 
-The processes are forked off a server that has imported Keras already: a job of some short trials takes a second or two.
+The processes are forked off a server that has imported Keras and loaded the digits already: a job of some short trials
+takes a second or two.
 """
 
 import multiprocessing
@@ -17,7 +18,7 @@ from mnist_minimal.trial import Trial
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["mnist_minimal.training.trainers", "mnist_minimal.evaluate", "sklearn.datasets", "mnist_minimal.analysis.figures"]
+    ["mnist_minimal.training.trainers", "mnist_minimal.evaluate", "tests.digits", "mnist_minimal.analysis.figures"]
 )
 
 SECONDS_UNTIL_HUNG = 300

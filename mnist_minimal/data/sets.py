@@ -4,6 +4,7 @@ A data set is four arrays. The images of `Dataset` and `Splits` are uint8 of sha
 [0, 255], MNIST's (n, 28, 28, 1) with 0 the background; the labels are int64 of shape (n,), classes counted from 0.
 """
 
+import functools
 import hashlib
 import importlib
 import itertools
@@ -299,14 +300,21 @@ def _check_name(name: str) -> None:
         )
 
 
-def _load_digits(notice: str) -> Dataset:
+@functools.cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of scikit-learn's digits: enlarging them takes longer than an epoch of a tiny network."""
     # Imported here: both take longer to import than a command has time for its --help.
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = zoom(digits.images * (255 / 16), (1, 3.5, 3.5), order=1, mode="nearest", grid_mode=True)
-    images, labels = forms.pixels(np.rint(pixels).astype(np.uint8)), digits.target
+    return forms.pixels(np.rint(pixels).astype(np.uint8)), digits.target
+
+
+def _load_digits(notice: str) -> Dataset:
+    # What a caller changes in his arrays is no change of the next one's.
+    images, labels = (array.copy() for array in _digits())
     arrays = {"x_train": images[:-297], "y_train": labels[:-297], "x_test": images[-297:], "y_test": labels[-297:]}
     return _dataset("digits", "scikit-learn's load_digits()", arrays, notice)
 

@@ -79,32 +79,26 @@ def test_a_published_model_as_on_the_command_line(tmp_path, run_main):
 
 @pytest.mark.parametrize("trainer", ["native", "keras"])
 def test_a_fit_is_the_trial_of_its_seed(trainer, tmp_path):
-    options = {"recipe": "sep997", "epochs": 2, "trainer": trainer}
-    study = mm.run_trials(tiny, runs=1, seed=7, out=tmp_path, **options, **QUIET)
-    fitted = mm.fit(tiny, data="digits", seed=7, **options)
-    for ours, theirs in zip(fitted.model.get_weights(), study.load(7).get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert fitted.test.correct == study.trials[0].test_correct
-    assert list(fitted.history["val_loss"]) == pytest.approx(list(study.history(7)["val_loss"]), rel=1e-6)
-
-
-@pytest.mark.parametrize("trainer", ["native", "keras"])
-def test_a_trial_begins_with_the_initial_weights_of_its_seed(trainer, tmp_path):
     begun = []
 
     class Begin(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):
             begun.append(self.model.get_weights())
 
-    options = {"recipe": "sep997", "epochs": 1, "trainer": trainer}
-    mm.run_trials(tiny, runs=1, seed=7, callbacks=lambda seed: [Begin()], out=tmp_path, **options, **QUIET)
-    mm.fit(tiny, data="digits", seed=7, callbacks=[Begin()], **options)
+    options = {"recipe": "sep997", "epochs": 2, "trainer": trainer}
+    study = mm.run_trials(tiny, runs=1, seed=7, callbacks=lambda seed: [Begin()], out=tmp_path, **options, **QUIET)
+    fitted = mm.fit(tiny, data="digits", seed=7, callbacks=[Begin()], **options)
+    for ours, theirs in zip(fitted.model.get_weights(), study.load(7).get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert fitted.test.correct == study.trials[0].test_correct
+    assert list(fitted.history["val_loss"]) == pytest.approx(list(study.history(7)["val_loss"]), rel=1e-6)
+    # Both began with the initial weights of the seed.
     model = tiny()
     draw(model, 7)
+    assert len(begun) == 2
     for found in begun:
         for ours, theirs in zip(found, model.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
-    assert len(begun) == 2
 
 
 def test_a_built_model_is_trained_from_the_weights_it_has():
@@ -198,9 +192,9 @@ def test_an_interrupted_study_is_resumed(tmp_path):
 def test_arrays_of_ones_own(tmp_path):
     digits = mm.load_data("digits")
     arrays = (digits.x_train[..., 0] / 255, digits.y_train, digits.x_test, np.eye(10)[digits.y_test])
-    own = mm.run_trials("sep697", runs=1, epochs=2, data=arrays, out=tmp_path, progress=False)
-    named = mm.run_trials("sep697", runs=1, epochs=2, data=arrays, dataset_name="scans", out=tmp_path, progress=False)
-    published = mm.run_trials("sep697", "sep697", runs=1, epochs=2, out=tmp_path, **QUIET)
+    own = mm.run_trials("sep697", runs=1, epochs=1, data=arrays, out=tmp_path, progress=False)
+    named = mm.run_trials("sep697", runs=1, epochs=1, data=arrays, dataset_name="scans", out=tmp_path, progress=False)
+    published = mm.run_trials("sep697", "sep697", runs=1, epochs=1, out=tmp_path, **QUIET)
     assert [study.name for study in (own, named)] == ["sep697-arrays", "sep697-scans"]
     for study in (own, named):
         assert study.trials[0].test_correct == published.trials[0].test_correct
@@ -208,8 +202,8 @@ def test_arrays_of_ones_own(tmp_path):
 
 
 def test_comparison_is_scipys(tmp_path):
-    first = mm.run_trials("sep697", runs=4, epochs=2, out=tmp_path, **QUIET)
-    other = mm.run_trials("sep997", runs=5, epochs=2, out=tmp_path, **QUIET)
+    first = mm.run_trials("sep697", runs=2, epochs=1, out=tmp_path, **QUIET)
+    other = mm.run_trials("sep997", runs=3, epochs=1, out=tmp_path, **QUIET)
     found = first.compare(other, "best")
     accuracies = [study.dataframe()["best_accuracy"] for study in (first, other)]
     expected = scipy.stats.ttest_ind(*accuracies, equal_var=False)
@@ -217,7 +211,7 @@ def test_comparison_is_scipys(tmp_path):
     assert found.means.difference.value == pytest.approx(accuracies[0].mean() - accuracies[1].mean())
     assert "sep697-digits minus sep997-digits" in str(found)
     assert str(found).startswith("| accuracy, best epoch")
-    holdout = mm.run_trials("sep997", runs=1, epochs=2, protocol="holdout", out=tmp_path, **QUIET)
+    holdout = mm.run_trials("sep997", runs=1, epochs=1, protocol="holdout", out=tmp_path, **QUIET)
     with pytest.raises(mm.UserError, match="protocol"):
         first.compare(holdout)
     assert "Compared as asked although not alike: protocol" in str(first.compare(holdout, mix=True))

@@ -406,6 +406,16 @@ def test_what_a_study_recorded_is_used_where_the_user_leaves_it_open():
 LOAD = "from mnist_minimal.data.sets import load; from mnist_minimal.data.choice import Choice; d = load(Choice({!r}));"
 
 
+def test_digits_that_a_caller_has_changed_are_whole_for_the_next():
+    first = load(Choice("digits"))
+    expected = first.x_train.copy()
+    first.x_train[:], first.y_train[:] = 0, 10
+    again = load(Choice("digits"))
+    np.testing.assert_array_equal(again.x_train, expected)
+    assert again.y_train.max() == 9
+
+
+@pytest.mark.slow
 def test_where_mnist_can_not_be_had_the_digits_take_its_place_and_it_is_said(run_python):
     finished = run_python("-c", LOAD.format("auto") + "print(d.name, d.notice)", **OFFLINE)
     assert finished.returncode == 0, finished.stderr

@@ -157,7 +157,7 @@ def test_a_second_process_on_a_study_is_refused_at_once_and_told_who_has_it(one_
     assert re.fullmatch(rf"error: {re.escape(str(one_trial))}/sep997-digits\.csv: {who} {what}", line)
     assert (one_trial / "sep997-digits.csv").read_bytes() == before
     # Whoever was killed owns nothing any more.
-    assert run_python(*COMMAND, "--runs", "2", "--out", one_trial).returncode == 0
+    assert command(one_trial, "--runs", "2") == 0
 
 
 def identity_of(out: Path) -> dict[str, Any]:
@@ -296,8 +296,8 @@ def test_training_leaves_the_users_random_numbers_alone(tmp_path, trainer):
     assert (random.random(), np.random.random()) == expected
 
 
-def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_python):
-    finished = run_python(*COMMAND[:-1], "2", "--runs", "3", "--out", finished_job / "runs")
+def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_main):
+    finished = run_main(trials.main, *MODEL, "--epochs", "2", "--runs", "3", "--out", finished_job / "runs")
     assert finished.returncode == 2
     assert "this study was begun with max_epochs 1, and now it would be 2" in finished.stderr
     assert "Traceback" not in finished.stderr
@@ -382,16 +382,16 @@ def test_trials_are_trained_from_another_thread_than_the_main_one(tmp_path):
         (("--set", "batch_size=many"), "error: batch_size: expected a whole number of at least 1, found 'many'"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(run_python, arguments, complaint):
-    finished = run_python("-m", "mnist_minimal.trials", "--model", "sep997", *arguments)
+def test_wrong_options_are_refused_in_one_line(run_main, arguments, complaint):
+    finished = run_main(trials.main, "--model", "sep997", *arguments)
     assert finished.returncode == 2
     assert complaint in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
-def test_a_read_only_output_folder_is_an_error_before_any_training(run_python, tmp_path):
+def test_a_read_only_output_folder_is_an_error_before_any_training(run_main, tmp_path):
     (tmp_path / "file").write_text("")
-    finished = run_python(*COMMAND, "--runs", "1", "--out", tmp_path / "file" / "results")
+    finished = run_main(trials.main, *MODEL, "--runs", "1", "--out", tmp_path / "file" / "results")
     assert finished.returncode == 2
     assert "error: " in finished.stderr
     assert "can't be written or read (Not a directory); choose another folder with --out" in finished.stderr

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.oracles import in_double, without_dropout
+from experiments.oracles import in_double
 from mnist_minimal.data.augmentation import augment, draw_changes
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.choice import Choice
@@ -18,6 +18,7 @@ from mnist_minimal.study.history import HistoryFile
 from mnist_minimal.training import DivergedError
 from mnist_minimal.training.checkpoint import Checkpoint
 from mnist_minimal.training.keras_fit import EpochBatches, EpochRandomness, compile_model, fit, recipe_callbacks
+from tests.training.small_network import small_network
 
 SEED = 11
 
@@ -167,7 +168,7 @@ def test_batches_come_in_the_order_of_batches_py():
     it grow a million times; batches in another order change every array of weights by more than a hundredth.
     """
     recipe, splits = RECIPES["sep997"], small_splits(train=300)
-    fitted = in_double(without_dropout(new_model()))
+    fitted = in_double(small_network(SEED))
     by_hand = in_double(fitted)
     last_weights = []
     keep = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: last_weights.append(fitted.get_weights()))
@@ -262,7 +263,7 @@ def test_a_loss_that_is_no_number_ends_the_trial():
         RECIPES["sep997"], optimizer=dataclasses.replace(RECIPES["sep997"].optimizer, learning_rate=float("inf"))
     )
     with pytest.raises(DivergedError, match="the training loss became nan in epoch 1"):
-        fit(new_model(), recipe, small_splits(), SEED, max_epochs=3)
+        fit(small_network(SEED), recipe, small_splits(), SEED, max_epochs=3)
 
 
 def test_less_than_one_epoch_is_refused():

@@ -183,8 +183,14 @@ def test_the_loss_by_targets_against_keras() -> None:
     np.testing.assert_allclose(bias, (probabilities - aims).mean(axis=0), atol=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        pytest.param(name, optimizer, marks=pytest.mark.slow if optimizer != "adamw" and name != "dropout" else ())
+        for name in MODELS
+        for optimizer in OPTIMIZERS
+    ],
+)
 def test_every_instruction_set_against_the_reference(name: str, optimizer: str) -> None:
     """Dropout switched on, two epochs of two batches, of which neither is a multiple of sixteen images."""
     model = made(name)

@@ -22,6 +22,7 @@ from mnist_minimal.training.chain import Chain
 from mnist_minimal.training.checkpoint import Checkpoint
 from mnist_minimal.training.schedules import scheduled_rate, step_rates
 from tests.rounding import assert_fit_of_the_core_is_that_of_keras
+from tests.training.small_network import small_network
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 TRAINERS = {"keras": keras_fit.fit} | ({"core": native_fit.fit} if core.available() else {})
@@ -123,11 +124,6 @@ def splits(train: int = 50) -> Splits:
     return Splits("made", "source", x[:train], y[:train], x[train:], y[train:], x[train:], y[train:])
 
 
-def new_model(seed: int = SEED) -> keras.Model:
-    keras.utils.set_random_seed(seed)
-    return without_dropout(MODELS["sep997"]())
-
-
 @NEEDS_CORE
 @pytest.mark.parametrize(
     ("optimizer", "drop_remainder"),
@@ -141,7 +137,9 @@ def new_model(seed: int = SEED) -> keras.Model:
 def test_both_trainers_take_the_same_steps(optimizer, drop_remainder):
     """Two or three steps an epoch, and the warm-up is longer."""
     by = dataclasses.replace(recipe(ByStep(warm_up=0.5), optimizer=optimizer, epochs=5), drop_remainder=drop_remainder)
-    native, reference, _ = assert_fit_of_the_core_is_that_of_keras(new_model(), by, splits(), SEED, max_epochs=4)
+    native, reference, _ = assert_fit_of_the_core_is_that_of_keras(
+        small_network(SEED), by, splits(), SEED, max_epochs=4
+    )
     last = rates(by, 2 if drop_remainder else 3).reshape(5, -1)[:4, -1]
     assert native.history["learning_rate"] == reference.history["learning_rate"] == last.tolist()
 
@@ -190,10 +188,10 @@ def test_a_training_that_was_stopped_goes_on_at_its_rate(tmp_path, trainer):
     def checkpoint() -> Checkpoint:
         return Checkpoint(tmp_path / "checkpoint.npz", {"seed": SEED}, history=HistoryFile(tmp_path / "history.csv"))
 
-    undisturbed, resumed = new_model(), new_model(seed=9)
+    undisturbed, resumed = small_network(SEED), small_network(seed=9)
     expected = fit(undisturbed, by, splits(), SEED)
     with pytest.raises(KeyboardInterrupt):
-        fit(new_model(), by, splits(), SEED, callbacks=[Stop()], checkpoint=checkpoint())
+        fit(small_network(SEED), by, splits(), SEED, callbacks=[Stop()], checkpoint=checkpoint())
     assert checkpoint().epochs == 3
     found = fit(resumed, by, splits(), SEED, checkpoint=checkpoint())
     assert found.history == expected.history
@@ -206,4 +204,4 @@ def test_a_training_that_was_stopped_goes_on_at_its_rate(tmp_path, trainer):
 def test_a_callback_that_sets_the_rate_of_a_course_by_step_is_refused(trainer):
     lower = keras.callbacks.LearningRateScheduler(lambda epoch: 0.001)
     with pytest.raises((UserError, TypeError), match=r"schedule by step, found it set to 0\.001|LearningRateSchedule"):
-        TRAINERS[trainer](new_model(), recipe(ByStep()), splits(), SEED, callbacks=[lower])
+        TRAINERS[trainer](small_network(SEED), recipe(ByStep()), splits(), SEED, callbacks=[lower])

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
 
-from experiments.oracles import patterns, without_dropout
+from experiments.oracles import patterns
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.models import MODELS
 from mnist_minimal.recipes import Adam, Augmentation, Recipe
@@ -15,6 +14,7 @@ from mnist_minimal.training.chain import Chain
 from mnist_minimal.training.optimizers import AdamW
 from mnist_minimal.training.targets import mixed
 from tests.rounding import assert_fit_of_the_core_is_that_of_keras
+from tests.training.small_network import small_network
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 SEED = 5
@@ -29,11 +29,6 @@ def splits(targets: np.ndarray | None = None) -> Splits:
 
 def random_targets(classes: int = 10) -> np.ndarray:
     return np.random.default_rng(6).dirichlet(np.full(classes, 0.5), 100).astype(np.float32)
-
-
-def new_model() -> keras.Model:
-    keras.utils.set_random_seed(SEED)
-    return without_dropout(MODELS["sep997"]())
 
 
 def test_targets_are_mixed_of_teacher_and_label():
@@ -54,7 +49,7 @@ def test_both_trainers_learn_the_same(augmentation):
     """The loss is by the targets, the accuracies and the monitored loss are by the labels."""
     recipe = dataclasses.replace(RECIPE, augmentation=augmentation)
     images = splits(random_targets())
-    native, reference, theirs = assert_fit_of_the_core_is_that_of_keras(new_model(), recipe, images, SEED)
+    native, reference, theirs = assert_fit_of_the_core_is_that_of_keras(small_network(SEED), recipe, images, SEED)
     probabilities = theirs.predict(images.x_val.astype(np.float64), verbose=0)
     of_labels = -np.log(probabilities[np.arange(60), images.y_val]).mean()
     # Keras' metric of it is in single precision: the mean of two batches' sums.
@@ -92,7 +87,7 @@ def test_any_number_of_threads_gives_the_same_bits(instruction_set):
 
 @NEEDS_CORE
 def test_what_are_no_targets_is_refused():
-    images, network = splits(), Chain(new_model(), AdamW(0.01, 1e-6)).network
+    images, network = splits(), Chain(small_network(SEED), AdamW(0.01, 1e-6)).network
     arguments = (images.x_train, images.y_train.astype(np.uint8), np.arange(100))
     right = random_targets()
     for wrong in (right[:99], right[:, :9], right[0], -right, np.where(right > 0.5, np.float32(np.nan), right)):

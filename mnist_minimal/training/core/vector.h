@@ -90,7 +90,8 @@ __attribute__((noinline, unused)) static Vec fma(Vec a, Vec b, Vec c) {
 
 inline Vec fma(float a, Vec b, Vec c) { return fma(broadcast(a), b, c); }
 
-// The nearest whole number of a value of less than 2**22 in size, ties to even, as a float that holds it in its lowest bits.
+// Added to a value of at most 2**22 in size it leaves the nearest whole number, ties to even, in the sum's lowest bits:
+// between 2**23 and 2**24 the floats are the whole numbers.
 constexpr float kRounder = 12582912.0f;  // 1.5 * 2**23
 
 // Sum of a row of lanes, always in the same order.

@@ -24,11 +24,8 @@ inline Vec load_unaligned(const float* from) {
 
 inline void store_unaligned(float* to, Vec value) { memcpy(to, &value, sizeof value); }
 
-// To the nearest whole number, halves to the even one, |x| <= 2**22: between 2**23 and 2**24 floats are the whole numbers.
-inline Vec nearest_whole(Vec x) {
-  const Vec among_wholes = broadcast(float(3 << 22));
-  return (x + among_wholes) - among_wholes;
-}
+// To the nearest whole number, halves to the even one, |x| <= 2**22.
+inline Vec nearest_whole(Vec x) { return (x + kRounder) - kRounder; }
 
 // The largest whole number that is not above x, |x| < 2**31.
 inline Vec floor_of(Vec x) {
