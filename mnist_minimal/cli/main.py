@@ -14,6 +14,7 @@ COMMANDS = {
     "trials": "train a model again and again and record every trial",
     "status": "how far trials are, asked from another terminal: done, running, stale, failed, time left",
     "models": "list the published models, what was published of them and what the results say",
+    "search": "search for small networks and the recipes to train them by",
     "verify": "train recorded trials again and compare them with what was recorded, bit by bit",
     "merge": "join studies that several machines have trained apart",
     "objectives": "check results against what the sources, where the models were published, wanted of them",

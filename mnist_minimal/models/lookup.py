@@ -1,8 +1,8 @@
 """The user's choice of model: a published one by its name, or a function of a module of the user's own.
 
 A name is a published one, as `sep997`, or `module:function`, as `mypackage.nets:tiny`: a function without arguments
-that returns a built Keras model, in a module whose RECIPES, where it has them, say how. Keras is imported only to build
-one.
+that returns a built Keras model, in a module whose RECIPES, where it has them, say how; or `search:NAME`, a candidate
+that a search has written. Keras is imported only to build one.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.errors import UserError
+from mnist_minimal.models import searched
 from mnist_minimal.recipes import PUBLISHED_RECIPES, RECIPES, Recipe
 from mnist_minimal.recipes.digits import for_dataset
 
@@ -52,6 +53,8 @@ def recipe(name: str, other: str | None = None, dataset: str = "mnist") -> Recip
     if name in PUBLISHED_RECIPES:
         return for_dataset(RECIPES[name], dataset)
     _check_form(name)
+    if name.startswith(searched.PREFIX):
+        return dataclasses.replace(searched.read(name).recipe, model=name)
     module, function = _module(name), name.partition(":")[2]
     recipes = getattr(module, "RECIPES", {})
     found = recipes.get(function) if isinstance(recipes, dict) else None
@@ -79,6 +82,8 @@ def builder(name: str, to_train: bool = True) -> Builder:
     if name in MODELS:
         return MODELS[name]
     _check_form(name)
+    if name.startswith(searched.PREFIX):
+        return searched.read(name).network.build
     module, attribute = _module(name), name.partition(":")[2]
     function = getattr(module, attribute, None)
     if not callable(function):

@@ -422,6 +422,7 @@ OPTIONS = {
     "summary": ["--model"],
     "report": ["--results", "--out", "--data", "--dataset-name"],
     "teacher": ["--results", "--out", "--seeds", "--model", "--data", "--dataset-name"],
+    "search": ["--max-params", "--budget", "--target", "--epochs", "--sampler", "--jobs", "--seed", "--out"],
     "verify": ["--results", "--seeds", "--sample", "--model", "--jobs", "--keep", "--teacher", "--data"],
     "merge": ["--out"],
 }
@@ -431,6 +432,7 @@ ENDING = {
     "models": ["--results", "bad"],
     "teacher": ["--results", "bad"],
     "verify": ["--results", "bad"],
+    "search": ["--data", "none"],
     "objectives": ["--results", "bad"],
     "evaluate": ["--data", "none"],
     "summary": ["--model", "no name"],

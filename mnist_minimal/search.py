@@ -1,0 +1,213 @@
+"""Search for small networks and the recipes to train them by; the same command resumes what was stopped.
+
+Candidates are judged by training images that their trainings hold out, another twelfth for each seed: all of them
+briefly from one seed, the best longer and from more. At the end some finalists are trained on all training images from
+fresh seeds, and the test set judges them, once; nothing is searched in that folder after that.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mnist_minimal.cli.options import (
+    OWN_RESULTS,
+    PUBLISHED_RESULTS,
+    accuracy,
+    add_arguments,
+    expanded_path,
+    from_arguments,
+    positive,
+    seed,
+)
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.cli.run import interruptible, run
+from mnist_minimal.cli.streams import terminal_width
+from mnist_minimal.errors import UserError
+
+if TYPE_CHECKING:
+    from mnist_minimal.data.sets import Dataset
+    from mnist_minimal.searching.running import Search
+
+SAMPLERS = ("tpe", "random")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    parser = command_parser(__doc__, "search")
+    parser.add_argument(
+        "--max-params", required=True, type=positive, metavar="N", help="the most trainable parameters of a network"
+    )
+    parser.add_argument(
+        "--budget",
+        required=True,
+        metavar="TIME|PASSES",
+        help="what may be spent, the finals included: a time such as 2h or 30m, or image passes such as 5e9, with "
+        "which and one job the same search comes to the same candidates; what was begun is judged to its end",
+    )
+    parser.add_argument(
+        "--target",
+        type=accuracy,
+        default=0.99,
+        metavar="ACCURACY",
+        help="once a candidate reaches this on its held-out images, only smaller ones are proposed (default: 0.99)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=positive,
+        default=36,
+        metavar="N",
+        help="epochs of a recipe, as at the highest rung; a ninth and a third of them below (default: 36)",
+    )
+    parser.add_argument(
+        "--finalists", type=positive, default=3, metavar="N", help="candidates that the test set judges (default: 3)"
+    )
+    parser.add_argument(
+        "--runs", type=positive, default=5, metavar="N", help="fresh seeds of each finalist (default: 5)"
+    )
+    parser.add_argument(
+        "--sampler", choices=SAMPLERS, default="tpe", help="Optuna's sampler of this name (default: tpe)"
+    )
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="the sampler's seed (default: 0)")
+    parser.add_argument(
+        "--teach",
+        action="store_true",
+        help="recipes may have a teacher; the search trains one for each held-out part, minutes each, whose image "
+        "passes do not count",
+    )
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="candidates side by side (default: 1)")
+    parser.add_argument(
+        "--out",
+        type=expanded_path,
+        default=OWN_RESULTS / "search",
+        metavar="DIR",
+        help="the folder of the search, which other processes may share (default: %(default)s)",
+    )
+    add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, 130 after Ctrl-C."""
+    options = parse(arguments)
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise UserError("the search needs Optuna, found none; pip install 'mnist_minimal[search]'") from error
+    from mnist_minimal.data import sets
+    from mnist_minimal.searching.budget import Budget
+    from mnist_minimal.searching.display import display
+    from mnist_minimal.searching.evaluation import without_test_set
+    from mnist_minimal.searching.rungs import rungs
+    from mnist_minimal.searching.running import Plan, Search
+    from mnist_minimal.searching.space import Space
+    from mnist_minimal.searching.storage import Storage
+    from mnist_minimal.searching.teachers import Teachers
+
+    space, budget = Space(options.max_params, options.epochs, options.teach), Budget.parse(options.budget)
+    rungs(options.epochs)
+    with interruptible() as interrupted:
+        dataset = sets.load(from_arguments(options))
+        if dataset.notice:
+            print(dataset.notice)
+        check_images(dataset)
+        plan = Plan(
+            space,
+            options.target,
+            budget,
+            dataset,
+            **{name: getattr(options, name) for name in ("sampler", "seed", "jobs", "finalists", "runs")},
+        )
+        storage, shown = Storage(options.out), display(plan.rungs)
+        teachers = Teachers(options.out / "teachers", without_test_set(dataset)) if options.teach else None
+        with storage.closing():
+            search, status = None, 0
+            try:
+                search = Search(plan, storage, shown, interrupted, teachers)
+                search.run()
+            except KeyboardInterrupt:
+                status = 130
+            finally:
+                shown.close()
+            if status:
+                print("\nStopped; the same command resumes the search.")
+            if search:
+                report(search)
+    return status
+
+
+def check_images(dataset: "Dataset") -> None:
+    """Makes sure that the networks of the search are for such images.
+
+    Raises:
+        UserError: if they are not.
+    """
+    from mnist_minimal.models.searched import CLASSES, IMAGE
+
+    if dataset.shape != (IMAGE, IMAGE, 1) or dataset.classes > CLASSES:
+        raise UserError(
+            f"expected images of {IMAGE}x{IMAGE} pixels in one channel and at most {CLASSES} classes, which the "
+            f"networks of the search take, found {dataset.shape} and {dataset.classes}; give other data"
+        )
+
+
+def report(search: "Search") -> None:
+    """Writes the tables and pictures of a search, and prints what was found."""
+    from matplotlib import pyplot
+
+    from mnist_minimal.analysis.figures import save_figure
+    from mnist_minimal.analysis.tables import markdown
+    from mnist_minimal.files import read_json
+    from mnist_minimal.models.searched import Candidate
+    from mnist_minimal.searching import figures, ledger
+    from mnist_minimal.searching.display import count, figure_line
+    from mnist_minimal.searching.importance import LEAST_TRIALS, importances
+
+    study, plan, out = search.study, search.plan, search.storage.out
+
+    def teacher_option(name: str) -> str:
+        candidate = Candidate.from_dict(read_json(out / f"candidates/{name}.json"))
+        return f" --teacher {out / 'teachers/all.npz'}" if candidate.recipe.teacher else ""
+
+    rows = ledger.rows(study, plan.rungs)
+    judged, finalists = ledger.judged(study, plan.rungs), ledger.finalists(study)
+    published = figures.published([PUBLISHED_RESULTS]) if plan.dataset.name == "mnist" else []
+    written = [ledger.write(out / "ledger.csv", rows, ledger.Row)]
+    print(
+        f"\n{count(len({row.number for row in rows}), 'candidate')}, {len(judged)} of them judged at the highest rung "
+        f"({plan.rungs[-1].epochs} epochs, {plan.rungs[-1].seeds} seeds); {sum(row.passes for row in rows):,} image "
+        "passes."
+    )
+    if judged:
+        best = ledger.frontier(judged)
+        written.append(ledger.write(out / "frontier.csv", [*best, *finalists, *published], ledger.Figure))
+        figure = pyplot.figure(figsize=(9, 5.5), layout="constrained")
+        figures.draw_frontier(judged, finalists, published, plan.target, figure.add_subplot())
+        written.append(save_figure(figure, out / "frontier.png"))
+        print("\nThe frontier, by held-out images:")
+        print("\n".join(f"  {each.params} parameters: {figure_line(each)}" for each in best))
+    if found := importances(study):
+        figure = pyplot.figure(figsize=(7, 6), layout="constrained")
+        figures.draw_importances(found, figure.add_subplot())
+        written.append(save_figure(figure, out / "importances.png"))
+        table = [("choice", "importance"), *((name, f"{value:.3f}") for name, value in found.items())]
+        print("\nImportance of each choice for the accuracy at the lowest rung, by Optuna:")
+        print(markdown(table, terminal_width()))
+    else:
+        print(f"The importance of the choices is known from {LEAST_TRIALS} candidates on.")
+    if finalists:
+        tested = sum(each.seeds or 0 for each in finalists)
+        print(
+            f"\nThe test set was looked at {count(tested, 'time')}: once by each training of the {len(finalists)} "
+            "finalists, on all training images, from seeds that no candidate was judged by."
+        )
+        for each in finalists:
+            reached = "reaches" if (each.median or 0) >= plan.target else "does not reach"
+            print(f"  {each.params} parameters: {figure_line(each)}; the median {reached} {plan.target:g}")
+            print(f"    python -m mnist_minimal.trials --model search:{each.name} --runs 50{teacher_option(each.name)}")
+    elif not search.closed:
+        print("\nThe test set was not looked at; the finalists are not chosen yet.")
+    print("\n" + "\n".join(map(str, written)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(main))

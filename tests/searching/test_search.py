@@ -1,0 +1,209 @@
+"""The command: a search on the digits, stopped, killed and resumed; what it writes; its candidates as models."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mnist_minimal import search, trials
+from mnist_minimal.data.sets import checksums
+from mnist_minimal.errors import UserError
+from mnist_minimal.models import lookup, searched
+from mnist_minimal.models.searched import Candidate, SearchedNetwork
+from mnist_minimal.recipes import Adam, Recipe, Teacher
+from mnist_minimal.searching import figures, ledger
+from mnist_minimal.searching.evaluation import without_test_set
+from mnist_minimal.searching.ledger import Figure
+from mnist_minimal.searching.teachers import Teachers
+from mnist_minimal.study import teaching
+from tests.conftest import REPOSITORY
+
+CANDIDATE = Candidate(
+    SearchedNetwork(4, 3, "valid", "max", (4, 4), 3, "valid", 0, "none", 0.2),
+    Recipe(source="a test's", batch_size=64, max_epochs=2, optimizer=Adam(0.01), dropout=0.0),
+)
+# The first candidate alone takes so many passes that this budget, less the finals, is spent after it.
+SMALL = [
+    *("--dataset", "digits", "--max-params", "120", "--epochs", "9", "--finalists", "1", "--runs", "1"),
+    *("--budget", "20000", "--out", "found"),
+]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_tables_pictures_and_a_candidate_that_trials_trains(run_main, tmp_path):
+    found = run_main(search.main, *SMALL)
+    assert (found.returncode, found.stderr) == (0, "")
+    rows = read(tmp_path / "found/ledger.csv")
+    # The first candidate is the best known at each rung: 1, 2 and 4 seeds of 1, 3 and 9 epochs, then the final.
+    assert [(row["rung"], row["epochs"], row["fold"]) for row in rows] == [
+        *[("0", "1", "11"), ("1", "3", "11"), ("1", "3", "10")],
+        *[("2", "9", "11"), ("2", "9", "10"), ("2", "9", "9"), ("2", "9", "8")],
+        ("final", "9", ""),
+    ]
+    assert {row["name"] for row in rows} == {rows[0]["name"]}
+    assert [row["size"] for row in rows] == 7 * ["125"] + ["297"]
+    assert [int(row["passes"]) for row in rows] == [1375, *2 * [3 * 1375], *4 * [9 * 1375], 9 * 1500]
+    assert int(rows[0]["params"]) <= 120
+    assert "The test set was looked at 1 time:" in found.stdout
+    name = rows[0]["name"]
+    assert f"--model search:{name}" in found.stdout
+    assert (tmp_path / "found/frontier.png").stat().st_size > 1000
+
+    # Nothing is searched any more, and the test set is left alone.
+    before = (tmp_path / "found/ledger.csv").read_bytes()
+    again = run_main(search.main, *SMALL[:-4], "--budget", "900000", "--out", "found")
+    assert again.returncode == 0
+    assert (tmp_path / "found/ledger.csv").read_bytes() == before
+
+    refused = run_main(search.main, *SMALL, "--target", "0.5")
+    assert refused.returncode == 2
+    assert "begun with --target 0.99, and now it would be 0.5" in refused.stderr
+
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "found").rename(tmp_path / "runs/search")
+    trained = run_main(trials.main, "--model", f"search:{name}", "--runs", "1", "--epochs", "1", "--dataset", "digits")
+    assert trained.returncode == 0, trained.stderr
+    assert read(tmp_path / f"runs/search.{name}-digits.csv")[0]["params"] == rows[0]["params"]
+
+
+def test_a_candidates_file_is_a_model_and_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = searched.write(CANDIDATE, Path("runs/search/candidates"))
+    model = f"search:{path.stem}"
+    # 10 x 4, then twice 9 x 4 and 4 x 4 + 4, and 4 x 10 + 10.
+    assert path.stem.startswith("c202_")
+    assert lookup.builder(model)().count_params() == 202
+    assert lookup.recipe(model).optimizer == Adam(0.01)
+    assert lookup.recipe(model).known_as == model
+    edited = json.loads(path.read_text())
+    edited["recipe"]["batch_size"] = 32
+    path.write_text(json.dumps(edited))
+    with pytest.raises(UserError, match=rf"expected the candidate {path.stem}, found c202_"):
+        lookup.builder(model)
+    with pytest.raises(UserError, match=r"search:none: expected a file none\.json in runs/\*/candidates"):
+        lookup.builder("search:none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--max-params", "40"], "expected a limit of at least 41 parameters"),
+        (["--budget", "1 day"], "expected a time such as 2h"),
+        (["--budget", "13500"], "expected a budget of more than the 13,500 image passes of the finals, found 13,500"),
+        (["--epochs", "8"], "expected at least 9 epochs"),
+        (["--target", "1.1"], "expected an accuracy above 0 and at most 1"),
+        (["--sampler", "best"], "invalid choice"),
+        (["--dataset", "cifar10", "--data", "none"], "reads no file"),
+    ],
+)
+def test_what_can_not_be_searched_is_refused_before_a_training(run_main, tmp_path, arguments, complaint):
+    found = run_main(search.main, *SMALL, *arguments)
+    assert found.returncode == 2
+    assert complaint in found.stderr
+    assert not (tmp_path / "found/ledger.csv").exists()
+
+
+def test_the_published_networks_are_in_the_picture():
+    published = figures.published([REPOSITORY / "results"])
+    assert len(published) == 10
+    sep997 = next(each for each in published if each.name == "sep997")
+    assert sep997.params == 997
+    assert sep997.best >= 0.9906
+    assert sep997.median is not None
+    judged = [Figure("a", 600, 0.97, 0.98, 4, "held out"), Figure("b", 500, 0.96, 0.97, 4, "held out")]
+    axes = figures.draw_frontier(judged, [judged[0]], published, 0.99)
+    assert [text.get_text() for text in axes.texts] == ["a", *(each.name for each in published)]
+
+
+COMMAND = [
+    *(sys.executable, "-m", "mnist_minimal.search", "--dataset", "digits", "--max-params", "150", "--epochs", "9"),
+    *("--finalists", "2", "--runs", "2", "--budget", "250000", "--target", "0.9"),
+]
+
+
+def without_times(path: Path) -> list[dict[str, str]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in read(path)]
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_twice_comes_to_the_ledger_of_an_undisturbed_one(tmp_path):
+    def start(out: str) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.Popen(
+            [*COMMAND, "--out", out], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        )
+
+    undisturbed = start("undisturbed")
+    # A kill in the middle of the search: after the second candidate, and after the third of the resumed one.
+    for lines in (2, 3):
+        killed = start("killed")
+        for _ in range(lines):
+            while not killed.stdout.readline().startswith("candidate "):
+                assert killed.poll() is None
+        time.sleep(0.5)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+    last = start("killed")
+    assert last.wait() == undisturbed.wait() == 0
+    expected = without_times(tmp_path / "undisturbed/ledger.csv")
+    assert len({row["number"] for row in expected}) > 5
+    assert without_times(tmp_path / "killed/ledger.csv") == expected
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_search_of_two_jobs_which_is_resumed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [*COMMAND, "--jobs", "2", "--out", "found"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    while not process.stdout.readline().startswith("candidate "):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert "Stopped; the same command resumes the search." in process.communicate()[0]
+    assert process.returncode == 130
+    before = read(tmp_path / "found/ledger.csv")
+    assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == 0
+    after = read(tmp_path / "found/ledger.csv")
+    key = "number", "rung", "seed", "correct", "seconds"
+    kept = {tuple(row[name] for name in key) for row in after}
+    assert {tuple(row[name] for name in key) for row in before} <= kept
+    assert len({(row["number"], row["rung"], row["seed"], row["name"]) for row in after}) == len(after)
+
+
+@pytest.mark.slow
+def test_a_teacher_has_not_seen_what_a_student_is_judged_by(tmp_path):
+    from mnist_minimal.data import sets
+    from mnist_minimal.data.choice import Choice
+
+    digits = without_test_set(sets.load(Choice("digits")))
+    teachers = Teachers(tmp_path / "teachers", digits)
+    found = teachers.probabilities(11)
+    right = found.argmax(axis=1) == digits.y_train
+    # The last twelfth was not trained on: fewer of it are right.
+    assert right[:1375].mean() > right[1375:].mean() > 0.7
+    # It is read again, not made again.
+    path = teachers.path(11)
+    changed = path.stat().st_mtime_ns
+    assert (Teachers(tmp_path / "teachers", digits).probabilities(11) == found).all()
+    assert path.stat().st_mtime_ns == changed
+    file = teaching.read(path)
+    assert file.facts["data"]["x_train"] == checksums(digits)["x_train"]
+    taught = Recipe(batch_size=64, max_epochs=1, optimizer=Adam(0.01), teacher=Teacher())
+    with pytest.raises(UserError, match="expected a teacher that was trained on none of the last 125"):
+        teaching.check(taught, file, digits, "holdout")
+
+
+def test_a_ledger_can_not_be_written_over_a_folder(tmp_path):
+    (tmp_path / "ledger.csv").mkdir()
+    with pytest.raises(UserError, match="expected a file to write, found a folder"):
+        ledger.write(tmp_path / "ledger.csv", [], ledger.Row)
