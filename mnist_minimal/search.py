@@ -6,7 +6,8 @@ fresh seeds, and the test set judges them, once; nothing is searched in that fol
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mnist_minimal.cli.options import (
@@ -22,10 +23,12 @@ from mnist_minimal.cli.options import (
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
 from mnist_minimal.cli.streams import terminal_width
+from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
 
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
+    from mnist_minimal.searching.cluster import OnCluster
     from mnist_minimal.searching.running import Search
 
 SAMPLERS = ("tpe", "random")
@@ -74,7 +77,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="recipes may have a teacher; the search trains one for each held-out part, minutes each, whose image "
         "passes do not count",
     )
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="candidates side by side (default: 1)")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="candidates side by side (default: 1; with --dask as many as its workers have threads)",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="train on the workers of a Dask cluster: its scheduler's address or file, as for trials; local: --jobs "
+        "workers here",
+    )
     parser.add_argument(
         "--out",
         type=expanded_path,
@@ -104,25 +118,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mnist_minimal.searching.teachers import Teachers
 
     space, budget = Space(options.max_params, options.epochs, options.teach), Budget.parse(options.budget)
-    rungs(options.epochs)
+    levels = rungs(options.epochs)
     with interruptible() as interrupted:
         dataset = sets.load(from_arguments(options))
         if dataset.notice:
             print(dataset.notice)
         check_images(dataset)
-        plan = Plan(
-            space,
-            options.target,
-            budget,
-            dataset,
-            **{name: getattr(options, name) for name in ("sampler", "seed", "jobs", "finalists", "runs")},
-        )
-        storage, shown = Storage(options.out), display(plan.rungs)
+        storage, shown = Storage(options.out), display(levels)
         teachers = Teachers(options.out / "teachers", without_test_set(dataset)) if options.teach else None
-        with storage.closing():
+        with elsewhere(options, dataset) as evaluate, storage.closing():
+            plan = Plan(
+                space,
+                options.target,
+                budget,
+                dataset,
+                jobs=options.jobs or (evaluate.places if evaluate else 1),
+                **{name: getattr(options, name) for name in ("sampler", "seed", "finalists", "runs")},
+            )
             search, status = None, 0
             try:
-                search = Search(plan, storage, shown, interrupted, teachers)
+                search = Search(plan, storage, shown, interrupted, teachers, evaluate)
                 search.run()
             except KeyboardInterrupt:
                 status = 130
@@ -133,6 +148,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if search:
                 report(search)
     return status
+
+
+@contextmanager
+def elsewhere(options: argparse.Namespace, dataset: "Dataset") -> "Iterator[OnCluster | None]":
+    """What evaluates candidates on the Dask cluster that the options name; None where they name none."""
+    if options.dask is None:
+        yield None
+        return
+    from mnist_minimal.engines.dask import connected
+    from mnist_minimal.searching.cluster import OnCluster
+
+    with connected(options.dask, options.jobs or 1) as client:
+        choice = Choice("digits") if dataset.name == "digits" else from_arguments(options)
+        found = OnCluster(client, dataset, choice, print)
+        print(
+            f"The candidates go to the Dask cluster at {client.scheduler.address}, whose workers have {found.places} "
+            f"threads now; {client.dashboard_link} shows what they do."
+        )
+        yield found
 
 
 def check_images(dataset: "Dataset") -> None:

@@ -1,6 +1,6 @@
 """Trials on the workers of a Dask cluster, of which each may come, go, hang or be of another version at any time.
 
-The engine hands out the seeds itself, one to each thread of a worker that has shown that it can train, and takes what
+The engine hands out the seeds itself, one to each place of a worker that has shown that it can train, and takes what
 comes back; nothing waits in Dask's own queues, so that it is always known who has what. Whatever happens to a worker
 costs the trials that it had, and these run again elsewhere. A trial's outcome is a function of its seed and of the
 answer that its question got here, so that it does not matter which of several attempts ends first.
@@ -72,14 +72,12 @@ class Remote:
         shared: What all trials share, as bytes; called once, if any worker needs it.
         pack: What goes to a worker with a seed.
         unpack: Keeps what came back of a seed.
-        one_a_worker: Whether a worker can train one trial at a time only, however many threads it has.
     """
 
     make_train: Callable[[bytes | None], RemoteTrain]
     shared: Callable[[], bytes]
     pack: Callable[[int], Any]
     unpack: Callable[[int, Any], None]
-    one_a_worker: bool = False
 
 
 @contextmanager
@@ -137,8 +135,17 @@ def connected(address: str, jobs: int) -> Iterator["Client"]:
         yield client
 
 
+def scheduler_lost(error: BaseException | None) -> UserError:
+    """What a scheduler that has gone is reported with."""
+    why = f" ({one_line(error)})" if error else ""
+    return UserError(
+        f"expected the Dask scheduler to answer, found that it has gone{why}; what was finished is recorded: start the "
+        "scheduler and its workers, and the same command resumes the job"
+    )
+
+
 class DaskEngine:
-    """Trains each seed on a worker of a Dask cluster, in as many places as its workers have threads.
+    """Trains each seed on a worker of a Dask cluster, in as many places as its workers have.
 
     Args:
         client: Of the cluster.
@@ -154,11 +161,11 @@ class DaskEngine:
 
     @property
     def places(self) -> int:
-        """How many trials run side by side with the workers that there are now; 1 where there is none yet."""
-        return max(1, sum(self._places(threads) for threads in self.client.nthreads().values()))
+        """How many threads the workers have that there are now; 1 where there is none yet.
 
-    def _places(self, threads: int) -> int:
-        return 1 if self.remote.one_a_worker else threads
+        A worker that is ready tells how many trials it trains at once.
+        """
+        return max(1, sum(self.client.nthreads().values()))
 
     def run(self, seeds: Iterable[int], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
         """Takes the next seed whenever a place is free, and yields what came of each in the order in which they end.
@@ -199,7 +206,7 @@ class _Attempt:
 
 @dataclass
 class _Worker:
-    places: int
+    places: int = 0
     ready: bool = False
     refused: bool = False
     attempts: set[_Attempt] = field(default_factory=set)
@@ -328,11 +335,7 @@ class _Session:
     # What is done about events.
 
     def _lose_scheduler(self, error: Exception | None) -> None:
-        why = f" ({one_line(error)})" if error else ""
-        raise UserError(
-            f"expected the Dask scheduler to answer, found that it has gone{why}; what was finished is recorded: start "
-            "the scheduler and its workers, and the same command resumes the job"
-        )
+        raise scheduler_lost(error)
 
     def _count_workers(self, threads: dict[str, int]) -> None:
         for address in self.workers.keys() - threads.keys():
@@ -340,7 +343,7 @@ class _Session:
                 self._end(attempt, ("gone", "the worker has gone"))
             del self.workers[address]
         for address in threads.keys() - self.workers.keys():
-            self.workers[address] = _Worker(self.engine._places(threads[address]))
+            self.workers[address] = _Worker()
             self._make_ready(address)
         if not all(worker.refused for worker in self.workers.values()) or not self.workers:
             self.fit = time.monotonic()
@@ -413,7 +416,7 @@ class _Session:
                 self.shared = self.shared or self.remote.shared()
                 self._submit(None, attempt.worker, make_ready, self.name, version(), self.make_train, self.shared)
             elif what == "ready":
-                worker.ready = True
+                worker.ready, worker.places = True, content
                 self.free.extend([attempt.worker] * worker.places)
         elif attempt.seed in self.running:
             if what == "not ready":

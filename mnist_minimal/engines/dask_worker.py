@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,15 +35,24 @@ class Sent(Protocol):
         """The row, or None where the trial has not come to its end."""
 
 
-RemoteTrain = Callable[[int, Any, Owner], Sent]
-"""Trains one seed on a worker, given what the coordinator has of it; on StoppedError it gives what it has come to."""
+class RemoteTrain(Protocol):
+    """Trains the seeds of a job on a worker."""
+
+    def places(self, threads: int) -> int:
+        """How many it trains at once on a worker of so many threads."""
+
+    def __call__(self, seed: int, parcel: Any, owner: Owner) -> Sent:
+        """Trains one seed, given what the coordinator has of it; on StoppedError it gives what that has come to."""
+
+    def close(self) -> None:
+        """Lets go of what the job has taken on this worker."""
 
 
 _READY: "OrderedDict[str, RemoteTrain]" = OrderedDict()
 
 
-def make_ready(name: str, wanted: str, make_train: bytes, shared: bytes | None) -> tuple[str, str]:
-    """Makes this process ready for a job's trials.
+def make_ready(name: str, wanted: str, make_train: bytes, shared: bytes | None) -> tuple[str, Any]:
+    """Makes this process ready for a job's trials, of which it tells how many it trains at once.
 
     The answer is of plain types, which another version of this package knows too.
     """
@@ -57,8 +65,8 @@ def make_ready(name: str, wanted: str, make_train: bytes, shared: bytes | None) 
     except Exception as error:
         return "refused", str(error) if isinstance(error, UserError) else reason(error)
     while len(_READY) > MAX_READY:
-        _READY.popitem(last=False)
-    return "ready", ""
+        _READY.popitem(last=False)[1].close()
+    return "ready", _READY[name].places(_threads())
 
 
 def train(name: str, seed: int, parcel: Any, answer: str | None) -> tuple[str, Any]:
@@ -67,6 +75,11 @@ def train(name: str, seed: int, parcel: Any, answer: str | None) -> tuple[str, A
     if remote_train is None:  # The worker was started again.
         return "not ready", None
     owner = _Coordinator(name, answer)
+    if remote_train.places(_threads()) > _threads():
+        from distributed import secede
+
+        # It waits for a device that trains many at once, and leaves its thread to the next.
+        secede()
     try:
         sent = remote_train(seed, parcel, owner)
     # What a user could fix is wrong with this worker; elsewhere the trial may do.
@@ -77,6 +90,12 @@ def train(name: str, seed: int, parcel: Any, answer: str | None) -> tuple[str, A
     if owner.question is not None:
         return "asked", (owner.question, sent)
     return ("ended", sent) if sent.trial else ("stopped", None)
+
+
+def _threads() -> int:
+    from distributed import get_worker
+
+    return int(get_worker().state.nthreads)
 
 
 class _Coordinator:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.engines.threads import reason
 from mnist_minimal.errors import UserError
-from mnist_minimal.trial import EpochReport, Outcome, Trial
+from mnist_minimal.trial import EpochReport, Outcome, StoppedError, Trial
 
 Result = TypeVar("Result")
 
@@ -79,14 +79,16 @@ class SlotEngine:
         """How many trials are trained at once, at most."""
         return self.slots.places
 
-    def run(self, seeds: Iterable[int], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
+    def run(self, seeds: Iterable[int | None], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
         """Takes the next seed whenever a place is free, and yields what came of each in the order in which they end.
 
         When the iterator is closed, the trials that are in are kept as they are after the epoch that is being trained.
 
         Args:
-            seeds: The seeds; may have no end. The next one is asked for when it can start.
-            policies: Learn of every event, and decide whether a trial stops at its milestone.
+            seeds: The seeds; may have no end. The next one is asked for when it can start; None where there is none
+                yet.
+            policies: Learn of every event, and decide whether a trial stops at its milestone. One that raises
+                StoppedError leaves out the trial, of which nothing comes then.
 
         Raises:
             UserError: if that was raised while the trials were trained.
@@ -108,9 +110,14 @@ class SlotEngine:
                     epochs = worker.call(self.slots.train)
                 for epoch in epochs:
                     if epoch.report is not None:
-                        for policy in policies:
-                            policy.epoch_ended(epoch.report)
+                        try:
+                            for policy in policies:
+                                policy.epoch_ended(epoch.report)
+                        except StoppedError:
+                            self._drop(worker, epoch.seed, running)
                 for epoch in epochs:
+                    if epoch.seed not in running:
+                        continue
                     if epoch.asks and epoch.report is not None:
                         questions[epoch.seed] = epoch.report
                         self.slots.wait(epoch.seed, waiting=True)
@@ -118,7 +125,12 @@ class SlotEngine:
                         running.discard(epoch.seed)
                         yield self._ended(worker, epoch.seed, "", epoch.failed)
                 for seed in sorted(questions):
-                    reasons = [policy.reason_to_stop(questions[seed]) for policy in policies]
+                    try:
+                        reasons = [policy.reason_to_stop(questions[seed]) for policy in policies]
+                    except StoppedError:
+                        del questions[seed]
+                        self._drop(worker, seed, running)
+                        continue
                     if None in reasons:
                         continue
                     del questions[seed]
@@ -142,6 +154,10 @@ class SlotEngine:
         except Exception as error:
             return [Epoch(seed, None, failed=reason(error))]
         return [] if epoch is None else [epoch]
+
+    def _drop(self, worker: "_Worker", seed: int, running: set[int]) -> None:
+        running.discard(seed)
+        worker.call(self.slots.drop, seed)
 
     def _ended(self, worker: "_Worker", seed: int, stopped: str, failed: str = "") -> Outcome:
         if not failed:

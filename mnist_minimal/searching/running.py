@@ -30,6 +30,8 @@ from mnist_minimal.searching.storage import Storage
 from mnist_minimal.trial import StoppedError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mnist_minimal.data.sets import Dataset
     from mnist_minimal.searching.teachers import Teachers
 
@@ -87,6 +89,21 @@ class Plan:
         }
 
 
+class Evaluate(Protocol):
+    """Evaluates a candidate elsewhere: `evaluation.evaluate` but for the images, which are there."""
+
+    def __call__(
+        self,
+        candidate: dict[str, Any],
+        seed: int,
+        fold: int | None,
+        epochs: int,
+        probabilities: "np.ndarray | None",
+        look: Callable[[], None],
+    ) -> Score:
+        """`look` is called now and then, and what it raises ends the evaluation."""
+
+
 class Display(Protocol):
     """What shows a search; its methods are called from several threads, one at a time."""
 
@@ -106,6 +123,7 @@ class Search:
         display: What shows it.
         interrupted: Set where the search is to end.
         teachers: What teaches each fold's images; None without.
+        elsewhere: What evaluates the candidates; None where the threads of this process do.
 
     Raises:
         UserError: if the search in the folder was begun with something else; if a budget of passes is less than the
@@ -119,6 +137,7 @@ class Search:
         display: Display,
         interrupted: threading.Event,
         teachers: "Teachers | None" = None,
+        elsewhere: Evaluate | None = None,
     ) -> None:
         if plan.budget.passes is not None and plan.budget.passes <= plan.final_passes:
             raise UserError(
@@ -126,7 +145,7 @@ class Search:
                 f"{plan.budget.passes:,}; raise --budget, or lower --epochs, --finalists or --runs"
             )
         self.plan, self.storage, self.display, self.interrupted = plan, storage, display, interrupted
-        self.teachers = teachers
+        self.teachers, self.elsewhere = teachers, elsewhere
         self.study = storage.study(plan.facts(), SeededByNumber(plan.sampler, plan.seed), Halving())
         self.blind = without_test_set(plan.dataset)
         self.showing = threading.Lock()
@@ -233,7 +252,7 @@ class Search:
                 known = trial.user_attrs.get(stored.score_key(number, place))
                 if known is None:
                     seed, fold = seed_of(trial.number, number, place), fold_of(place)
-                    score = self._evaluate(data, seed, fold, rung.epochs, self.blind)
+                    score = self._evaluate(data, seed, fold, rung.epochs)
                     trial.set_user_attr(stored.score_key(number, place), stored.plain(score))
                 else:
                     score = Score(**known)
@@ -252,9 +271,12 @@ class Search:
         with self.showing:
             self.display.judged(ended, self.study, self._words_left())
 
-    def _evaluate(self, data: dict[str, Any], seed: int, fold: int | None, epochs: int, dataset: "Dataset") -> Score:
+    def _evaluate(self, data: dict[str, Any], seed: int, fold: int | None, epochs: int) -> Score:
         taught = data["recipe"]["teacher"] is not None and self.teachers is not None
         probabilities = self.teachers.probabilities(fold) if taught and self.teachers else None
+        if self.elsewhere:
+            return self.elsewhere(data, seed, fold, epochs, probabilities, self._check)
+        dataset = self.plan.dataset if fold is None else self.blind
         return evaluate(data, seed, fold, epochs, dataset, probabilities, self._check)
 
     def _check(self) -> None:
@@ -291,7 +313,7 @@ class Search:
 
     def _test(self, name: str, data: dict[str, Any], place: int) -> None:
         """Trains a finalist on all training images from a fresh seed, and counts the test images that it gets right."""
-        score = self._evaluate(data, FIRST_FRESH_SEED + place, None, self.plan.space.epochs, self.plan.dataset)
+        score = self._evaluate(data, FIRST_FRESH_SEED + place, None, self.plan.space.epochs)
         with self.showing:
             self.study.set_user_attr(stored.final_key(name, place), stored.plain(score))
             self.display.final(name, score, len(self._untested()))

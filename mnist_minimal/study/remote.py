@@ -1,66 +1,23 @@
 """A trial on another machine: trained in a temporary folder there, and its files sent to the owner of the study."""
 
-import io
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal.data.choice import ENVIRONMENT_VARIABLE, Choice
+from mnist_minimal.data.choice import Choice
 from mnist_minimal.engines.dask import Remote
-from mnist_minimal.engines.dask_worker import RemoteTrain, SharedMissingError
-from mnist_minimal.errors import UserError
-from mnist_minimal.files import atomic_write, reject_symlink
+from mnist_minimal.engines.dask_worker import RemoteTrain
 from mnist_minimal.models.defaults import pin_keras_defaults
 from mnist_minimal.models.silence import silence_tensorflow
+from mnist_minimal.study.images import find_images, packed
 from mnist_minimal.study.job import Job
-from mnist_minimal.study.study import Study
+from mnist_minimal.study.parcel import Parcel, study_in, temporary_folder
+from mnist_minimal.study.remote_slots import RemoteSlots
 from mnist_minimal.study.worker import make_train
-from mnist_minimal.trial import Owner, StoppedError, Trial
+from mnist_minimal.trial import Owner, StoppedError
 
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
-
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """What of a trial goes from one machine to another.
-
-    Attributes:
-        history, checkpoint, weights: The contents of its files; None where there is none.
-        trial: The row, or None where it has not come to its end.
-    """
-
-    history: bytes | None = None
-    checkpoint: bytes | None = None
-    weights: bytes | None = None
-    trial: Trial | None = None
-
-    @classmethod
-    def of(cls, study: Study, seed: int, trial: Trial | None = None) -> "Parcel":
-        """What there is of a trial in a folder; the checkpoint of one that has ended is of no use."""
-        checkpoint = None if trial else _content(study.checkpoint(seed))
-        history = _content(study.history(seed)) if trial or checkpoint else None
-        return cls(history, checkpoint, _content(study.weights(seed)) if trial else None, trial)
-
-    def write(self, study: Study, seed: int) -> None:
-        """Writes the files into a folder; the checkpoint last, which tells what must be in the history.
-
-        Raises:
-            UserError: if one can't be written.
-        """
-        for path, content in (
-            (study.history(seed), self.history),
-            (study.weights(seed), self.weights),
-            (study.checkpoint(seed), self.checkpoint),
-        ):
-            if content is not None:
-                with atomic_write(reject_symlink(path)) as temporary:
-                    temporary.write_bytes(content)
 
 
 def remote(job: Job, dataset: "Dataset") -> Remote:
@@ -69,10 +26,9 @@ def remote(job: Job, dataset: "Dataset") -> Remote:
     sent = job if isinstance(job.source, Choice) else replace(job, source=Choice(job.dataset))
     return Remote(
         make_train=partial(make_remote_train, sent),
-        shared=partial(_packed, dataset),
+        shared=partial(packed, dataset),
         pack=partial(Parcel.of, job.study),
         unpack=lambda seed, parcel: parcel.write(job.study, seed),
-        one_a_worker=job.trainer == "keras",
     )
 
 
@@ -91,68 +47,46 @@ def make_remote_train(job: Job, images: bytes | None) -> RemoteTrain:
     silence_tensorflow()
     import joblib
 
-    from mnist_minimal.data import sets
     from mnist_minimal.training import core
 
     if job.trainer == "native":
         core.require()
-    dataset = _read_here(job) if images is None else _unpacked(images, job.dataset)
-    if dataset is None or sets.checksums(dataset) != job.facts["data"]:
-        if images is None:
-            raise SharedMissingError
-        raise UserError("expected the images of the study, found others by their SHA-256; look at the network")
+    assert isinstance(job.source, Choice)
+    dataset = find_images(job.source, job.facts["data"], images)
+    if job.trainer == "jax":
+        return RemoteSlots(job, dataset)
     # A trial takes one thread: the cluster decides how many there are.
     here = replace(job, places=joblib.cpu_count())
     make_train(here, dataset)
-    return partial(_train, here, dataset)
+    return RemoteThreads(here, dataset)
 
 
-def _train(job: Job, dataset: "Dataset", seed: int, parcel: Parcel, owner: Owner) -> Parcel:
-    with tempfile.TemporaryDirectory(prefix="mnist_minimal-", ignore_cleanup_errors=True) as folder:
-        study = Study(Path(folder), job.study.name)
-        study.folder.mkdir()
-        parcel.write(study, seed)
-        try:
-            trial = make_train(replace(job, study=study), dataset)(seed, owner)
-        except StoppedError:
-            trial = None
-        return Parcel.of(study, seed, trial)
+@dataclass(frozen=True)
+class RemoteThreads:
+    """Trains a seed in each thread of a worker; with Keras, whose state is one for the whole process, one at a time.
 
+    Attributes:
+        job: The job, as it is here.
+        dataset: Its images.
+    """
 
-def _read_here(job: Job) -> "Dataset | None":
-    """The data set by the user's choice, where that needs no download; None where it is not here."""
-    from mnist_minimal.data import sets
+    job: Job
+    dataset: "Dataset"
 
-    choice = job.source
-    assert isinstance(choice, Choice)
-    here = choice.path is not None and Path(choice.path).expanduser().exists()
-    if not (here or choice.dataset == "digits" or os.environ.get(ENVIRONMENT_VARIABLE)):
-        return None
-    try:
-        return sets.load(choice if here else replace(choice, path=None))
-    except UserError:
-        return None
+    def places(self, threads: int) -> int:
+        """How many seeds are trained at once."""
+        return 1 if self.job.trainer == "keras" else threads
 
+    def __call__(self, seed: int, parcel: Parcel, owner: Owner) -> Parcel:
+        """Trains one."""
+        with temporary_folder() as folder:
+            study = study_in(folder, self.job)
+            parcel.write(study, seed)
+            try:
+                trial = make_train(replace(self.job, study=study), self.dataset)(seed, owner)
+            except StoppedError:
+                trial = None
+            return Parcel.of(study, seed, trial)
 
-def _packed(dataset: "Dataset") -> bytes:
-    import numpy as np
-
-    file = io.BytesIO()
-    np.savez_compressed(file, **{name: getattr(dataset, name) for name in ARRAYS})
-    return file.getvalue()
-
-
-def _unpacked(images: bytes, name: str) -> "Dataset":
-    import numpy as np
-
-    from mnist_minimal.data.sets import Dataset
-
-    with np.load(io.BytesIO(images)) as arrays:
-        return Dataset(name, "sent", "", **{array: arrays[array] for array in ARRAYS})
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+    def close(self) -> None:
+        """Nothing is left of it."""

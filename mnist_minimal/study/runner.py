@@ -194,8 +194,8 @@ def engine_for(
     with connected(plan.dask, plan.jobs) as client:
         engine = DaskEngine(client, remote(job, plan.dataset), partial(failed_trial, job), say)
         say(
-            f"The trials go to the Dask cluster at {client.scheduler.address}, {engine.places} side by side now; "
-            f"{client.dashboard_link} shows what its workers do."
+            f"The trials go to the Dask cluster at {client.scheduler.address}, whose workers have {engine.places} "
+            f"threads now; {client.dashboard_link} shows what they do."
         )
         yield engine
 

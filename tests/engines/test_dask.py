@@ -63,10 +63,29 @@ def client(cluster) -> Iterator[Any]:
         yield client
 
 
-def engine(client: Any, train: Callable, said: list[str] | None = None, **changed: Any) -> tuple[DaskEngine, dict]:
+@dataclass(frozen=True)
+class Trains:
+    """Has a function train on a worker, as many times at once as this says, or as it has threads."""
+
+    function: Callable
+    at_once: int | None = None
+
+    def places(self, threads: int) -> int:
+        return self.at_once or threads
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+    def close(self) -> None:
+        pass
+
+
+def engine(
+    client: Any, train: Callable, said: list[str] | None = None, at_once: int | None = None, **changed: Any
+) -> tuple[DaskEngine, dict]:
     """An engine whose workers call `train`, and what came back by seed."""
     kept: dict[int, Any] = {}
-    make_train = Here(changed.pop("make_train", lambda shared: train))
+    make_train = Here(changed.pop("make_train", lambda shared: Trains(train, at_once)))
     remote = Remote(make_train, **{"shared": lambda: b"", "pack": kept.get, "unpack": kept.__setitem__, **changed})
     return DaskEngine(client, remote, failed, (said if said is not None else []).append), kept
 
@@ -108,6 +127,18 @@ def test_every_seed_is_trained_once_in_as_many_places_as_there_are_threads(clien
     assert told.threads == {threading.get_ident()}
 
 
+def test_a_worker_trains_more_at_once_than_it_has_threads_where_it_says_so(client):
+    """As a device does, for which the threads only wait."""
+    together = threading.Barrier(10, timeout=60)
+
+    def train(seed, kept, owner):
+        together.wait()
+        return train_two_epochs(seed, kept, owner)
+
+    outcomes = run(engine(client, train, at_once=5)[0], range(10))
+    assert {trial.status for trial in outcomes.values()} == {"finished"}
+
+
 def train_and_ask(seed, kept, owner):
     """Comes to its milestone the later the lower its seed is; an attempt after the question has what was sent."""
     epochs = kept.epochs if kept else 0
@@ -123,7 +154,7 @@ def train_and_ask(seed, kept, owner):
 
 def test_a_question_is_answered_when_it_can_be_and_keeps_no_place_until_then(client):
     # One worker of one place: the seed that others wait for could never be trained if they waited there.
-    outcomes = run(engine(client, train_and_ask, one_a_worker=True)[0], [3, 2, 1, 0, 4, 5], WaitsForLower())
+    outcomes = run(engine(client, train_and_ask, at_once=1)[0], [3, 2, 1, 0, 4, 5], WaitsForLower())
     assert [outcomes[seed].reason for seed in range(6)] == ["", "odd", "", "odd", "", "odd"]
 
 
@@ -135,7 +166,7 @@ def test_what_all_trials_share_is_sent_to_the_workers_that_lack_it(client):
         asked.append(shared)
         if shared is None:
             raise SharedMissingError
-        return train_two_epochs
+        return Trains(train_two_epochs)
 
     def shared() -> bytes:
         packed.append(b"images")
@@ -154,7 +185,7 @@ def test_a_worker_that_can_not_train_gets_no_seed_and_is_named(client):
     def make_train(shared):
         if distributed.get_worker().address == bad:
             raise UserError("it has other bits")
-        return Here(train)
+        return Trains(train)
 
     def train(seed, kept, owner):
         places.append(owner.worker.address)

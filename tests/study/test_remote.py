@@ -1,5 +1,7 @@
 """Trials on a cluster's workers: the same rows, histories and models as in this process, from images that were sent."""
 
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,10 @@ from mnist_minimal.study.plan import Plan
 from mnist_minimal.study.remote import Parcel, make_remote_train, remote
 from mnist_minimal.study.study import Study
 from mnist_minimal.training import core
+from tests.dask_processes import Cluster, wait_until
 from tests.jobs import without_times
+from tests.study.test_slots_trials import RECIPE as JAX_RECIPE
+from tests.study.test_slots_trials import net as jax_net
 
 distributed = pytest.importorskip("distributed")
 
@@ -39,7 +44,8 @@ def test_a_study_is_the_same_by_a_cluster(cluster, tmp_path, capsys):
     here = mm.run_trials("sep997", **wanted, out=tmp_path / "here", progress=False)
     there = mm.run_trials("sep997", **wanted, out=tmp_path / "there", dask=cluster.scheduler_address)
     assert (
-        f"The trials go to the Dask cluster at {cluster.scheduler_address}, 2 side by side" in capsys.readouterr().out
+        f"The trials go to the Dask cluster at {cluster.scheduler_address}, whose workers have 2 threads now;"
+        in capsys.readouterr().out
     )
     assert here.name == there.name
     studies = [Study(tmp_path / name, here.name) for name in ("here", "there")]
@@ -51,6 +57,39 @@ def test_a_study_is_the_same_by_a_cluster(cluster, tmp_path, capsys):
     assert names[0] == names[1] == sorted(f"{seed}{ending}" for seed in range(4) for ending in (".csv", ".h5"))
     for name in names[0]:
         assert (studies[0].folder / name).read_bytes() == (studies[1].folder / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_study_of_jax_goes_to_the_slots_of_workers_of_which_one_is_killed(tmp_path):
+    """Each trial once, and close to that of this process; the rule is asked here."""
+    pytest.importorskip("jax")
+    rule = mm.recipes.MedianStopping(2, epoch=2, window=1)
+    wanted = {"recipe": JAX_RECIPE.replace(median_stopping=rule), "runs": 12, "data": "digits", "trainer": "jax"}
+    here = mm.run_trials(jax_net, **wanted, jobs=4, out=tmp_path / "here", progress=False)
+    killed: list[str] = []
+
+    with Cluster(tmp_path) as cluster, cluster.watched() as training:
+        for name in ("a", "b"):
+            cluster.start_worker(name)
+
+        def kill() -> None:
+            wait_until(lambda: training("a") > 0)
+            cluster.signal("a", signal.SIGKILL)
+            killed.append("a")
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        there = mm.run_trials(jax_net, **wanted, out=tmp_path / "there", dask=str(cluster.file), progress=False)
+        thread.join()
+    assert killed == ["a"]
+    rows = [sorted(ledger.read(study.paths.csv), key=lambda row: row.seed) for study in (here, there)]
+    assert [row.seed for row in rows[1]] == list(range(12))
+    assert [row.status for row in rows[0]] == [row.status for row in rows[1]]
+    assert {row.status for row in rows[0]} == {"finished", "stopped"}
+    for seed in range(12):
+        one, other = (study.history(seed)["val_loss"].iloc[0] for study in (here, there))
+        assert one == pytest.approx(other, rel=1e-3)
+        assert there.load(seed).count_params() == here.load(seed).count_params()
 
 
 def job_of(folder: Path, choice: Choice) -> Any:
