@@ -30,6 +30,18 @@ class Another:
         dask_worker.version = lambda: self.version
 
 
+@dataclass(frozen=True)
+class AnotherForSearches:
+    """The same for a worker of searches."""
+
+    version: str = "0.0.1"
+
+    def __call__(self) -> None:
+        from mnist_minimal.searching import cluster
+
+        cluster.version = lambda: self.version
+
+
 def other_bits() -> None:
     """Makes the core of a process one that gives other bits, as its known answer tells."""
     from mnist_minimal.training.core import known_answer

@@ -23,6 +23,7 @@ from mnist_minimal.searching.ledger import Figure
 from mnist_minimal.searching.teachers import Teachers
 from mnist_minimal.study import teaching
 from tests.conftest import REPOSITORY
+from tests.dask_processes import AnotherForSearches, Cluster
 
 CANDIDATE = Candidate(
     SearchedNetwork(4, 3, "valid", "max", (4, 4), 3, "valid", 0, "none", 0.2),
@@ -159,6 +160,34 @@ def test_a_search_that_is_killed_twice_comes_to_the_ledger_of_an_undisturbed_one
     expected = without_times(tmp_path / "undisturbed/ledger.csv")
     assert len({row["number"] for row in expected}) > 5
     assert without_times(tmp_path / "killed/ledger.csv") == expected
+
+
+@pytest.mark.slow
+def test_a_search_by_a_cluster_is_that_of_one_process(tmp_path):
+    """The finals, too, whose test set its worker has."""
+    pytest.importorskip("distributed")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    for out in (["here"], ["there", "--dask", "local"]):
+        command = [sys.executable, "-m", "mnist_minimal.search", *SMALL, "--out", *out]
+        found = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+    assert "The candidates go to the Dask cluster at tcp://" in found.stdout
+    assert without_times(tmp_path / "there/ledger.csv") == without_times(tmp_path / "here/ledger.csv")
+
+
+@pytest.mark.slow
+def test_workers_of_another_version_are_named_and_left_out(tmp_path):
+    """The only good one does all of it."""
+    pytest.importorskip("distributed")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with Cluster(tmp_path) as cluster:
+        cluster.start_worker("other version", AnotherForSearches())
+        cluster.start_worker("good")
+        command = [*(sys.executable, "-m", "mnist_minimal.search"), *SMALL, "--dask", str(cluster.file), "--jobs", "2"]
+        found = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("takes no part: it has mnist_minimal 0.0.1, expected ") == 1
+    assert {row["name"] for row in read(tmp_path / "found/ledger.csv")}
 
 
 @pytest.mark.slow
