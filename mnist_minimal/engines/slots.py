@@ -50,11 +50,11 @@ class Slots(Protocol):
     def wait(self, seed: int, *, waiting: bool) -> None:
         """Has a trial wait, which leaves its place to others, or go on."""
 
-    def drop(self, seed: int) -> None:
-        """Leaves out a trial that failed."""
-
     def end(self, seed: int, reason: str) -> Trial:
-        """The row of a trial that is at its end or was stopped for a reason; its place is free then."""
+        """The row of a trial that is at its end or was stopped for a reason; it stays in until it is dropped."""
+
+    def drop(self, seed: int) -> None:
+        """Leaves out a trial whose row is on disk, or that failed."""
 
     def close(self) -> None:
         """Keeps what the trials that are in need to be resumed."""
@@ -82,7 +82,8 @@ class SlotEngine:
     def run(self, seeds: Iterable[int | None], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
         """Takes the next seed whenever a place is free, and yields what came of each in the order in which they end.
 
-        When the iterator is closed, the trials that are in are kept as they are after the epoch that is being trained.
+        When the iterator is closed, the trials that are in are kept as they are after the epoch that is being trained;
+        among them is the one that was yielded last, as its row may not be on disk.
 
         Args:
             seeds: The seeds; may have no end. The next one is asked for when it can start; None where there is none
@@ -122,8 +123,8 @@ class SlotEngine:
                         questions[epoch.seed] = epoch.report
                         self.slots.wait(epoch.seed, waiting=True)
                     elif epoch.ended or epoch.failed:
-                        running.discard(epoch.seed)
                         yield self._ended(worker, epoch.seed, "", epoch.failed)
+                        self._drop(worker, epoch.seed, running)
                 for seed in sorted(questions):
                     try:
                         reasons = [policy.reason_to_stop(questions[seed]) for policy in policies]
@@ -135,8 +136,8 @@ class SlotEngine:
                         continue
                     del questions[seed]
                     if stopped := next(filter(None, reasons), ""):
-                        running.discard(seed)
                         yield self._ended(worker, seed, stopped)
+                        self._drop(worker, seed, running)
                     else:
                         self.slots.wait(seed, waiting=False)
         finally:
@@ -167,7 +168,6 @@ class SlotEngine:
                 raise
             except Exception as error:
                 failed = reason(error)
-        worker.call(self.slots.drop, seed)
         return Outcome(self.failed(seed, failed))
 
 

@@ -27,9 +27,11 @@ class Tolerance:
 
     Attributes:
         spread: Deviation of a trial's test accuracy, from seed to seed; the binomial one if that is more.
+        monitored: Number of monitored images.
     """
 
     spread: float
+    monitored: int
 
     @property
     def difference(self) -> float:
@@ -61,8 +63,8 @@ class Tolerance:
             right, others = (figures["val_accuracy"][0] for figures in histories)
             near = abs(loss - other) <= FIRST_LOSS * abs(other)
             # With accuracies near 0 or 1 an image or two may always differ.
-            deviation = _binomial(others, trials[0].test_size)
-            near = near and abs(right - others) <= max(FIRST_DEVIATIONS * deviation, 2 / trials[0].test_size)
+            deviation = _binomial(others, self.monitored)
+            near = near and abs(right - others) <= max(FIRST_DEVIATIONS * deviation, 2 / self.monitored)
             close = near
             said.append(
                 f"first epoch {'close' if near else 'not close'} to the core's (loss {loss:.6g} and {other:.6g}, "
@@ -80,14 +82,14 @@ class Tolerance:
         return close and near, "; ".join(said)
 
 
-def of_study(rows: Sequence[Trial]) -> Tolerance:
-    """The tolerance for a study, of whose trials one or more are finished or stopped."""
+def of_study(rows: Sequence[Trial], monitored: int) -> Tolerance:
+    """The tolerance for a study with so many monitored images, of whose trials one or more are finished or stopped."""
     trials = ledger.done(rows)
     accuracies = [(trial.test_correct or 0) / trial.test_size for trial in trials]
     size = trials[0].test_size
     # That of an accuracy of 1 would be 0.
     spread = max(_binomial(min(statistics.fmean(accuracies), 1 - 1 / size), size), _deviation(accuracies))
-    return Tolerance(spread)
+    return Tolerance(spread, monitored)
 
 
 def _deviation(values: Sequence[float]) -> float:

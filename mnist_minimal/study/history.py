@@ -71,6 +71,8 @@ class HistoryFile(History):
         Raises:
             UserError: as of `append`.
         """
+        if not self.pending and not self.size:
+            return
         files.reject_symlink(self.path)
         try:
             with self.path.open("ab" if self.size else "wb") as file:

@@ -92,6 +92,8 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
             the trainer can't train it by the recipe; if Keras has not what the recipe names; if the user's function
             makes no callbacks; if a file can't be written or read; if there is no room for the files of the trials.
     """
+    import keras
+
     from mnist_minimal.models.architecture import layer_facts
     from mnist_minimal.models.counting import trainable_parameters
     from mnist_minimal.saving.saved_model import ROOM, check_size, needs_code
@@ -111,7 +113,8 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
         device.keep_tensorflow_off()
     set_memory_growth()
     check_recipe(plan.recipe)
-    with seeded(0):
+    # Nothing of it is put on a GPU, which may be JAX's in a moment.
+    with seeded(0), keras.device("cpu"):
         built = (plan.build or builder(model))()
     set_dropout(built, plan.recipe.dropout)
     check_images(model, built, dataset)
@@ -125,6 +128,8 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
                 f"{params:,} now; restore the model or use another --out"
             )
     chosen, notice = choose(plan.trainer, built, recorded, plan.recipe, plan.runs)
+    if chosen == "jax":
+        device.keep_tensorflow_off()
     if recorded not in (None, chosen):
         raise UserError(
             f"{study.csv}: this study was begun with trainer {recorded}, and now it would be {chosen}; give the same "

@@ -12,8 +12,13 @@ from mnist_minimal.study import history
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import FAILED, EpochReport, Trial
 
-# So many new failures one after the other are no accident of training, and a job without end would go on failing.
+# So many new failures one after the other are no accident of training, and a job without end would go on failing; of
+# trials that run side by side all may fail before one can come to its end.
 MAX_FAILURES_IN_A_ROW = 3
+
+
+class OnlyFailuresError(UserError):
+    """The trials of a job fail one after the other."""
 
 
 class Until(Policy):
@@ -31,10 +36,11 @@ class FailuresInARow(Policy):
 
     Args:
         failed: Seeds that failed before: when they fail again they must not keep the job from the seeds behind them.
+        at_once: How many trials run side by side.
     """
 
-    def __init__(self, failed: Iterable[int]) -> None:
-        self.failed = set(failed)
+    def __init__(self, failed: Iterable[int], at_once: int = 1) -> None:
+        self.failed, self.most = set(failed), max(MAX_FAILURES_IN_A_ROW, at_once)
         self.in_a_row = 0
 
     def trial_ended(self, trial: Trial) -> bool:
@@ -42,8 +48,8 @@ class FailuresInARow(Policy):
             self.in_a_row = 0
         elif trial.seed not in self.failed:
             self.in_a_row += 1
-        if self.in_a_row == MAX_FAILURES_IN_A_ROW:
-            raise UserError(f"{self.in_a_row} trials in a row failed, the last one with: {trial.reason}")
+        if self.in_a_row == self.most:
+            raise OnlyFailuresError(f"{self.in_a_row} trials in a row failed, the last one with: {trial.reason}")
         return False
 
 

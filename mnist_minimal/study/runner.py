@@ -21,6 +21,7 @@ from mnist_minimal.study.policies import FailuresInARow, Interruption, MedianSto
 from mnist_minimal.study.progress import Display
 from mnist_minimal.study.teaching import check as check_teacher
 from mnist_minimal.study.worker import failed_trial, make_train, make_train_in_own_process
+from mnist_minimal.training.slots import device
 from mnist_minimal.trial import FAILED, Outcome, Trial
 
 if TYPE_CHECKING:
@@ -48,13 +49,15 @@ class Begun:
         table: Its CSV.
         seeds: Those that are missing, one or more; may have no end.
         done: How many trials of the plan are finished or stopped already.
-        policies: Those that the plan asks for, its recipe's, and one that ends a job that only fails.
+        failed: Seeds that have failed before.
+        policies: Those that the plan and its recipe ask for.
     """
 
     job: Job
     table: Ledger
     seeds: Iterator[int]
     done: int
+    failed: list[int]
     policies: list[Policy]
 
 
@@ -84,14 +87,45 @@ def carry_out(
         begun = begin(plan, say)
         if begun is None:
             return True
-        with engine_for(plan, begun, say) as engine:
-            shown = display(plan.runs, begun.done, engine.places)
-            policies = [shown, Interruption(interrupted), *begun.policies]
-            try:
-                run_trials(engine, begun.table, begun.seeds, policies)
-            finally:
-                shown.close()
-        return none_failed(plan, begun.table)
+        try:
+            _train(plan, begun, say, display, interrupted)
+        except device.DeviceError as error:
+            give_up_jax([plan], error, say)
+            if (begun := begin(plan, say)) is not None:
+                _train(plan, begun, say, display, interrupted)
+        return none_failed(plan, Ledger(plan.study))
+
+
+def _train(
+    plan: Plan,
+    begun: Begun,
+    say: Callable[[str], None],
+    display: Callable[[int | None, int, int], Display],
+    interrupted: threading.Event,
+) -> None:
+    with engine_for(plan, begun, say) as engine:
+        shown = display(plan.runs, begun.done, engine.places)
+        failures = FailuresInARow(begun.failed, engine.places)
+        policies = [shown, Interruption(interrupted), *begun.policies, failures]
+        try:
+            run_trials(engine, begun.table, begun.seeds, policies)
+        finally:
+            shown.close()
+
+
+def give_up_jax(plans: Sequence[Plan], error: device.DeviceError, say: Callable[[str], None]) -> None:
+    """Forgets that new studies were begun with JAX, which "auto" took and whose device fails.
+
+    Raises:
+        DeviceError: the given one, where JAX was asked for, or has trained some of the trials.
+    """
+    if any(plan.trainer != "auto" or Ledger(plan.study).trials() for plan in plans):
+        raise error
+    device.give_up()
+    say(f"Training without JAX: {str(error).partition(';')[0]}.")
+    for plan in plans:
+        for path in (plan.study.json, plan.study.slots):
+            path.unlink(missing_ok=True)
 
 
 def begin(plan: Plan, say: Callable[[str], None]) -> Begun | None:
@@ -122,9 +156,9 @@ def begin(plan: Plan, say: Callable[[str], None]) -> Begun | None:
     job, notice = make_job(plan, before)
     if notice:
         say(notice)
-    failed = FailuresInARow(trial.seed for trial in before if trial.status == FAILED)
-    policies = [*until, *rules_of(job, plan.dataset, before), failed]
-    return Begun(job, table, itertools.chain([first], left), len(done), policies)
+    failed = [trial.seed for trial in before if trial.status == FAILED]
+    policies: list[Policy] = [*until, *rules_of(job, plan.dataset, before)]
+    return Begun(job, table, itertools.chain([first], left), len(done), failed, policies)
 
 
 def none_failed(plan: Plan, table: Ledger) -> bool:
@@ -213,9 +247,10 @@ def engine_of(job: Job, dataset: "Dataset", asked: int | None, say: Callable[[st
         say: Gets what the user must know, in sentences.
     """
     if job.trainer == "jax":
-        from mnist_minimal.study.slots import make_slots
+        from mnist_minimal.study.slots import make_slots, tell
 
         slots = make_slots([job], dataset, asked, say)
+        tell(slots)
         return SlotEngine(slots, slots.failed)
     failed, places = partial(failed_trial, job), job.places or 1
     if job.trainer == "keras" and places > 1:

@@ -1,5 +1,6 @@
 """The trials of one or several studies, trained together: their models, histories, rows, and the file between jobs."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from mnist_minimal.study.slots_checkpoint import Saved
 from mnist_minimal.study.teaching import with_targets
 from mnist_minimal.study.worker import epoch_report, failed_trial, row
 from mnist_minimal.training import DivergedError, Fit
+from mnist_minimal.training.slots import device
 from mnist_minimal.training.slots.callbacks import MEMORY, Callbacks, new_memory
 from mnist_minimal.trial import FINISHED, STOPPED, Trial
 from mnist_minimal.version import version
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
 
-# With fewer trials at once an epoch takes no less time on a GPU.
-FEWEST = 8
+# With fewer trials at once an epoch takes hardly less time on a GPU, whose kernels have to be started, and one more
+# compilation takes longer.
+FEWEST_ON_A_GPU = 8
 
 # What a program's state has of one trial, by name.
 Row = dict[str, np.ndarray]
@@ -53,12 +56,12 @@ def make_slots(jobs: Sequence[Job], dataset: "Dataset", asked: int | None, say: 
         say: Gets what the user must know, in sentences.
 
     Raises:
+        DeviceError: if JAX's device fails, or has no room for the data set.
         UserError: if JAX is not installed; if there is no room for the files of the trials.
     """
     from mnist_minimal.data import sets
     from mnist_minimal.saving.saved_model import ROOM
     from mnist_minimal.training.chain import describe
-    from mnist_minimal.training.slots import device
 
     device.require()
     from mnist_minimal.training.slots.numbers import numbers_of, structure
@@ -69,7 +72,8 @@ def make_slots(jobs: Sequence[Job], dataset: "Dataset", asked: int | None, say: 
     splits = sets.split(dataset, job.protocol, job.recipe.validation_share)
     # The layers' own rates, and the teacher's own probabilities: what trials have instead are numbers of theirs.
     network = describe(studies[0].build(0, shared.dropout)).network
-    program = Program(network, shared, with_targets(splits, shared, job.teacher))
+    with device.failures():
+        program = Program(network, shared, with_targets(splits, shared, job.teacher))
     size = program.bytes_a_trial()
     places = device.places(size, asked) if job.places is None else min(job.places, asked or job.places)
     say(
@@ -79,16 +83,27 @@ def make_slots(jobs: Sequence[Job], dataset: "Dataset", asked: int | None, say: 
     for study in studies:
         # A model's file, and of each trial the weights, the best ones, two moments and the statistics.
         check_room(study.job.study, ROOM + places * 4 * 6 * sum(array.size for array in study.weights))
-        versions = {"jax": package_version("jax"), "device": device.name(), "places": places}
-        identity.add_versions(study.job.study, versions)
-        add_to_owner(study.job.study, jobs=max(1, places // len(studies)))
         if study.job.recipe.callbacks or study.job.callbacks:
             say(
                 "The callbacks are called with a Keras model for each trial, one trial after the other: some "
                 "milliseconds an epoch of each, while the device waits. Trials with callbacks start again when they "
                 "were interrupted."
             )
-    return SlotTrials(studies, program, numbers_of, len(splits.y_val), places, device.description, say)
+    fewest = FEWEST_ON_A_GPU if device.is_gpu() else 1
+    with device.failures():
+        return SlotTrials(studies, program, numbers_of, len(splits.y_val), places, device.description, say, fewest)
+
+
+def tell(trials: "SlotTrials") -> None:
+    """Has the studies' JSONs, and what others may learn of the job, say on what and how many at once it trains.
+
+    Raises:
+        UserError: if a file can't be written.
+    """
+    versions = {"jax": package_version("jax"), "device": device.name(), "places": trials.places}
+    for study in trials.studies:
+        identity.add_versions(study.job.study, versions)
+        add_to_owner(study.job.study, jobs=max(1, trials.places // len(trials.studies)))
 
 
 class Members:
@@ -119,9 +134,11 @@ class Members:
 
     def build(self, seed: int, dropout: float | None) -> "keras.Model":
         """A new model, with this rate in all its dropout layers; None for their own."""
+        import keras
+
         from mnist_minimal.training.seeding import seeded
 
-        with seeded(seed):
+        with seeded(seed), keras.device("cpu"):
             model = (self.job.build or builder(self.job.model))()
         set_dropout(model, dropout)
         return model
@@ -175,6 +192,7 @@ class Member:
         resumed: The epochs with which it was resumed.
         ended: Whether its training is at its end.
         waiting: Whether it waits for an answer.
+        rates: The learning rates of the epoch that its own callbacks have begun; None before that.
     """
 
     key: int
@@ -187,6 +205,7 @@ class Member:
     resumed: int = 0
     ended: bool = False
     waiting: bool = False
+    rates: np.ndarray | None = None
     train_seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -203,6 +222,7 @@ class SlotTrials:
         places: How many trials are trained at once, at most.
         backend: What they run on, for their rows, from the number at once.
         say: Gets what the user must know, in sentences.
+        fewest: The least number at once for which the program is compiled, where `places` are more.
     """
 
     def __init__(
@@ -214,7 +234,9 @@ class SlotTrials:
         places: int,
         backend: Callable[[int], str],
         say: Callable[[str], None],
+        fewest: int = 1,
     ) -> None:
+        self.fewest = fewest
         self.studies, self.program, self.numbers_of, self.images = studies, program, numbers_of, images
         self.places, self.backend, self.say = places, backend, say
         first = program.begin(*(array[np.newaxis] for array in studies[0].flat(studies[0].weights)))
@@ -225,7 +247,10 @@ class SlotTrials:
         self.memory = np.zeros(0, MEMORY)
         self.state: Any = None
         self.numbers: Any = None
-        self.tested: tuple[list[Row], np.ndarray] | None = None
+        # Of the trials that have come to their end since the state changed: what they keep, and its test.
+        self.tested: dict[int, tuple[Row, int]] = {}
+        # Trials that failed at the beginning of the epoch that is to be trained.
+        self.failures: list[Epoch] = []
         self.written = time.monotonic()
         for study in studies:
             job = study.job
@@ -242,6 +267,7 @@ class SlotTrials:
         """Takes in a trial, resumed where its study's file has it.
 
         Raises:
+            DeviceError: if the device fails.
             UserError: if its history can't be written.
         """
         study, seed = self.studies[key // SEEDS], key % SEEDS
@@ -261,7 +287,8 @@ class SlotTrials:
                 self.trials[key] = trial
                 return self._epoch(trial)
         weights = study.initial_weights(seed)
-        state = self._rows(self.program.begin(*(array[np.newaxis] for array in study.flat(weights))))[0]
+        with device.failures():
+            state = self._rows(self.program.begin(*(array[np.newaxis] for array in study.flat(weights))))[0]
         trial = Member(key, study, seed, history, new_memory(job.recipe), state)
         if job.recipe.callbacks or further:
             trial.own = self._own_callbacks(trial, weights, further)
@@ -272,24 +299,19 @@ class SlotTrials:
         """Trains every trial that has a place for an epoch; gives places to those that have none, as far as there are.
 
         Raises:
-            UserError: if a single trial is too large for the device's memory, or a file can't be written.
+            DeviceError: if a single trial is too large for the device's memory, or the device fails.
+            UserError: if a file can't be written.
         """
         while True:
-            self._arrange()
+            with device.failures():
+                self._arrange()
             if not any(self.placed):
-                return []
+                return self._taken_failures()
             try:
-                epochs = self._train()
-            except Exception as error:
-                if "RESOURCE_EXHAUSTED" in str(error):
-                    self._halve(error)
-                elif type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError"):
-                    raise UserError(
-                        f"expected to train on {self.backend(self.places)}, found that JAX fails there "
-                        f"({one_line(error)}); train with --trainer native"
-                    ) from error
-                else:
-                    raise
+                with device.failures():
+                    epochs = self._train()
+            except device.MemoryUsedUpError as error:
+                self._halve(error)
                 continue
             if time.monotonic() - self.written >= SECONDS_BETWEEN_CHECKPOINTS:
                 self.write()
@@ -307,18 +329,29 @@ class SlotTrials:
     def end(self, key: int, reason: str) -> Trial:
         """Saves and tests the model of a trial that is at its end or was stopped for a reason; its row.
 
+        The trial stays in: until the row is on disk, it is part of what `write` keeps.
+
         Raises:
+            DeviceError: if the device fails.
             UserError: if a file of the trial can't be written: the next trial could not write its own either.
         """
         trial = self.trials[key]
         job, study, history = trial.of.job, trial.of.job.study, trial.history
         history.flush()
-        state, correct = self._kept(trial)
+        try:
+            with device.failures():
+                state, correct = self._kept(trial)
+        except device.MemoryUsedUpError as error:
+            self._halve(error)
+            # It has no place now, and is tested alone.
+            with device.failures():
+                state, correct = self._kept(trial)
         weights = trial.of.shaped(state["parameters"], state["statistics"])
         if trial.own:
             left = trial.own.end(weights)
             if not _same(left, weights):
-                weights, correct = left, self._correct_alone(trial, left)
+                with device.failures():
+                    weights, correct = left, self._correct_alone(trial, left)
         path, checkpoint = study.weights(trial.seed), reject_symlink(study.checkpoint(trial.seed))
         try:
             # Until the row is on disk, it tells that the model without one is no row that somebody has removed.
@@ -327,7 +360,6 @@ class SlotTrials:
             raise UserError(not_written(checkpoint, error)) from error
         trial.of.template.write(path, weights)
         fitted = Fit.from_history(history.figures, self.images, trial.train_seconds, trial.cpu_seconds)
-        self.drop(key)
         return row(
             job,
             key,
@@ -349,12 +381,13 @@ class SlotTrials:
         return failed_trial(self.studies[key // SEEDS].job, key, reason)
 
     def close(self) -> None:
-        """Keeps what the trials that are in need to be resumed.
+        """Keeps what the trials that are in need to be resumed; of a device that has failed the last file stays.
 
         Raises:
             UserError: if a file can't be written.
         """
-        self.write()
+        with contextlib.suppress(device.DeviceError), device.failures():
+            self.write()
 
     def write(self) -> None:
         """Writes each study's file, or removes it where none of its trials is unfinished.
@@ -400,7 +433,7 @@ class SlotTrials:
     def _sizes(self) -> list[int]:
         """The numbers of places for which the program is compiled, ascending: all of them, and halves of halves."""
         sizes = [self.places]
-        while sizes[-1] > FEWEST:
+        while sizes[-1] > self.fewest:
             sizes.append(math.ceil(sizes[-1] / 2))
         return sizes[::-1]
 
@@ -431,7 +464,7 @@ class SlotTrials:
         self.state = self.state_of(**arrays)
         self.recipes = [trial.of.job.recipe if trial else self.studies[0].job.recipe for trial in self.placed]
         self.numbers = self.numbers_of(self.recipes)
-        self.tested = None
+        self.tested = {}
 
     def _leave(self, keys: set[int]) -> None:
         """Takes trials from their places."""
@@ -440,7 +473,9 @@ class SlotTrials:
         rows = self._rows(self.state)
         for place, trial in self._occupied():
             if trial.key in keys:
-                trial.state, trial.memory = rows[place], self.memory[place].copy()
+                # Not a view, which would keep the arrays of all places.
+                trial.state = {name: row.copy() for name, row in rows[place].items()}
+                trial.memory = self.memory[place].copy()
                 self.placed[place] = None
 
     def _rows(self, state: Any) -> list[Row]:
@@ -453,9 +488,10 @@ class SlotTrials:
         """After memory ran out: half as many trials at once, each as it was before the epoch."""
         size = len(self.placed)
         if size == 1:
-            raise UserError(
-                f"expected memory for one trial on {self.backend(1)}, found too little ({one_line(error)}); end other "
-                "programs there, or train with --trainer native"
+            raise device.DeviceError(
+                f"expected memory for one trial on {self.backend(1)}, found too little "
+                f"({one_line(error.__cause__ or error)}); end other programs there, or train with --trainer native and "
+                "another --out"
             ) from error
         self._leave({trial.key for _, trial in self._occupied()})
         self.placed, self.places, self.state = [], size // 2, None
@@ -466,7 +502,9 @@ class SlotTrials:
         memory = self.memory.copy()
         callbacks = Callbacks(self.recipes, memory, program.steps)
         rates = callbacks.begin_epoch()
-        epochs = self._begin_own(memory, rates)
+        self._begin_own(memory, rates)
+        if not any(self.placed):
+            return self._taken_failures()
         occupied = np.array([trial is not None for trial in self.placed])
         rates[~occupied] = 0
         seeds = np.array([trial.seed if trial else 0 for trial in self.placed], np.uint64)
@@ -476,14 +514,14 @@ class SlotTrials:
         val_loss, val_accuracy = figures.val_loss.astype(float) / self.images, figures.val_correct / self.images
         loss, accuracy = figures.loss.astype(float) / program.images, figures.correct / program.images
         improved, ended = callbacks.end_epoch(val_loss, val_accuracy)
-        if self.recipes[0].early_stopping:
+        if any(callbacks.stops):
             state = program.keep_best(state, improved & occupied)
         # Up to here nothing has changed; from here on nothing fails but files.
-        self.state, self.memory, self.tested = state, memory, None
+        self.state, self.memory, self.tested, epochs = state, memory, {}, self._taken_failures()
         spent = time.perf_counter() - began
         cpu = (time.process_time() - cpu_before) / max(1, occupied.sum())
         for place, trial in self._occupied():
-            epoch = int(memory["epochs"][place])
+            epoch, trial.rates = int(memory["epochs"][place]), None
             trial.train_seconds += spent
             trial.cpu_seconds += cpu
             if not math.isfinite(loss[place]):
@@ -520,23 +558,28 @@ class SlotTrials:
         self.drop(trial.key)
         return Epoch(trial.key, None, failed=in_words(error))
 
-    def _begin_own(self, memory: np.ndarray, rates: np.ndarray) -> list[Epoch]:
-        """Has the users' own callbacks begin an epoch; the trials that fail there."""
-        failed = []
+    def _taken_failures(self) -> list[Epoch]:
+        """The trials that failed before the epoch, which are reported once."""
+        failures, self.failures = self.failures, []
+        return failures
+
+    def _begin_own(self, memory: np.ndarray, rates: np.ndarray) -> None:
+        """Has the users' own callbacks begin an epoch, unless they have: memory may have run out after that."""
         for place, trial in self._occupied():
             if not trial.own:
                 continue
-            epoch, rate = int(memory["epochs"][place]), float(memory["rate"][place])
-            try:
-                rates[place], weights = trial.own.begin_epoch(epoch, rate, self.program.steps)
-            except UserError:
-                raise
-            except Exception as error:
-                failed.append(self._failed(trial, error))
-                continue
+            if trial.rates is None:
+                epoch, rate = int(memory["epochs"][place]), float(memory["rate"][place])
+                try:
+                    trial.rates, weights = trial.own.begin_epoch(epoch, rate, self.program.steps)
+                except UserError:
+                    raise
+                except Exception as error:
+                    self.failures.append(self._failed(trial, error))
+                    continue
+                self._put_weights(place, trial, weights)
+            rates[place] = trial.rates
             memory["rate"][place] = rates[place, -1]
-            self._put_weights(place, trial, weights)
-        return failed
 
     def _end_own(self, place: int, trial: Member, logs: dict[str, float]) -> None:
         """Has a user's own callbacks end an epoch."""
@@ -574,19 +617,27 @@ class SlotTrials:
         """The row of a trial with the weights that it keeps, and how many test images these get right."""
         if trial not in self.placed:
             assert trial.state is not None
-            kept = self._with_best(trial, self.state_of(**{name: row[np.newaxis] for name, row in trial.state.items()}))
+            alone = self.state_of(**{name: row[np.newaxis] for name, row in trial.state.items()})
+            kept = self._with_best([trial], alone)
             return self._rows(kept)[0], int(self.program.test_correct(kept)[0])
-        if self.tested is None:
-            kept = self._with_best(trial, self.state)
-            self.tested = self._rows(kept), np.asarray(self.program.test_correct(kept))
-        place = self.placed.index(trial)
-        return self.tested[0][place], int(self.tested[1][place])
+        if trial.key not in self.tested:
+            # All that have come to their end with it, in as few calls as the program is compiled for.
+            ended = [place for place, each in self._occupied() if each.ended or each is trial]
+            size = min(size for size in self._sizes() if size >= len(ended))
+            state = self.program.take(self.state, [*ended, *[ended[0]] * (size - len(ended))])
+            trials = [found for place in ended if (found := self.placed[place])]
+            kept = self._with_best([*trials, *[trials[0]] * (size - len(ended))], state)
+            for each, row, correct in zip(trials, self._rows(kept), self.program.test_correct(kept), strict=False):
+                self.tested[each.key] = row, int(correct)
+        return self.tested[trial.key]
 
-    def _with_best(self, trial: Member, state: Any) -> Any:
-        """A state with the weights that its trials keep; all stop early or none does."""
-        if not trial.of.job.recipe.early_stopping:
-            return state
-        return state._replace(parameters=state.best_parameters, statistics=state.best_statistics)
+    def _with_best(self, trials: Sequence[Member], state: Any) -> Any:
+        """A state with the weights that its trials keep: the best ones where they stop early, else the last ones."""
+        best = np.array([trial.of.job.recipe.early_stopping is not None for trial in trials])[:, np.newaxis]
+        return state._replace(
+            parameters=np.where(best, np.asarray(state.best_parameters), np.asarray(state.parameters)),
+            statistics=np.where(best, np.asarray(state.best_statistics), np.asarray(state.statistics)),
+        )
 
     def _correct_alone(self, trial: Member, weights: Sequence[np.ndarray]) -> int:
         """How many test images some weights get right."""

@@ -14,9 +14,10 @@ from mnist_minimal.recipes import Recipe
 from mnist_minimal.study import identity
 from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.plan import SEEDS, Plan
-from mnist_minimal.study.policies import Interruption
+from mnist_minimal.study.policies import FailuresInARow, Interruption, OnlyFailuresError
 from mnist_minimal.study.progress import Display, trial_line
-from mnist_minimal.study.runner import Begun, begin, carry_out, none_failed
+from mnist_minimal.study.runner import Begun, begin, carry_out, give_up_jax, none_failed
+from mnist_minimal.training.slots import device
 from mnist_minimal.trial import EpochReport, Trial
 
 
@@ -54,12 +55,8 @@ def carry_out_all(
     names = [plan.study.name for plan in plans]
     if twice := [name for number, name in enumerate(names) if name in names[:number]]:
         raise UserError(f"expected recipes that differ from one another, found two of {twice[0]}; leave one out")
-    if not _by_jax(plans):
-        fine = True
-        for plan in plans:
-            say(f"{plan.study.name}:")
-            fine &= carry_out(plan, say, display, interrupted)
-        return fine
+    if not _by_jax(plans, say):
+        return _carry_out_in_turn(plans, say, display, interrupted)
     from mnist_minimal.training.slots.numbers import structure
 
     together: list[tuple[Recipe, list[Plan]]] = []
@@ -69,14 +66,31 @@ def carry_out_all(
         if found is None:
             together.append((shared, found := []))
         found.append(replace(plan, trainer="jax"))
-    results = [_carry_out_together(group, say, display, interrupted) for _, group in together]
+    try:
+        results = [_carry_out_together(group, say, display, interrupted) for _, group in together]
+    except device.DeviceError as error:
+        give_up_jax(plans, error, say)
+        return _carry_out_in_turn(plans, say, display, interrupted)
     return all(results)
 
 
-def _by_jax(plans: Sequence[Plan]) -> bool:
-    """Whether JAX trains the plans here; "auto" asks for what `trainers.choose` does, of all their trials together."""
-    from mnist_minimal.training.slots import device
+def _carry_out_in_turn(
+    plans: Sequence[Plan], say: Callable[[str], None], display: DisplayOf, interrupted: threading.Event
+) -> bool:
+    """`carry_out` of one plan after the other; one whose trials only fail does not keep the next from its own."""
+    fine = True
+    for plan in plans:
+        say(f"{plan.study.name}:")
+        try:
+            fine &= carry_out(plan, say, display, interrupted)
+        except OnlyFailuresError as error:
+            say(f"{error}.")
+            fine = False
+    return fine
 
+
+def _by_jax(plans: Sequence[Plan], say: Callable[[str], None]) -> bool:
+    """Whether JAX trains the plans here: as they were begun, or by the number of all their trials together."""
     first = plans[0]
     if first.dask is not None:
         return False
@@ -84,17 +98,24 @@ def _by_jax(plans: Sequence[Plan]) -> bool:
         if first.trainer == "jax":
             device.require()
         return first.trainer == "jax"
-    new = not any(identity.read(plan.study) for plan in plans)
-    if not new or not device.worth_while(sum(plan.runs or 0 for plan in plans)):
-        return False
-    from mnist_minimal.training.trainers import check_jax
+    recorded = {identity.read(plan.study).get("trainer") for plan in plans} - {None}
+    if recorded:
+        return recorded == {"jax"}
+    import keras
 
-    try:
+    from mnist_minimal.training.trainers import choose
+
+    with keras.device("cpu"):
         model = (first.build or builder(first.model))()
-        for plan in plans:
-            check_jax(model, plan.recipe)
-    except UserError:
-        return False  # What takes the place of JAX says why, study by study.
+    trials = sum(plan.runs or 0 for plan in plans)
+    for plan in plans:
+        chosen, notice = choose("auto", model, None, plan.recipe, trials)
+        if chosen != "jax":
+            # Without JAX each study says itself what trains it, but not why it is not JAX.
+            if "JAX" in notice:
+                say(notice)
+            return False
+    say(notice)
     return True
 
 
@@ -102,7 +123,7 @@ def _carry_out_together(
     plans: Sequence[Plan], say: Callable[[str], None], display: DisplayOf, interrupted: threading.Event
 ) -> bool:
     """`carry_out` of plans whose recipes have one structure: their trials share the places of one program."""
-    from mnist_minimal.study.slots import make_slots
+    from mnist_minimal.study.slots import make_slots, tell
 
     with ExitStack() as stack:
         begun: list[tuple[Plan, Begun]] = []
@@ -116,6 +137,7 @@ def _carry_out_together(
             return True
         asked = sum((plan.runs or 0) - found.done for plan, found in begun)
         slots = make_slots([found.job for _, found in begun], plans[0].dataset, asked, say)
+        tell(slots)
         engine = SlotEngine(slots, slots.failed)
 
         def line(trial: Trial) -> str:
@@ -126,10 +148,13 @@ def _carry_out_together(
 
         done = sum(found.done for _, found in begun)
         shown = display(done + asked, done, engine.places, line, name)
-        of_studies = [_OfStudy(number, found.policies) for number, (_, found) in enumerate(begun)]
+        of_studies = [
+            _OfStudy(number, [*found.policies, FailuresInARow(found.failed, engine.places)])
+            for number, (_, found) in enumerate(begun)
+        ]
         policies: list[Policy] = [shown, Interruption(interrupted), *of_studies]
         try:
-            with closing(engine.run(_keys([found for _, found in begun]), policies)) as outcomes:
+            with closing(engine.run(_keys([found for _, found in begun], of_studies), policies)) as outcomes:
                 for outcome in outcomes:
                     plan, found = begun[outcome.trial.seed // SEEDS]
                     trial = _own(outcome.trial)
@@ -139,15 +164,18 @@ def _carry_out_together(
                         policy.trial_ended(outcome.trial)
         finally:
             shown.close()
+        for (plan, _), own in zip(begun, of_studies, strict=True):
+            if own.given_up:
+                say(f"{plan.study.name}: {own.given_up}.")
         return all(none_failed(plan, found.table) for plan, found in begun)
 
 
-def _keys(begun: Sequence[Begun]) -> Iterator[int]:
-    """What the trials are known by, the studies in turn, so that all of them come on alike."""
+def _keys(begun: Sequence[Begun], of_studies: "Sequence[_OfStudy]") -> Iterator[int]:
+    """What the trials are known by, the studies in turn, so that all of them come on alike, but those given up."""
     left = {number: found.seeds for number, found in enumerate(begun)}
     while left:
         for number, seeds in list(left.items()):
-            if (seed := next(seeds, None)) is None:
+            if of_studies[number].given_up or (seed := next(seeds, None)) is None:
                 del left[number]
             else:
                 yield number * SEEDS + seed
@@ -168,6 +196,8 @@ class _OfStudy(Policy):
 
     def __init__(self, number: int, policies: Sequence[Policy]) -> None:
         self.number, self.policies = number, policies
+        # Why no more of its trials are started, or "": the others' have nothing to do with it.
+        self.given_up = ""
 
     def trial_started(self, seed: int) -> None:
         if seed // SEEDS == self.number:
@@ -187,5 +217,10 @@ class _OfStudy(Policy):
         return None if None in reasons else next(filter(None, reasons), "")
 
     def trial_ended(self, trial: Trial) -> bool:
-        own = trial.seed // SEEDS == self.number
-        return own and True in [policy.trial_ended(_own(trial)) for policy in self.policies]
+        if trial.seed // SEEDS == self.number:
+            try:
+                for policy in self.policies:
+                    policy.trial_ended(_own(trial))
+            except OnlyFailuresError as error:
+                self.given_up = str(error)
+        return False

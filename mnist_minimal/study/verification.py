@@ -104,8 +104,7 @@ def verify(
     from mnist_minimal.data import sets
 
     rows = ledger.read(study.csv)
-    tolerance = closeness.of_study(rows) if by_jax(rows) else None
-    if tolerance and keep:
+    if keep and by_jax(rows):
         raise _refusal(study, "JAX trained it, of whose models none can be had again by the core; leave out --keep")
     if reason := unverifiable(study, rows):
         raise _refusal(study, reason)
@@ -124,7 +123,10 @@ def verify(
         job, notice = _job(study, first, dataset, Path(folder), build, teacher, jobs)
         if notice:
             say(notice)
-        if tolerance:
+        tolerance = None
+        if by_jax(rows):
+            monitored = sets.split(dataset, job.protocol, job.recipe.validation_share).y_val
+            tolerance = closeness.of_study(rows, len(monitored))
             say(tolerance.words())
         builders = {first.model: build} if build else None
         verdicts: dict[int, Verdict] = {}

@@ -54,7 +54,9 @@ def choose(
                 raise
             raise UserError(f"the study was trained with JAX, which can't run here: {error}") from error
         return "jax", ""
-    if trainer == "auto" and recorded is None and device.worth_while(trials):
+    supported = not (native_fit.unsupported(model) or (recipe and native_fit.unsupported_recipe(recipe)))
+    # The device is asked last: JAX takes most of a GPU's memory, of which Keras would be left little.
+    if trainer == "auto" and recorded is None and supported and device.worth_while(trials):
         try:
             check_jax(model, recipe)
             return (
@@ -73,7 +75,6 @@ def check_jax(model: keras.Model, recipe: Recipe | None) -> None:
     Raises:
         UserError: if it can't, is not installed, or has no device that computes.
     """
-    device.check()
     reason = native_fit.unsupported(model) or (recipe and native_fit.unsupported_recipe(recipe))
     if reason:
         raise UserError(reason)
@@ -82,6 +83,7 @@ def check_jax(model: keras.Model, recipe: Recipe | None) -> None:
             f"expected one of the optimizers AdamW, Adam and SGD, found {recipe.optimizer.class_name} of Keras'; train "
             "with --trainer native or --trainer keras"
         )
+    device.check()
 
 
 def _core_or_keras(trainer: str, model: keras.Model, recorded: str | None, recipe: Recipe | None) -> tuple[str, str]:

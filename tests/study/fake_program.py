@@ -36,12 +36,18 @@ class FakeProgram:
     Args:
         of: Gives `course`.
         memory: How many trials there is memory for at once.
+        room_for_tests: How many can be tested at once.
     """
 
     steps, images = 2, IMAGES
 
-    def __init__(self, of: Callable[[int, int], tuple[float, float, int]] = course, memory: int = 10**6) -> None:
-        self.of, self.memory = of, memory
+    def __init__(
+        self,
+        of: Callable[[int, int], tuple[float, float, int]] = course,
+        memory: int = 10**6,
+        room_for_tests: int = 10**6,
+    ) -> None:
+        self.of, self.memory, self.room_for_tests = of, memory, room_for_tests
         self.together: list[int] = []
         self.calls: list[list[tuple[int, int]]] = []
         self.recipes: list[list[Any]] = []
@@ -77,6 +83,9 @@ class FakeProgram:
         )
         return moved, figures
 
+    def take(self, state: State, places: Sequence[int]) -> State:
+        return State(*(array[list(places)] for array in state))
+
     def keep_best(self, state: State, improved: np.ndarray) -> State:
         chosen = improved[:, np.newaxis]
         return state._replace(
@@ -86,4 +95,6 @@ class FakeProgram:
 
     def test_correct(self, state: State) -> np.ndarray:
         """A number that follows from the weights."""
+        if len(state.parameters) > self.room_for_tests:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
         return (np.abs(state.parameters).sum(axis=1) * 1000).astype(np.int64) % IMAGES

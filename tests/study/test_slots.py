@@ -42,6 +42,9 @@ RECIPE = Recipe(
 )
 
 
+RULE = MedianStopping(trials=2, epoch=3, window=2)
+
+
 def tiny() -> keras.Model:
     image = keras.Input((28, 28, 1), name="image")
     x = keras.layers.Conv2D(3, 3, activation="relu", name="conv")(image)
@@ -155,8 +158,7 @@ def test_trials_are_the_same_whatever_the_number_at_once(new_job, alone, places)
     assert (run(job, found, range(9)), files_of(job)) == alone(9)
 
 
-def test_places_are_compiled_for_a_few_sizes_and_empty_ones_cost_nothing(new_job, monkeypatch):
-    monkeypatch.setattr(slots, "FEWEST", 1)
+def test_places_are_compiled_for_a_few_sizes_and_empty_ones_cost_nothing(new_job):
     job, program = new_job(recipe=RECIPE.replace(early_stopping=None, schedule=None)), FakeProgram()
     # 8 places: the last of 9 trials is alone when the eight have come to their end.
     run(job, make(job, 8, program), range(9))
@@ -167,7 +169,7 @@ def test_places_are_compiled_for_a_few_sizes_and_empty_ones_cost_nothing(new_job
     assert set(program.together) <= {8, 4, 2, 1}
     assert sorted(program.together, reverse=True) == program.together
     running = [sum(place != (0, 0) for place in call) for call in program.calls]
-    assert all(size < 2 * max(1, count + 1) for size, count in zip(program.together, running, strict=True))
+    assert all(size in (1, 2, 4, 8) and size < 2 * count for size, count in zip(program.together, running, strict=True))
 
 
 def test_a_trial_that_diverges_fails_and_leaves_its_place(new_job):
@@ -218,6 +220,64 @@ def test_an_interrupted_job_is_resumed_to_the_same_trials(new_job, alone, number
     # A place without a trial has seed 0 in its first epoch.
     trained = [place for call in program.calls for place in call if place != (0, 0)]
     assert not {(seed, epoch - 1) for seed, epoch in told.epochs.items()} & set(trained)
+
+
+@pytest.mark.parametrize(("where", "name"), [(SlotTrials, "end"), (Ledger, "append")])
+def test_an_interrupt_while_a_trial_is_recorded_costs_no_epoch(new_job, alone, monkeypatch, where, name):
+    """Neither after its model was saved nor before its row is on disk."""
+    job, first, original, calls = new_job(), FakeProgram(), getattr(where, name), itertools.count()
+
+    def interrupted(*arguments: object) -> object:
+        if next(calls) == 1:
+            if name == "end":
+                original(*arguments)
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(where, name, interrupted)
+        run(job, make(job, 3, first), range(7))
+    program = FakeProgram()
+    assert (run(job, make(job, 3, program), range(7)), files_of(job)) == alone(7)
+    trained = [place for call in first.calls + program.calls for place in call if place != (0, 0)]
+    assert len(trained) == len(set(trained))
+
+
+def test_a_trial_without_an_epoch_leaves_no_history(new_job):
+    """An empty one would be refused by the median stopping rule, which looks at those of all lower seeds."""
+
+    def broken(seed: int, epoch: int) -> tuple[float, float, int]:
+        loss, *rest = course(seed, epoch)
+        return (float("nan") if seed == 0 else loss, *rest)
+
+    recipe = RECIPE.replace(median_stopping=RULE)
+    job = new_job(recipe=recipe)
+    rule = MedianStoppingPolicy(RULE, job.study, [], IMAGES)
+    trials = run(job, make(job, 4, FakeProgram(broken)), range(4), rule)
+    assert [trial.status for trial in trials] == ["failed", *3 * ["finished"]]
+    assert not job.study.history(0).exists()
+
+
+def test_recipes_that_stop_early_and_that_do_not_share_a_program(new_job):
+    """And with a plateau or none: each is what it is by itself."""
+    recipes = [RECIPE, RECIPE.replace(early_stopping=None), RECIPE.replace(schedule=None)]
+    jobs = [new_job(f"job{number}", recipe) for number, recipe in enumerate(recipes)]
+    found = make(jobs, 9)
+    keys = [number * SEEDS + seed for number in range(3) for seed in range(3)]
+    outcomes = {outcome.trial.seed: outcome.trial for outcome in SlotEngine(found, found.failed).run(keys, [])}
+    for number, recipe in enumerate(recipes):
+        alone = new_job(f"alone{number}", recipe)
+        for seed, trial in enumerate(run(alone, make(alone, 1), range(3))):
+            together = replace(without_times(outcomes[number * SEEDS + seed]), backend="", seed=seed)
+            assert together == trial
+            for of in ("weights", "history"):
+                paths = [getattr(job.study, of)(seed) for job in (jobs[number], alone)]
+                assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_where_memory_for_tests_runs_out_trials_are_tested_alone(new_job, alone):
+    job, program = new_job(), FakeProgram(room_for_tests=1)
+    assert (run(job, make(job, 4, program), range(6)), files_of(job)) == alone(6)
 
 
 def test_a_job_of_other_seeds_keeps_what_an_interrupted_one_left(new_job, alone):
@@ -325,9 +385,6 @@ def test_a_disk_that_is_full_ends_the_job_and_the_last_checkpoint_stays(new_job,
     told = Resumed()
     assert (run(job, make(job, 3), range(3), told), files_of(job)) == alone(3)
     assert told.epochs == {0: 2, 1: 2, 2: 2}
-
-
-RULE = MedianStopping(trials=2, epoch=3, window=2)
 
 
 def test_the_median_stopping_rule_decides_as_when_one_is_trained_after_the_other(new_job, alone):

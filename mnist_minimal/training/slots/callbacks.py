@@ -31,10 +31,10 @@ def new_memory(recipe: Recipe) -> np.ndarray:
 
 
 class Callbacks:
-    """The callbacks of the trials that are trained together.
+    """The callbacks of the trials that are trained together, each by its own recipe.
 
     Args:
-        recipes: The recipe of each place's trial; their schedules are of one kind, and all stop early or none does.
+        recipes: The recipe of each place's trial.
         memory: MEMORY (places,), what is remembered of each; it is changed by what follows.
         steps: Steps an epoch.
     """
@@ -42,13 +42,17 @@ class Callbacks:
     def __init__(self, recipes: Sequence[Recipe], memory: np.ndarray, steps: int) -> None:
         self.recipes, self.memory, self.steps = recipes, memory, steps
         schedules = [recipe.schedule for recipe in recipes]
-        self.plateaus = [each for each in schedules if isinstance(each, Plateau)]
-        self.patience = np.array([recipe.early_stopping.patience for recipe in recipes if recipe.early_stopping])
+        self.on_plateau = np.array([isinstance(each, Plateau) for each in schedules])
+        # Of the others nothing is asked.
+        self.plateaus = [each if isinstance(each, Plateau) else Plateau(1.0, 1, 0.0, 0.0) for each in schedules]
+        self.stops = np.array([recipe.early_stopping is not None for recipe in recipes])
+        self.patience = np.array([recipe.early_stopping.patience if recipe.early_stopping else 0 for recipe in recipes])
 
     def begin_epoch(self) -> np.ndarray:
         """The learning rates of the next epoch, float32 (places, steps)."""
         # Trials that began together by one recipe are in one epoch.
         found: dict[tuple[int, int], np.ndarray] = {}
+        rates = np.repeat(self.memory["rate"][:, np.newaxis], self.steps, axis=1)
         for place, recipe in enumerate(self.recipes):
             epoch = int(self.memory["epochs"][place])
             key = id(recipe), epoch
@@ -57,15 +61,9 @@ class Callbacks:
             elif key not in found and isinstance(recipe.schedule, Steps | PiecewiseLinear):
                 found[key] = np.full(self.steps, scheduled_rate(recipe, epoch), np.float32)
             if key in found:
+                rates[place] = found[key]
                 self.memory["rate"][place] = found[key][-1]
-        if found:
-            return np.stack(
-                [
-                    found[id(recipe), int(epoch)]
-                    for recipe, epoch in zip(self.recipes, self.memory["epochs"], strict=True)
-                ]
-            )
-        return np.repeat(self.memory["rate"][:, np.newaxis], self.steps, axis=1)
+        return rates
 
     def end_epoch(self, losses: np.ndarray, accuracies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Takes in the monitored figures of an epoch.
@@ -76,30 +74,27 @@ class Callbacks:
 
         Returns:
             Two of bool (places,): whose weights are the best so far, and whose training the early stopping ends. Both
-            are all False where the recipes do not stop early.
+            are False where the recipe does not stop early.
         """
         memory, first = self.memory, self.memory["epochs"] == 0
-        if self.plateaus:
-            self._plateau(losses, first)
-        improved = ended = np.zeros(len(memory), bool)
-        if len(self.patience):
-            improved = first | _less(memory["best_accuracy"], accuracies)
-            memory["best_accuracy"] = np.where(improved, accuracies, memory["best_accuracy"])
-            memory["accuracy_wait"] = np.where(improved, 0, memory["accuracy_wait"] + 1)
-            ended = ~improved & (memory["accuracy_wait"] >= self.patience)
+        self._plateau(losses, first)
+        improved = self.stops & (first | _less(memory["best_accuracy"], accuracies))
+        memory["best_accuracy"] = np.where(improved, accuracies, memory["best_accuracy"])
+        memory["accuracy_wait"] = np.where(improved | ~self.stops, 0, memory["accuracy_wait"] + 1)
+        ended = self.stops & ~improved & (memory["accuracy_wait"] >= self.patience)
         memory["epochs"] += 1
         return improved, ended
 
     def _plateau(self, losses: np.ndarray, first: np.ndarray) -> None:
-        memory = self.memory
+        memory, on = self.memory, self.on_plateau
         factor, patience, min_delta, lowest = (
             np.array([getattr(each, name) for each in self.plateaus])
             for name in ("factor", "patience", "min_delta", "min_learning_rate")
         )
-        improved = first | _less(losses + min_delta, memory["best_loss"])
+        improved = on & (first | _less(losses + min_delta, memory["best_loss"]))
         memory["best_loss"] = np.where(improved, losses, memory["best_loss"])
-        memory["loss_wait"] = np.where(improved, 0, memory["loss_wait"] + 1)
-        due = ~improved & (memory["loss_wait"] >= patience)
+        memory["loss_wait"] = np.where(improved | ~on, 0, memory["loss_wait"] + 1)
+        due = on & ~improved & (memory["loss_wait"] >= patience)
         # A rate that is at its lowest already leaves the count as it is.
         due &= memory["rate"].astype(np.float64) > lowest.astype(np.float32)
         reduced = np.maximum(memory["rate"].astype(np.float64) * factor, lowest)

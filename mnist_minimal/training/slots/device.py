@@ -1,21 +1,58 @@
 """The device on which JAX trains: its name, its memory, and how many trials at once suit it.
 
-`devices.csv` has the whole trials an hour that were measured, by device and number at once, and `crossing.csv` how many
-trials a job needs for a GPU to be done sooner than the core on all processor cores.
+`devices.csv` has whole trials an hour by device and number at once, and `crossing.csv` how many trials a job needs for
+a GPU to be done sooner than the core on all processor cores; both say how each row was come by.
 """
 
 import contextlib
 import csv
 import importlib
 import importlib.util
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from mnist_minimal.errors import UserError, one_line
 
+# Not empty once the device has failed in this process.
+_GIVEN_UP: set[str] = set()
+
 # Of the memory that JAX may have: the data set, compiled programs and what is copied need some, too.
 SHARE = 0.8
+
+
+class DeviceError(UserError):
+    """JAX's device fails, or is not large enough."""
+
+
+class MemoryUsedUpError(DeviceError):
+    """The device has not memory enough for so much at once."""
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """Has what JAX raises where its device fails be an error of the user.
+
+    Raises:
+        MemoryUsedUpError: if there was not memory enough.
+        DeviceError: if anything else failed there.
+    """
+    try:
+        yield
+    # JAX's own errors are of a class that has had several names.
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise MemoryUsedUpError(
+                f"expected memory enough on {name()}, found too little ({one_line(error)}); end other programs there, "
+                "or train with --trainer native and another --out"
+            ) from error
+        if type(error).__name__ not in ("JaxRuntimeError", "XlaRuntimeError"):
+            raise
+        raise DeviceError(
+            f"expected to train on {name()}, found that JAX fails there ({one_line(error)}); repair it, or train with "
+            "--trainer native and another --out"
+        ) from error
 
 
 def installed() -> bool:
@@ -43,8 +80,8 @@ def is_gpu() -> bool:
 
 
 def description(places: int) -> str:
-    """Device, JAX's version and number of trials at once: "jax 0.4.36 on NVIDIA H200, 256 at once"."""
-    return f"jax {_jax().__version__} on {name()}, {places} at once"
+    """JAX's version, device and most trials at once: "jax 0.4.36 on NVIDIA H200, up to 256 at once"."""
+    return f"jax {_jax().__version__} on {name()}, up to {places} at once"
 
 
 def keep_tensorflow_off() -> None:
@@ -80,13 +117,18 @@ def places(bytes_a_trial: int, asked: int | None) -> int:
 def worth_while(asked: int | None) -> bool:
     """Whether there is a GPU on which so many trials, None for no end, are done sooner than by the core."""
     fewest = min(int(row["trials"]) for row in table("crossing.csv"))
-    if not installed() or (asked is not None and asked < fewest):
+    if _GIVEN_UP or not installed() or (asked is not None and asked < fewest):
         return False
     try:
         return is_gpu() and (asked is None or asked >= int(_of_device(table("crossing.csv"))[0]["trials"]))
     # JAX finds no device that it can use.
     except (UserError, RuntimeError):
         return False
+
+
+def give_up() -> None:
+    """Has no trials be worth while on the device in this process any more, since it fails."""
+    _GIVEN_UP.add(name())
 
 
 def check() -> None:

@@ -20,7 +20,7 @@ from jax import lax
 from mnist_minimal.data.random import AUGMENTATION, DROPOUT, ORDER, threefry
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import SGD, KerasObject, Recipe
+from mnist_minimal.recipes import SGD, Recipe
 from mnist_minimal.training.network import Network
 from mnist_minimal.training.slots import augmentation, layers, optimizers
 from mnist_minimal.training.slots.numbers import Numbers, numbers_of, structure
@@ -29,6 +29,9 @@ __all__ = ["Figures", "Numbers", "Program", "State", "numbers_of", "structure"]
 
 # Monitored images that are evaluated at a time, or those of a batch if these are more.
 CHUNK = 128
+
+# Places of pixels are int32 there.
+MAX_PIXELS = 2**31 - 1
 
 # Of dropout's probabilities, which are multiples of 2**-16.
 ONE = 65536
@@ -113,14 +116,14 @@ class Program:
             `structure`.
 
     Raises:
-        UserError: if there is no such optimizer here.
+        UserError: if the training set is too large to be augmented there.
     """
 
     def __init__(self, network: Network, recipe: Recipe, splits: Splits) -> None:
-        if isinstance(recipe.optimizer, KerasObject):
+        if recipe.augmentation and splits.x_train.size > MAX_PIXELS:
             raise UserError(
-                f"expected one of the optimizers AdamW, Adam and SGD, found {recipe.optimizer.class_name} of Keras'; "
-                "train with --trainer keras"
+                f"expected at most {MAX_PIXELS:,} pixels in the training set, found {splits.x_train.size:,}: "
+                "augmentation on the device counts them in 32 bits; train with --trainer native"
             )
         self.network, self.recipe = network, recipe
         count = len(splits.x_train)
@@ -168,24 +171,10 @@ class Program:
             best_statistics=_chosen(improved, state.statistics, state.best_statistics),
         )
 
-    def restore_best(self, state: State, places: np.ndarray) -> State:
-        """Gives the places, bool (K,), the weights that were kept as their best."""
-        return state._replace(
-            parameters=_chosen(places, state.best_parameters, state.parameters),
-            statistics=_chosen(places, state.best_statistics, state.statistics),
-        )
-
     def take(self, state: State, places: Sequence[int]) -> State:
         """The state of some places, in their order."""
         chosen = np.asarray(places, np.int32)
         return State(*(array[chosen] for array in state))
-
-    def put(self, state: State, places: Sequence[int], parameters: np.ndarray, statistics: np.ndarray) -> State:
-        """Begins new trials in some places, with initial weights (places, P) and moving statistics (places, S)."""
-        chosen = np.asarray(places, np.int32)
-        return State(
-            *(old.at[chosen].set(new) for old, new in zip(state, self.begin(parameters, statistics), strict=True))
-        )
 
     def weights(self, state: State, place: int) -> tuple[np.ndarray, np.ndarray]:
         """Parameters (P,) and moving statistics (S,) of a place."""

@@ -64,6 +64,9 @@ PLATEAUS = some.builds(
     min_delta=some.sampled_from([0.0, 1e-16, 0.01]),
     min_learning_rate=some.sampled_from([0.0, 1e-8, 2.5e-5, 0.003]),
 )
+BY_EPOCH = some.one_of(
+    PLATEAUS, some.sampled_from([None, Steps(0.1, (1, 3)), PiecewiseLinear(((0, 0.05), (2, 0.1), (4, 0.0)))])
+)
 RATES = some.sampled_from([0.01, 0.1, 0.003, 1e-8])
 
 
@@ -71,17 +74,16 @@ RATES = some.sampled_from([0.01, 0.1, 0.003, 1e-8])
 @given(some.data())
 def test_plateau_stopping_and_best_weights_are_those_of_keras(data):
     """Three trials of recipes of their own, which began one after the other, each beside a model with callbacks."""
-    stops = data.draw(some.booleans())
-    reduces = data.draw(some.booleans())
+    stops = [data.draw(some.booleans()) for _ in range(3)]
     recipes = [
         Recipe(
             batch_size=1,
             max_epochs=99,
             optimizer=SGD(data.draw(RATES), 0.0),
-            schedule=data.draw(PLATEAUS) if reduces else None,
-            early_stopping=EarlyStopping(data.draw(some.integers(0, 4))) if stops else None,
+            schedule=data.draw(BY_EPOCH),
+            early_stopping=EarlyStopping(data.draw(some.integers(0, 4))) if stop else None,
         )
-        for _ in range(3)
+        for stop in stops
     ]
     followers = [Follower(recipe) for recipe in recipes]
     histories = [data.draw(HISTORIES) for _ in recipes]
@@ -108,7 +110,7 @@ def test_plateau_stopping_and_best_weights_are_those_of_keras(data):
             stopped = followers[place].end_epoch(epochs[place], float(loss), correct / IMAGES)
             assert ended[place] == stopped
             assert memory["rate"][place] == np.float32(followers[place].rate())
-            if improved[place] or not stops:
+            if improved[place] or not stops[place]:
                 best[place] = epochs[place]
             running[place] = not stopped
     assert [follower.kept() for follower in followers] == best

@@ -2,7 +2,6 @@
 
 import importlib.util
 
-import keras
 import pytest
 
 from mnist_minimal import trials
@@ -88,11 +87,39 @@ def test_auto_takes_jax_for_a_new_study_of_many_trials_on_a_gpu(monkeypatch):
     assert trainers.choose("auto", model, "keras", recipe, fewest)[0] == "keras"
     assert trainers.choose("auto", model, "jax", recipe, 1) == ("jax", "")
     # What JAX can't train goes on as before, in one line.
+    lion = recipe.replace(optimizer=KerasObject("Adam", {"learning_rate": 0.01}))
+    trainer, notice = trainers.choose("auto", model, None, lion, fewest)
+    assert trainer != "jax"
+    assert notice.startswith("Training without JAX: expected one of the optimizers")
+    assert "\n" not in notice
+    # What Keras trains on the card, the device is not asked for.
+    monkeypatch.setattr(device, "_device", None)
     trainer, notice = trainers.choose("auto", model_with_a_branch(), None, recipe, fewest)
     assert trainer == "keras"
-    assert notice.startswith("Training without JAX: ")
     assert "branches_meet" in notice
-    assert "\n" not in notice
+
+
+def test_a_device_that_fails_is_given_up(monkeypatch):
+    monkeypatch.setattr(device, "_device", lambda: Device("NVIDIA H200", 10**11))
+    monkeypatch.setattr(device, "_GIVEN_UP", set())
+    assert device.worth_while(None)
+    device.give_up()
+    assert not device.worth_while(None)
+
+
+def test_what_jax_raises_of_its_device_is_an_error_of_the_user():
+    class JaxRuntimeError(RuntimeError):
+        pass
+
+    with (
+        pytest.raises(device.MemoryUsedUpError, match="expected memory enough on cpu, found too little"),
+        device.failures(),
+    ):
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    with pytest.raises(device.DeviceError, match=r"JAX fails there \(INTERNAL: broken\); repair it"), device.failures():
+        raise JaxRuntimeError("INTERNAL: broken")
+    with pytest.raises(RuntimeError, match="ours"), device.failures():
+        raise RuntimeError("ours")
 
 
 def test_what_jax_can_not_train_is_refused_where_it_is_asked_for():
@@ -104,16 +131,18 @@ def test_what_jax_can_not_train_is_refused_where_it_is_asked_for():
             trainers.choose("jax", model, None, RECIPES["sep997"].replace(optimizer=refused))
     with pytest.raises(UserError, match="found Adam of Keras'"):
         trainers.choose("jax", model, None, RECIPES["sep997"].replace(optimizer=KerasObject("Adam")))
-    assert trainers.numerics("jax") == trainers.NOT_TO_THE_BIT
-    assert keras.backend.backend()
 
 
 @pytest.mark.slow
 def test_tensorflow_is_kept_off_the_card(run_python):
+    # Where TensorFlow sees no card, there is nothing that it could be kept off.
     command = (
-        "import tensorflow, keras; from mnist_minimal.training.slots import device; device.keep_tensorflow_off(); "
-        "keras.layers.Dense(1).build((1, 1)); print(tensorflow.config.get_visible_devices('GPU'), "
+        "import tensorflow, keras; print(len(tensorflow.config.list_physical_devices('GPU'))); "
+        "from mnist_minimal.training.slots import device; device.keep_tensorflow_off(); keras.layers.Dense(1).build((1, 1)); print(tensorflow.config.get_visible_devices('GPU'), "
         "len(tensorflow.config.get_visible_devices('CPU')))"
     )
     done = run_python("-c", command, KERAS_BACKEND="tensorflow")
-    assert done.stdout.splitlines()[-1:] == ["[] 1"], done.stderr
+    cards, visible = done.stdout.splitlines()[-2:]
+    if cards == "0":
+        pytest.skip("TensorFlow sees no GPU here")
+    assert visible == "[] 1"
