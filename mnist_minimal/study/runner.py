@@ -225,7 +225,7 @@ def engine_for(
     from mnist_minimal.engines.dask import DaskEngine, connected
     from mnist_minimal.study.remote import remote
 
-    with connected(plan.dask, plan.jobs) as client:
+    with connected(plan.dask, plan.jobs or 1) as client:
         engine = DaskEngine(client, remote(job, plan.dataset), partial(failed_trial, job), say)
         say(
             f"The trials go to the Dask cluster at {client.scheduler.address}, whose workers have {engine.places} "

@@ -234,9 +234,11 @@ def test_an_interrupt_while_a_trial_is_recorded_costs_no_epoch(new_job, alone, m
             raise KeyboardInterrupt
         return original(*arguments)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    found = make(job, 3, first)
+    with monkeypatch.context() as patched:
         patched.setattr(where, name, interrupted)
-        run(job, make(job, 3, first), range(7))
+        with pytest.raises(KeyboardInterrupt):
+            run(job, found, range(7))
     program = FakeProgram()
     assert (run(job, make(job, 3, program), range(7)), files_of(job)) == alone(7)
     trained = [place for call in first.calls + program.calls for place in call if place != (0, 0)]

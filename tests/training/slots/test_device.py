@@ -136,11 +136,14 @@ def test_what_jax_can_not_train_is_refused_where_it_is_asked_for():
 @pytest.mark.slow
 def test_tensorflow_is_kept_off_the_card(run_python):
     # Where TensorFlow sees no card, there is nothing that it could be kept off.
-    command = (
-        "import tensorflow, keras; print(len(tensorflow.config.list_physical_devices('GPU'))); "
-        "from mnist_minimal.training.slots import device; device.keep_tensorflow_off(); keras.layers.Dense(1).build((1, 1)); print(tensorflow.config.get_visible_devices('GPU'), "
-        "len(tensorflow.config.get_visible_devices('CPU')))"
-    )
+    command = """
+import keras, tensorflow
+from mnist_minimal.training.slots import device
+print(len(tensorflow.config.list_physical_devices("GPU")))
+device.keep_tensorflow_off()
+keras.layers.Dense(1).build((1, 1))
+print(tensorflow.config.get_visible_devices("GPU"), len(tensorflow.config.get_visible_devices("CPU")))
+"""
     done = run_python("-c", command, KERAS_BACKEND="tensorflow")
     cards, visible = done.stdout.splitlines()[-2:]
     if cards == "0":
