@@ -44,7 +44,7 @@ class Callbacks:
         schedules = [recipe.schedule for recipe in recipes]
         self.on_plateau = np.array([isinstance(each, Plateau) for each in schedules])
         # Of the others nothing is asked.
-        self.plateaus = [each if isinstance(each, Plateau) else Plateau(1.0, 1, 0.0, 0.0) for each in schedules]
+        self.plateaus = [each if isinstance(each, Plateau) else Plateau(0.5, 1, 0.0, 0.0) for each in schedules]
         self.stops = np.array([recipe.early_stopping is not None for recipe in recipes])
         self.patience = np.array([recipe.early_stopping.patience if recipe.early_stopping else 0 for recipe in recipes])
 
