@@ -3,7 +3,7 @@
     python experiments/gpu.py --data mnist.npz --out gpu [--rounds 3] [--only jax-sep997] [--small]
 
 It runs part by part, each in a process of its own and for three minutes at most, and writes what each has found to
-OUT/parts.csv before the next: the same command takes up what is missing. Then it prints Markdown. On one GPU a round
+OUT/parts.csv before the next: the same command takes up what is missing, or failed. Then it prints Markdown. On one GPU a round
 takes about half an hour, compilation included. The contenders run in turn, A B A B.
 
 - jax-MODEL-K: K trials of the model at once, by its recipe, as `--trainer jax` trains them: whole epochs of all images
@@ -118,8 +118,8 @@ def parts(sizes: Sizes) -> list[str]:
 
 
 def done(out: Path) -> set[tuple[str, int]]:
-    """The parts that are in the file, with their rounds."""
-    return {(row["part"], int(row["round"])) for row in rows(out)}
+    """The parts that have found something, with their rounds."""
+    return {(row["part"], int(row["round"])) for row in rows(out) if not row["remark"]}
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -280,7 +280,7 @@ def whole_trials(options: Any, sizes: Sizes) -> None:
     command += ["--runs", str(sizes.trials), "--out", str(folder), "--recipe", "sep997", "--dataset", options.dataset]
     command += ["--data", options.data] if options.data else []
     command += ["--epochs", str(sizes.epochs), "--jobs", "2"] if options.small else []
-    number = sum(row["part"].startswith("trials-") for row in rows(options.out))
+    number, trained = sum(row["part"].startswith("trials-") for row in rows(options.out)), 0
     while len(finished(options.out)) < sizes.trials:
         before, began = len(finished(options.out)), time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -289,13 +289,22 @@ def whole_trials(options: Any, sizes: Sizes) -> None:
         except subprocess.TimeoutExpired:
             # What was trained so far is kept, and the next part resumes it.
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            try:
+                _, errors = process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                # In the middle of a compilation it does not listen; its last checkpoint is half a minute old.
+                process.kill()
+                _, errors = process.communicate()
         number += 1
         more, seconds = len(finished(options.out)) - before, time.perf_counter() - began
         remark = f"{more} trials in {seconds:.1f} s"
         write(options.out, {"part": f"trials-{number}", "round": 0, "remark": remark})
-        if process.returncode not in (0, 130):
+        if process.returncode not in (0, 130, -signal.SIGKILL):
             raise UserError(f"the trials ended with {plain(errors.strip().rpartition(chr(10))[2], 200)}")
+        epochs = sum(len(path.read_bytes().splitlines()) for path in (options.out / "trials").glob("*/*.csv"))
+        if process.returncode and epochs == trained:
+            raise UserError(f"expected epochs in {SECONDS} s, found none; look at what the device does")
+        trained = epochs
 
 
 def finished(out: Path) -> list[Any]:

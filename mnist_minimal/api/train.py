@@ -99,6 +99,7 @@ def run_trials(
         trainer: "native" for the C++ core; "keras"; "jax" for many trials at once on a GPU, or on the processor, which
             takes `pip install mnist-minimal[jax]` and whose trials are not promised to the bit; or "auto": JAX for a
             new study where there is a GPU and many trials are asked for, else the core where it can run the model.
+            Once JAX has trained, TensorFlow sees no GPU in this process.
         teacher: A file of `python -m mnist_minimal.teacher`, whose probabilities are part of the targets, by half or by
             the recipe's `teacher.weight`.
         dataset_name: What images that are not MNIST are called in the results.

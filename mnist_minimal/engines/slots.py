@@ -87,7 +87,7 @@ class SlotEngine:
 
         Args:
             seeds: The seeds; may have no end. The next one is asked for when it can start; None where there is none
-                yet.
+                yet, with which a run ends where no trial is in.
             policies: Learn of every event, and decide whether a trial stops at its milestone. One that raises
                 StoppedError leaves out the trial, of which nothing comes then.
 

@@ -11,7 +11,7 @@ import pytest
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.engines.slots import Epoch, SlotEngine
 from mnist_minimal.errors import UserError
-from mnist_minimal.trial import EpochReport, Trial
+from mnist_minimal.trial import EpochReport, StoppedError, Trial
 from tests.engines.test_engines import Told, WaitsForLower, failed
 from tests.study.test_ledger import TRIAL
 
@@ -73,7 +73,36 @@ class FakeSlots:
         self.closed += 1
 
 
-def run(slots: FakeSlots, seeds: Iterable[int], *policies: Policy) -> list[Trial]:
+class Leaves(Policy):
+    """Leaves out a trial at the report of this epoch, or where it is asked about it."""
+
+    def __init__(self, seed: int, epoch: int) -> None:
+        self.seed, self.epoch = seed, epoch
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        if (report.seed, report.epoch) == (self.seed, self.epoch):
+            raise StoppedError
+
+    def reason_to_stop(self, report: EpochReport) -> str | None:
+        if report.seed == self.seed:
+            raise StoppedError
+        return ""
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 9])
+def test_a_trial_that_a_policy_leaves_out_makes_room_for_the_next(epoch):
+    """Before its milestone, in its last epoch, or where it is asked at its milestone."""
+    slots = FakeSlots(2)
+    assert [trial.seed for trial in run(slots, range(5), Leaves(1, epoch))] == [0, 2, 3, 4]
+    assert not slots.epochs
+
+
+def test_seeds_may_come_later():
+    slots = FakeSlots(2, {1: 9})
+    assert [trial.seed for trial in run(slots, iter([0, None, 1, None, None, 2, None]))] == [0, 2, 1]
+
+
+def run(slots: FakeSlots, seeds: Iterable[int | None], *policies: Policy) -> list[Trial]:
     return [outcome.trial for outcome in SlotEngine(slots, failed).run(seeds, policies)]
 
 
