@@ -3,8 +3,8 @@
     python experiments/gpu.py --data mnist.npz --out gpu [--rounds 3] [--only jax-sep997] [--small]
 
 It runs part by part, each in a process of its own and for three minutes at most, and writes what each has found to
-OUT/parts.csv before the next: the same command takes up what is missing, or failed. Then it prints Markdown. On one GPU a round
-takes about half an hour, compilation included. The contenders run in turn, A B A B.
+OUT/parts.csv before the next: the same command takes up what is missing, or failed. Then it prints Markdown. On one
+GPU a round takes about half an hour, compilation included. The contenders run in turn, A B A B.
 
 - jax-MODEL-K: K trials of the model at once, by its recipe, as `--trainer jax` trains them: whole epochs of all images
   with the monitored ones, after a first one in which the program is compiled. K = 1, 32, 256 and 1,024 for sep997, 256
