@@ -243,8 +243,8 @@ def report(search: "Search", choice: Choice) -> None:
     if finalists:
         tested = sum(each.seeds or 0 for each in finalists)
         print(
-            f"\nThe test set was looked at {count(tested, 'time')}: once by each training of the {len(finalists)} "
-            "finalists, on all training images, from seeds that no candidate was judged by."
+            f"\nThe test set was looked at {count(tested, 'time')}: once by each training of "
+            f"{count(len(finalists), 'finalist')}, on all training images, from seeds that no candidate was judged by."
         )
         for each in finalists:
             reached = "reaches" if (each.median or 0) >= plan.target else "does not reach"

@@ -210,7 +210,7 @@ class Search:
         while not self.closed:
             self._in_threads([self._work] * self.plan.jobs)
             with self.storage.taking:
-                # First, or two that end together would each leave the finals to the other.
+                # First, or two that end together would each leave the finals to the other. Nobody joins meanwhile.
                 self.storage.leave()
                 if self.storage.others():
                     return
@@ -269,17 +269,13 @@ class Search:
 
         What another has left behind is ended whatever is left: the budget was not spent when it was begun.
         """
-        # Nobody closes the search meanwhile.
-        with self.storage.taking:
-            if self.closed:
-                return None
-            if trial := self.storage.take_over(self.study):
-                return trial
-            # One at least is judged, however little time there is.
-            first = not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            if (first or self.left() > 0) and self._limit() >= SMALLEST:
-                return self.storage.ask(self.study)
-            return None
+        if trial := self.storage.take_over(self.study):
+            return trial
+        # One at least is judged, however little time there is.
+        first = not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if (first or self.left() > 0) and self._limit() >= SMALLEST:
+            return self.storage.ask(self.study)
+        return None
 
     def _candidate(self, trial: Trial) -> Candidate:
         """The candidate of a trial: the one that was recorded when it was begun, or else that of its point."""
@@ -351,7 +347,7 @@ class Search:
             done += 1
             show(replace(training, epoch=done))
 
-        show(training)
+        show(training if self.elsewhere else replace(training, epoch=0))
         try:
             taught = data["recipe"]["teacher"] is not None and self.teachers is not None
             probabilities = self.teachers.probabilities(fold, self._check) if taught and self.teachers else None

@@ -79,7 +79,7 @@ def test_a_candidate_that_was_left_behind_is_judged_as_it_was_recorded(tmp_path,
     assert resumed.study.user_attrs[storage.FINALISTS] == seen.finals == [recorded.name]
     # What was shown of it, from the first epoch to the last one of the finals.
     assert seen.trainings[:3] == [
-        Training("candidate 0, rung 1 of 3", 1, 1, 1),
+        Training("candidate 0, rung 1 of 3", 1, 1, 1, epoch=0),
         Training("candidate 0, rung 1 of 3", 1, 1, 1, epoch=1),
         None,
     ]
@@ -95,6 +95,24 @@ def test_of_two_that_end_together_one_tests_the_finalists(tmp_path, digits):
         list(pool.map(Search.run, searches))
     assert sorted(len(each.finals) for each in seen) == [0, 1]
     assert searches[0].closed
+
+
+def test_what_the_last_one_finds_left_behind_when_it_leaves_is_judged_before_the_finals(tmp_path, digits):
+    class Last(Storage):
+        """Leaves just after another process was killed."""
+
+        def leave(self):
+            other.storage.alive.release()
+            super().leave()
+
+    other = new_search(tmp_path, digits)
+    other.storage.ask(other.study)
+    last = new_search(tmp_path, digits)
+    last.storage.leave()
+    last.storage = Last(tmp_path)
+    last.run()
+    assert [trial.state.is_finished() for trial in last.study.trials] == [True, True]
+    assert len(last.display.finals) == 1
 
 
 def test_the_time_that_is_spent_is_that_of_the_search_whatever_its_jobs_were(tmp_path, digits):
