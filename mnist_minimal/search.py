@@ -6,6 +6,7 @@ fresh seeds, and the test set judges them, once; nothing is searched in that fol
 """
 
 import argparse
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if dataset.notice:
             print(dataset.notice)
         check_images(dataset)
-        storage, shown = Storage(options.out), display(levels)
+        storage = Storage(options.out)
         teachers = Teachers(options.out / "teachers", without_test_set(dataset)) if options.teach else None
         with elsewhere(options, dataset) as evaluate, storage.closing():
             plan = Plan(
@@ -135,18 +136,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 jobs=options.jobs or (evaluate.places if evaluate else 1),
                 **{name: getattr(options, name) for name in ("sampler", "seed", "finalists", "runs")},
             )
-            search, status = None, 0
+            shown, status = display(levels), 0
+            search = Search(plan, storage, shown, interrupted, teachers, evaluate)
             try:
-                search = Search(plan, storage, shown, interrupted, teachers, evaluate)
-                search.run()
+                # Last, so that what is refused before it leaves the terminal as it is.
+                with shown:
+                    search.run()
             except KeyboardInterrupt:
                 status = 130
-            finally:
-                shown.close()
-            if status:
                 print("\nStopped; the same command resumes the search.")
-            if search:
-                report(search)
+            report(search, from_arguments(options))
     return status
 
 
@@ -184,23 +183,33 @@ def check_images(dataset: "Dataset") -> None:
         )
 
 
-def report(search: "Search") -> None:
-    """Writes the tables and pictures of a search, and prints what was found."""
+def report(search: "Search", choice: Choice) -> None:
+    """Writes the tables and pictures of a search, and prints what was found.
+
+    Args:
+        search: The search.
+        choice: How the user chose its images.
+    """
     from matplotlib import pyplot
 
     from mnist_minimal.analysis.figures import save_figure
     from mnist_minimal.analysis.tables import markdown
     from mnist_minimal.files import read_json
-    from mnist_minimal.models.searched import Candidate
+    from mnist_minimal.models.searched import CANDIDATES, Candidate, model_name
     from mnist_minimal.searching import figures, ledger
     from mnist_minimal.searching.display import count, figure_line
     from mnist_minimal.searching.importance import LEAST_TRIALS, importances
 
     study, plan, out = search.study, search.plan, search.storage.out
 
-    def teacher_option(name: str) -> str:
-        candidate = Candidate.from_dict(read_json(out / f"candidates/{name}.json"))
-        return f" --teacher {out / 'teachers/all.npz'}" if candidate.recipe.teacher else ""
+    def command(name: str) -> str:
+        candidate = Candidate.from_dict(read_json(out / CANDIDATES / f"{name}.json"))
+        teacher = ["--teacher", str(out / "teachers/all.npz")] if candidate.recipe.teacher else []
+        dataset = [] if choice.dataset == "auto" else ["--dataset", choice.dataset]
+        data = ["--data", choice.path] if choice.path else []
+        named = ["--dataset-name", choice.name] if choice.name else []
+        options = ["--model", model_name(candidate, out), "--runs", "50", *dataset, *data, *named, *teacher]
+        return shlex.join(["python", "-m", "mnist_minimal.trials", *options])
 
     rows = ledger.rows(study, plan.rungs)
     judged, finalists = ledger.judged(study, plan.rungs), ledger.finalists(study)
@@ -224,20 +233,23 @@ def report(search: "Search") -> None:
         figures.draw_importances(found, figure.add_subplot())
         written.append(save_figure(figure, out / "importances.png"))
         table = [("choice", "importance"), *((name, f"{value:.3f}") for name, value in found.items())]
-        print("\nImportance of each choice for the accuracy at the lowest rung, by Optuna:")
+        print(
+            "\nImportance of each choice for the accuracy at the lowest rung, by Optuna's PED-ANOVA (over all limits "
+            "of parameters; the limit falls during a search):"
+        )
         print(markdown(table, terminal_width()))
     else:
         print(f"The importance of the choices is known from {LEAST_TRIALS} candidates on.")
     if finalists:
         tested = sum(each.seeds or 0 for each in finalists)
         print(
-            f"\nThe test set was looked at {count(tested, 'time')}: once by each training of the {len(finalists)} "
-            "finalists, on all training images, from seeds that no candidate was judged by."
+            f"\nThe test set was looked at {count(tested, 'time')}: once by each training of "
+            f"{count(len(finalists), 'finalist')}, on all training images, from seeds that no candidate was judged by."
         )
         for each in finalists:
             reached = "reaches" if (each.median or 0) >= plan.target else "does not reach"
             print(f"  {each.params} parameters: {figure_line(each)}; the median {reached} {plan.target:g}")
-            print(f"    python -m mnist_minimal.trials --model search:{each.name} --runs 50{teacher_option(each.name)}")
+            print(f"    {command(each.name)}")
     elif not search.closed:
         print("\nThe test set was not looked at; the finalists are not chosen yet.")
     print("\n" + "\n".join(map(str, written)))

@@ -1,8 +1,8 @@
 """The user's choice of model: a published one by its name, or a function of a module of the user's own.
 
 A name is a published one, as `sep997`, or `module:function`, as `mypackage.nets:tiny`: a function without arguments
-that returns a built Keras model, in a module whose RECIPES, where it has them, say how; or `search:NAME`, a candidate
-that a search has written. Keras is imported only to build one.
+that returns a built Keras model, in a module whose RECIPES, where it has them, say how; or `search:NAME`, or
+`search:FOLDER/NAME`, a candidate that a search has written. Keras is imported only to build one.
 """
 
 import dataclasses
@@ -26,13 +26,19 @@ if TYPE_CHECKING:
     import keras
 
 Builder = Callable[[], "keras.Model"]
-OWN = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*)")
+# A function of a module, or a candidate with the folder of its search.
+OWN = re.compile(rf"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*|{searched.PREFIX}[^\x00-\x1f\x7f]+/[^\W\d]\w*")
 TO_TRAIN = "from pixels (batch, height, width, channels) to class probabilities (batch, classes)"
 OWN_FORM = "one of your own as module:function, such as mypackage.nets:tiny"
 
 
 def file_name(name: str) -> str:
-    """A model's name as part of the names of files: `mypackage.nets.tiny` for `mypackage.nets:tiny`."""
+    """A model's name as part of the names of files: `mypackage.nets.tiny` for `mypackage.nets:tiny`.
+
+    Of a candidate of a search it is without the folder: `search.c691_1f0c93ab`.
+    """
+    if name.startswith(searched.PREFIX):
+        name = searched.PREFIX + name.rpartition("/")[2].removeprefix(searched.PREFIX)
     return name.replace(":", ".")
 
 

@@ -1,12 +1,13 @@
 """The networks of the search: a few numbers each, from which a Keras model is built, and the recipes found with them.
 
 A candidate is data. The search writes it as JSON under a name that is made of its content, and every command takes it
-as `search:NAME`. Keras is imported only to build one.
+as `search:NAME`, or as `search:FOLDER/NAME` with the folder of the search. Keras is imported only to build one.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,10 @@ IMAGE, CLASSES = 28, 10
 Padding: TypeAlias = Literal["same", "valid"]
 Sharing: TypeAlias = Literal["none", "depthwise", "later depthwise", "block"]
 
-# What the name of a candidate as a model begins with, and where its file is looked for.
+# What the name of a candidate as a model begins with, and where its file is looked for; the folder in that of a search.
 PREFIX = "search:"
-FOLDERS = ("runs/*/candidates", "results/*/candidates")
+CANDIDATES = "candidates"
+FOLDERS = (f"runs/*/{CANDIDATES}", f"results/*/{CANDIDATES}")
 
 
 def map_sizes(
@@ -241,20 +243,26 @@ def write(candidate: Candidate, folder: Path) -> Path:
 
 
 def read(model: str) -> Candidate:
-    """A candidate that a search has written, looked for under FOLDERS in the working folder.
+    """A candidate that a search has written.
 
     Args:
-        model: Its name as a model, `search:NAME`.
+        model: Its name as a model: `search:FOLDER/NAME` with the folder of its search, or `search:NAME`, which is
+            looked for under FOLDERS in the working folder.
 
     Raises:
         UserError: if there is none of this name, or its file says something else than its name.
     """
-    name = model.removeprefix(PREFIX)
-    found = sorted(path for folder in FOLDERS for path in Path().glob(f"{folder}/{name}.json"))
+    folder, slash, name = model.removeprefix(PREFIX).rpartition("/")
+    if slash:
+        folders = [f"{folder}/{CANDIDATES}"]
+        found = [path for path in (Path(folders[0], f"{name}.json"),) if path.is_file()]
+    else:
+        folders = list(FOLDERS)
+        found = sorted(path for each in folders for path in Path().glob(f"{each}/{name}.json"))
     if not found:
         raise UserError(
-            f"{model}: expected a file {name}.json in {' or '.join(FOLDERS)}, found none; run the command in the "
-            "folder where the search ran, or copy the file to runs/search/candidates"
+            f"{model}: expected a file {name}.json in {' or '.join(folders)}, found none; run the command in the "
+            f"folder where the search ran, or give the folder of the search, as {PREFIX}FOLDER/{name}"
         )
     candidate = Candidate.from_dict(files.read_json(found[0]))
     if candidate.name != name:
@@ -263,3 +271,10 @@ def read(model: str) -> Candidate:
             "that name"
         )
     return candidate
+
+
+def model_name(candidate: Candidate, out: Path) -> str:
+    """The name as a model, in the working folder, of a candidate of the search in a folder."""
+    folder = Path(os.path.relpath(out))
+    found_by_name = len(folder.parts) == 2 and folder.parts[0] in ("runs", "results")
+    return f"{PREFIX}{candidate.name}" if found_by_name else f"{PREFIX}{out}/{candidate.name}"

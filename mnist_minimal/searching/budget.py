@@ -1,6 +1,7 @@
 """What a search may spend: time, or images that trainings take."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mnist_minimal.errors import UserError
@@ -37,3 +38,12 @@ class Budget:
         raise UserError(
             f"expected a time such as 2h, 30m or 1h30m, or a number of image passes such as 5e9, found {text!r}"
         )
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """How long at least one of the intervals, each from a time until another, lasted."""
+    total, reached = 0.0, float("-inf")
+    for begun, until in sorted(intervals):
+        total += max(0.0, until - max(begun, reached))
+        reached = max(reached, until)
+    return total

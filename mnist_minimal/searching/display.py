@@ -1,8 +1,8 @@
-"""What a running search shows: the best so far by size, candidates done, what is left of time or passes."""
+"""What a running search shows: the best so far by size, candidates done, what is in training, and the time left."""
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -12,13 +12,19 @@ from mnist_minimal.searching import storage as stored
 from mnist_minimal.searching.evaluation import Score
 from mnist_minimal.searching.ledger import Figure, frontier, judged
 from mnist_minimal.searching.rungs import Rung
+from mnist_minimal.searching.running import Left, Training
 
-# Rows of the table, the most accurate ones.
-MOST_ROWS = 12
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Rows of the table, the most accurate ones, and trainings below it.
+MOST_ROWS, MOST_TRAININGS = 12, 8
+
+UPDATES_PER_SECOND = 2
 
 
 class Lines:
-    """A line for every candidate that comes to its end.
+    """A line for every candidate that comes to its end; as a context, the display begins and ends with the block.
 
     Args:
         rungs: What candidates are judged by.
@@ -28,10 +34,23 @@ class Lines:
         self.rungs = rungs
         self.best: list[Figure] = []
 
-    def judged(self, trial: FrozenTrial, study: optuna.Study, left: str) -> None:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def begun(self, study: optuna.Study, left: Left) -> None:
+        """As of `running.Display`."""
+        self.best = frontier(judged(study, self.rungs))
+
+    def training(self, job: int, training: Training | None) -> None:
+        """As of `running.Display`."""
+
+    def judged(self, trial: FrozenTrial, study: optuna.Study, left: Left) -> None:
         """As of `running.Display`."""
         before, self.best = self.best, frontier(judged(study, self.rungs))
-        self._print(f"{trial_line(trial, self.rungs)}; {done(study)} done, {left}")
+        self._print(f"{trial_line(trial, self.rungs)}; {done(study)} done, {left()}")
         for figure in self.best:
             if figure not in before:
                 self._print(f"best so far with {figure.params} parameters: {figure_line(figure)}")
@@ -40,41 +59,83 @@ class Lines:
         """As of `running.Display`."""
         self._print(f"finalist {name}: {score.correct:,} of {score.size:,} test images, {left} trainings left")
 
-    def close(self) -> None:
-        """Ends the display."""
-
     def _print(self, line: str) -> None:
         print(line, flush=True)
 
 
 class Table(Lines):
-    """A table of the best so far by size, under the lines of what ended; with rich."""
+    """Under the lines of what ended, what runs: the best so far by size, what is in training, the time left; with rich.
 
-    def __init__(self, rungs: Sequence[Rung]) -> None:
-        from rich.console import Console
+    Args:
+        rungs: What candidates are judged by.
+        console: The terminal.
+    """
+
+    def __init__(self, rungs: Sequence[Rung], console: "Console | None" = None) -> None:
+        from rich import console as consoles
         from rich.live import Live
 
         super().__init__(rungs)
-        self.live = Live("the first candidate is being trained", console=Console(highlight=False))
+        self.done = ""
+        self.left: Left = str
+        self.trainings: dict[int, Training] = {}
+        self.live = Live(
+            console=console or consoles.Console(highlight=False),
+            # Asked by itself now and then, so that the time left ticks.
+            get_renderable=self.content,
+            refresh_per_second=UPDATES_PER_SECOND,
+        )
+
+    def __enter__(self) -> None:
         self.live.start()
 
-    def judged(self, trial: FrozenTrial, study: optuna.Study, left: str) -> None:
-        self.best = frontier(judged(study, self.rungs))
-        self._print(trial_line(trial, self.rungs))
-        self.live.update(best_table(self.best, f"{done(study)} done, {left}"))
-
-    def close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         self.live.stop()
+
+    def begun(self, study: optuna.Study, left: Left) -> None:
+        super().begun(study, left)
+        self.done, self.left = f"{done(study)} done", left
+
+    def training(self, job: int, training: Training | None) -> None:
+        if training is None:
+            self.trainings.pop(job, None)
+        else:
+            self.trainings[job] = training
+
+    def judged(self, trial: FrozenTrial, study: optuna.Study, left: Left) -> None:
+        self.begun(study, left)
+        self._print(trial_line(trial, self.rungs))
+
+    def content(self) -> Any:
+        """What is shown now."""
+        from rich.console import Group
+        from rich.text import Text
+
+        trainings = list(self.trainings.values())
+        lines = [f"in training: {training_line(each)}" for each in trainings[:MOST_TRAININGS]]
+        if len(trainings) > MOST_TRAININGS:
+            lines.append(f"and {len(trainings) - MOST_TRAININGS} more")
+        lines.append(", ".join(text for text in (self.done, self.left()) if text))
+        # The terminal writes ^C where the cursor is, which so rests in an empty line.
+        return Group(*([best_table(self.best)] if self.best else []), *map(Text, lines), "")
 
     def _print(self, line: str) -> None:
         self.live.console.print(line, markup=False)
 
 
-def best_table(best: Sequence[Figure], caption: str) -> Any:
+def training_line(training: Training) -> str:
+    """What is in training, in words."""
+    epochs = (
+        count(training.epochs, "epoch") if training.epoch is None else f"epoch {training.epoch} of {training.epochs}"
+    )
+    return f"{training.what}, seed {training.place} of {training.seeds}, {epochs}"
+
+
+def best_table(best: Sequence[Figure]) -> Any:
     """The best so far by size as a table for a terminal."""
     from rich.table import Table as RichTable
 
-    table = RichTable("parameters", "median", "best seed", "candidate", title="best so far", caption=caption)
+    table = RichTable("parameters", "median", "best seed", "candidate", title="best so far")
     for figure in best[-MOST_ROWS:]:
         table.add_row(str(figure.params), f"{figure.median:.4f}", f"{figure.best:.4f}", figure.name)
     return table

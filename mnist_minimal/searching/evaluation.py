@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mnist_minimal.errors import UserError
 from mnist_minimal.models.searched import Candidate
 
 if TYPE_CHECKING:
@@ -44,6 +45,27 @@ class Score:
         return self.correct / self.size
 
 
+def require_core() -> None:
+    """Does nothing where the core can run and gives the bits of its version, by which alone candidates are judged.
+
+    Raises:
+        UserError: if it can't, or gives other ones.
+    """
+    from mnist_minimal.training import core
+    from mnist_minimal.training.core import known_answer
+
+    try:
+        core.require()
+    except UserError as error:
+        reason = str(error).removesuffix(", or train with --trainer keras")
+        raise UserError(f"the search judges candidates by the C++ core alone: {reason}") from error
+    if reason := known_answer.difference():
+        raise UserError(
+            f"the search judges candidates by the C++ core's bits alone, and {reason}; install mnist_minimal again "
+            "without them"
+        )
+
+
 def evaluate(
     candidate: Mapping[str, Any],
     seed: int,
@@ -66,15 +88,16 @@ def evaluate(
         after_epoch: Called after every epoch; what it raises ends the training.
 
     Raises:
-        UserError: if the candidate is none, or no trainer can train it.
+        UserError: if the candidate is none, or the core can't train it here or gives other bits.
     """
+    require_core()
     import keras
 
     from mnist_minimal.models.dropout import set_dropout
     from mnist_minimal.training import DivergedError, initial_weights
     from mnist_minimal.training.seeding import seeded
     from mnist_minimal.training.targets import mixed
-    from mnist_minimal.training.trainers import choose, evaluate_function, fit_function
+    from mnist_minimal.training.trainers import evaluate_function, fit_function
 
     found = Candidate.from_dict(candidate)
     recipe = dataclasses.replace(found.recipe, max_epochs=epochs)
@@ -85,15 +108,24 @@ def evaluate(
         model = found.network.build()
     initial_weights.draw(model, seed)
     set_dropout(model, recipe.dropout)
-    trainer, _ = choose("auto", model, None, recipe)
-    passes, begun = epochs * len(splits.x_train), time.monotonic()
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: after_epoch())
+    trained, begun = 0, time.monotonic()
+
+    def begin_epoch(epoch: int, logs: object) -> None:
+        nonlocal trained
+        trained = epoch + 1
+
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_begin=begin_epoch, on_epoch_end=lambda epoch, logs: after_epoch()
+    )
     try:
-        fit_function(trainer, ONE_THREAD_EACH)(model, recipe, splits, seed, callbacks=[callback])
+        fit_function("native", ONE_THREAD_EACH)(model, recipe, splits, seed, callbacks=[callback])
+        judged = evaluate_function("native", ONE_THREAD_EACH)(model, splits.x_test, splits.y_test)
+        correct, loss = judged.correct, judged.loss
     except DivergedError:
-        return Score(0, len(splits.x_test), float("inf"), passes, round(time.monotonic() - begun, 2))
-    judged = evaluate_function(trainer, ONE_THREAD_EACH)(model, splits.x_test, splits.y_test)
-    return Score(judged.correct, judged.size, judged.loss, passes, round(time.monotonic() - begun, 2))
+        # Which its last epoch's loss tells.
+        correct, loss = 0, float("inf")
+    passes = trained * len(splits.x_train)
+    return Score(correct, len(splits.x_test), loss, passes, round(time.monotonic() - begun, 2))
 
 
 def fold_splits(dataset: "Dataset", fold: int | None) -> "tuple[Splits, np.ndarray]":

@@ -97,7 +97,7 @@ def draw_frontier(
     # The worst candidates would squeeze all others into a line.
     shown = [each.median for each in (*best, *finalists, *published) if each.median is not None]
     if shown:
-        low = min(min(shown[-1:] + shown), target)
+        low = min(*shown, target)
         ax.set_ylim(low - 0.1 * (1.001 - low), 1.001)
     ax.set_xscale("log")
     ax.set_xlabel("trainable parameters")

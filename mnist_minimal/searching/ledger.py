@@ -28,7 +28,7 @@ class Row:
 
     Attributes:
         number: The candidate's number in the search, from 0.
-        name: Its name, by which `trials --model search:NAME` finds it where it was a finalist.
+        name: Its name, by which `trials --model search:FOLDER/NAME` finds it where it was a finalist.
         params: Trainable parameters of its network.
         limit: The most that its network could have.
         state: What came of the candidate: "judged" at the highest rung, "stopped" before, "unfinished".

@@ -5,11 +5,12 @@ whether it was disturbed or not, but for times: what is proposed follows from th
 the order in which those end is not always the same.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,12 +22,13 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.models import searched
 from mnist_minimal.models.searched import Candidate
 from mnist_minimal.searching import storage as stored
-from mnist_minimal.searching.budget import Budget
-from mnist_minimal.searching.evaluation import Score, evaluate, without_test_set
+from mnist_minimal.searching.budget import Budget, covered
+from mnist_minimal.searching.evaluation import Score, evaluate, require_core, without_test_set
 from mnist_minimal.searching.rungs import FIRST_FRESH_SEED, Halving, Rung, fold_of, rungs, seed_of
 from mnist_minimal.searching.samplers import SeededByNumber
-from mnist_minimal.searching.space import COORDINATES, SMALLEST, Space
+from mnist_minimal.searching.space import COORDINATES, SMALLEST, SPACE_VERSION, Space
 from mnist_minimal.searching.storage import Storage
+from mnist_minimal.training.core import NUMERICS
 from mnist_minimal.trial import StoppedError
 
 if TYPE_CHECKING:
@@ -72,8 +74,13 @@ class Plan:
         """Image passes of the finals."""
         return self.finalists * self.runs * self.space.epochs * len(self.dataset.x_train)
 
+    def final_seconds(self, pace: float) -> float:
+        """Wall-clock time of the finals, of which each job trains one after the other, by the seconds of a pass."""
+        rounds = math.ceil(self.finalists * self.runs / self.jobs)
+        return rounds * self.space.epochs * len(self.dataset.x_train) * pace
+
     def facts(self) -> dict[str, Any]:
-        """What a search can't change once it has begun, of JSON's types, by the names of the options."""
+        """What a search can't change once it has begun, of JSON's types: options by their names, bits, space, data."""
         from mnist_minimal.data.sets import checksums
 
         return {
@@ -85,6 +92,8 @@ class Plan:
             "--seed": self.seed,
             "--finalists": self.finalists,
             "--runs": self.runs,
+            "numerics": NUMERICS,
+            "space version": SPACE_VERSION,
             "data": checksums(self.dataset),
         }
 
@@ -104,11 +113,40 @@ class Evaluate(Protocol):
         """`look` is called now and then, and what it raises ends the evaluation."""
 
 
+@dataclass(frozen=True)
+class Training:
+    """A training that runs.
+
+    Attributes:
+        what: What is trained, such as "candidate 12, rung 2 of 3".
+        place: Which of its trainings at that rung this is, counted from 1.
+        seeds: How many there are.
+        epochs: Its epochs.
+        epoch: How many of them are done; None where a cluster trains, which does not say.
+    """
+
+    what: str
+    place: int
+    seeds: int
+    epochs: int
+    epoch: int | None = None
+
+
+# What says how much of the budget is left whenever it is called.
+Left = Callable[[], str]
+
+
 class Display(Protocol):
     """What shows a search; its methods are called from several threads, one at a time."""
 
-    def judged(self, trial: FrozenTrial, study: optuna.Study, left: str) -> None:
-        """A candidate has come to its end; `left` says what is left of the budget."""
+    def begun(self, study: optuna.Study, left: Left) -> None:
+        """The search is begun or resumed."""
+
+    def training(self, job: int, training: Training | None) -> None:
+        """What a job trains now; None where it has come to its end."""
+
+    def judged(self, trial: FrozenTrial, study: optuna.Study, left: Left) -> None:
+        """A candidate has come to its end."""
 
     def final(self, name: str, score: Score, left: int) -> None:
         """A finalist was tested once; so many trainings are left."""
@@ -127,7 +165,7 @@ class Search:
 
     Raises:
         UserError: if the search in the folder was begun with something else; if a budget of passes is less than the
-            finals alone take.
+            finals alone take; if the core can't run here, where this process evaluates, or gives other bits.
     """
 
     def __init__(
@@ -144,12 +182,16 @@ class Search:
                 f"expected a budget of more than the {plan.final_passes:,} image passes of the finals, found "
                 f"{plan.budget.passes:,}; raise --budget, or lower --epochs, --finalists or --runs"
             )
+        if elsewhere is None:
+            require_core()
         self.plan, self.storage, self.display, self.interrupted = plan, storage, display, interrupted
         self.teachers, self.elsewhere = teachers, elsewhere
         self.study = storage.study(plan.facts(), SeededByNumber(plan.sampler, plan.seed), Halving())
         self.blind = without_test_set(plan.dataset)
         self.showing = threading.Lock()
-        self.begun, self.before = time.monotonic(), self._spent()[1] / plan.jobs
+        # How long the search was worked on before, by whom and by how many jobs ever.
+        self.before = covered(stored.worked(self.study))
+        self.begun, self.began_at = time.monotonic(), time.time()
 
     @property
     def closed(self) -> bool:
@@ -159,33 +201,38 @@ class Search:
     def run(self) -> None:
         """Searches until the budget is spent, then tests the finalists, unless other processes still search.
 
+        The last process to leave the search tests them.
+
         Raises:
             KeyboardInterrupt: on Ctrl-C.
         """
-        if not self.closed:
+        self.display.begun(self.study, self._left_in_words())
+        while not self.closed:
             self._in_threads([self._work] * self.plan.jobs)
             with self.storage.taking:
-                if not self.storage.others():
+                # First, or two that end together would each leave the finals to the other. Nobody joins meanwhile.
+                self.storage.leave()
+                if self.storage.others():
+                    return
+                if self.storage.left_behind(self.study):
+                    self.storage.join()
+                else:
                     self.study.set_user_attr(stored.FINALISTS, self.choose_finalists())
-        if self.closed:
-            try:
-                with self.storage.testing.acquire(timeout=0):
-                    self._in_threads([partial(self._test, *task) for task in self._untested()])
-            except Timeout as error:
-                raise UserError(
-                    f"{self.storage.out}: another process is testing the finalists; wait for its end"
-                ) from error
+        try:
+            with self.storage.testing.acquire(timeout=0):
+                self._in_threads([partial(self._test, *task) for task in self._untested()])
+        except Timeout as error:
+            raise UserError(
+                f"{self.storage.out}: another process is testing the finalists; wait for its end"
+            ) from error
 
     def left(self) -> float:
         """The share of the budget for candidates that is left; below 0 where more is spent."""
-        passes, seconds = self._spent()
+        passes, _ = self._spent()
         if self.plan.budget.passes is not None:
-            searchable = self.plan.budget.passes - self.plan.final_passes
-            return 1 - passes / searchable
-        pace = seconds / passes / self.plan.jobs if passes else 0.0
-        searchable_seconds = (self.plan.budget.seconds or 0) - pace * self.plan.final_passes
-        spent = self.before + time.monotonic() - self.begun
-        return 1 - spent / searchable_seconds if searchable_seconds > 0 else -1.0
+            return 1 - passes / self._searchable_passes()
+        searchable = (self.plan.budget.seconds or 0) - self.plan.final_seconds(self._pace())
+        return 1 - self._elapsed() / searchable if searchable > 0 else -1.0
 
     def choose_finalists(self) -> list[str]:
         """The names of the finalists: the smallest that reach the target, then the most accurate of the others.
@@ -206,7 +253,7 @@ class Search:
             name = trial.user_attrs[stored.NAME]
             if name not in names and len(names) < self.plan.finalists:
                 candidate = Candidate.from_dict(trial.user_attrs[stored.CANDIDATE])
-                searched.write(candidate, self.storage.out / "candidates")
+                searched.write(candidate, self.storage.out / searched.CANDIDATES)
                 names.append(name)
         return names
 
@@ -214,18 +261,34 @@ class Search:
 
     def _work(self) -> None:
         """Judges one candidate after the other."""
+        while trial := self._next():
+            self._judge(trial, self._candidate(trial))
+
+    def _next(self) -> Trial | None:
+        """The next trial of this worker; None where the search is to end.
+
+        What another has left behind is ended whatever is left: the budget was not spent when it was begun.
+        """
+        if trial := self.storage.take_over(self.study):
+            return trial
         # One at least is judged, however little time there is.
         first = not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        while not self.closed and (first or self.left() > 0):
-            first = False
-            trial = self.storage.take(self.study)
-            limit = trial.user_attrs.get(stored.LIMIT) or self._limit()
-            if limit < SMALLEST:
-                self.study.tell(trial, state=TrialState.FAIL)
-                return
-            trial.set_user_attr(stored.LIMIT, limit)
-            point = {name: trial.suggest_float(name, 0, 1) for name in COORDINATES}
-            self._judge(trial, self.plan.space.decode(point, limit))
+        if (first or self.left() > 0) and self._limit() >= SMALLEST:
+            return self.storage.ask(self.study)
+        return None
+
+    def _candidate(self, trial: Trial) -> Candidate:
+        """The candidate of a trial: the one that was recorded when it was begun, or else that of its point."""
+        if stored.CANDIDATE in trial.user_attrs:
+            return Candidate.from_dict(trial.user_attrs[stored.CANDIDATE])
+        limit = trial.user_attrs.get(stored.LIMIT) or max(SMALLEST, self._limit())
+        trial.set_user_attr(stored.LIMIT, limit)
+        point = {name: trial.suggest_float(name, 0, 1) for name in COORDINATES}
+        candidate = self.plan.space.decode(point, limit)
+        trial.set_user_attr(stored.NAME, candidate.name)
+        trial.set_user_attr(stored.PARAMS, candidate.network.parameters)
+        trial.set_user_attr(stored.CANDIDATE, candidate.as_dict())
+        return candidate
 
     def _limit(self) -> int:
         """The most parameters of a new candidate: fewer than the smallest one has that reaches the target."""
@@ -241,19 +304,19 @@ class Search:
     def _judge(self, trial: Trial, candidate: Candidate) -> None:
         """Trains a candidate rung by rung, as far as it goes."""
         data = candidate.as_dict()
-        if stored.CANDIDATE not in trial.user_attrs:
-            trial.set_user_attr(stored.NAME, candidate.name)
-            trial.set_user_attr(stored.PARAMS, candidate.network.parameters)
-            trial.set_user_attr(stored.CANDIDATE, data)
         highest = len(self.plan.rungs) - 1
         for number, rung in enumerate(self.plan.rungs):
             found = []
             for place in range(rung.seeds):
                 known = trial.user_attrs.get(stored.score_key(number, place))
                 if known is None:
-                    seed, fold = seed_of(trial.number, number, place), fold_of(place)
-                    score = self._evaluate(data, seed, fold, rung.epochs)
+                    what = f"candidate {trial.number}, rung {number + 1} of {highest + 1}"
+                    training = Training(what, place + 1, rung.seeds, rung.epochs)
+                    score = self._evaluate(training, data, seed_of(trial.number, number, place), fold_of(place))
                     trial.set_user_attr(stored.score_key(number, place), stored.plain(score))
+                    with self.showing:
+                        until = self.began_at + time.monotonic() - self.begun
+                        stored.note_work(self.study, self.storage.name, self.began_at, until)
                 else:
                     score = Score(**known)
                 found.append(score)
@@ -269,15 +332,31 @@ class Search:
         """Tells Optuna how a trial ended: judged at the highest rung, or stopped before."""
         ended = self.study.tell(trial, accuracy, TrialState.PRUNED if accuracy is None else TrialState.COMPLETE)
         with self.showing:
-            self.display.judged(ended, self.study, self._words_left())
+            self.display.judged(ended, self.study, self._left_in_words())
 
-    def _evaluate(self, data: dict[str, Any], seed: int, fold: int | None, epochs: int) -> Score:
-        taught = data["recipe"]["teacher"] is not None and self.teachers is not None
-        probabilities = self.teachers.probabilities(fold) if taught and self.teachers else None
-        if self.elsewhere:
-            return self.elsewhere(data, seed, fold, epochs, probabilities, self._check)
-        dataset = self.plan.dataset if fold is None else self.blind
-        return evaluate(data, seed, fold, epochs, dataset, probabilities, self._check)
+    def _evaluate(self, training: Training, data: dict[str, Any], seed: int, fold: int | None) -> Score:
+        job, done = threading.get_ident(), 0
+
+        def show(now: Training | None) -> None:
+            with self.showing:
+                self.display.training(job, now)
+
+        def after_epoch() -> None:
+            nonlocal done
+            self._check()
+            done += 1
+            show(replace(training, epoch=done))
+
+        show(training if self.elsewhere else replace(training, epoch=0))
+        try:
+            taught = data["recipe"]["teacher"] is not None and self.teachers is not None
+            probabilities = self.teachers.probabilities(fold, self._check) if taught and self.teachers else None
+            if self.elsewhere:
+                return self.elsewhere(data, seed, fold, training.epochs, probabilities, self._check)
+            dataset = self.plan.dataset if fold is None else self.blind
+            return evaluate(data, seed, fold, training.epochs, dataset, probabilities, after_epoch)
+        finally:
+            show(None)
 
     def _check(self) -> None:
         if self.interrupted.is_set():
@@ -288,13 +367,33 @@ class Search:
         found = [score for trial in self.study.get_trials(deepcopy=False) for score in stored.scores(trial).values()]
         return sum(score.passes for score in found), sum(score.seconds for score in found)
 
-    def _words_left(self) -> str:
+    def _pace(self) -> float:
+        """Seconds of a training for an image pass; 0 as long as that is not known."""
+        passes, seconds = self._spent()
+        return seconds / passes if passes else 0.0
+
+    def _elapsed(self) -> float:
+        """Seconds for which at least one process has worked on the search, as far as this one knows."""
+        return self.before + time.monotonic() - self.begun
+
+    def _searchable_passes(self) -> int:
+        """Image passes of a budget of passes that candidates may spend."""
+        return (self.plan.budget.passes or 0) - self.plan.final_passes
+
+    def _left_in_words(self) -> Left:
+        """What says how much time is left; an estimate where passes are counted."""
         from mnist_minimal.study.progress import duration
 
-        share = max(0.0, self.left())
-        if self.plan.budget.seconds is not None:
-            return f"{duration(max(0, self.plan.budget.seconds - self.before - time.monotonic() + self.begun))} left"
-        return f"{share:.0%} of the budget left"
+        limit = self.plan.budget.seconds
+        if limit is not None:
+            return lambda: f"{duration(max(0.0, limit - self._elapsed()))} left"
+        share, pace = max(0.0, self.left()), self._pace()
+        if not pace:
+            return lambda: f"{share:.0%} of the budget left"
+        end = (
+            self._elapsed() + share * self._searchable_passes() * pace / self.plan.jobs + self.plan.final_seconds(pace)
+        )
+        return lambda: f"{share:.0%} of the budget left, about {duration(max(0.0, end - self._elapsed()))}"
 
     # The finals
 
@@ -313,7 +412,8 @@ class Search:
 
     def _test(self, name: str, data: dict[str, Any], place: int) -> None:
         """Trains a finalist on all training images from a fresh seed, and counts the test images that it gets right."""
-        score = self._evaluate(data, FIRST_FRESH_SEED + place, None, self.plan.space.epochs)
+        training = Training(f"finalist {name}", place + 1, self.plan.runs, self.plan.space.epochs)
+        score = self._evaluate(training, data, FIRST_FRESH_SEED + place, None)
         with self.showing:
             self.study.set_user_attr(stored.final_key(name, place), stored.plain(score))
             self.display.final(name, score, len(self._untested()))

@@ -13,6 +13,9 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.models.searched import Candidate, SearchedNetwork, Sharing, map_sizes, parameters
 from mnist_minimal.recipes import SGD, Adam, AdamW, Augmentation, ByStep, Recipe, Teacher
 
+# Rises with every change after which a point is another candidate; a search is resumed by the version that began it.
+SPACE_VERSION = 1
+
 Point = Mapping[str, float]
 Choice = TypeVar("Choice")
 

@@ -25,8 +25,9 @@ from mnist_minimal.searching.evaluation import Score
 # Of a trial: who works on it, its candidate with its name and parameters, and the most that it could have.
 WORKER, CANDIDATE, NAME, PARAMS, LIMIT = "worker", "candidate", "name", "params", "limit"
 
-# Of the study: what it was begun with, and the names of the finalists.
-FACTS, FINALISTS = "facts", "finalists"
+# Of the study: what it was begun with, the names of the finalists, and what the times begin with at which each process
+# worked on it.
+FACTS, FINALISTS, WORKED = "facts", "finalists", "worked_"
 
 
 class JournalLock(JournalFileOpenLock):
@@ -66,10 +67,11 @@ class Storage:
         try:
             reject_symlink(out).mkdir(parents=True, exist_ok=True)
             reject_symlink(self.workers).mkdir(exist_ok=True)
-            self.alive = FileLock(self.workers / f"{self.name}.lock")
-            self.alive.acquire(timeout=0)
-            # Who takes a trial, or the finals, does so alone; of one process each thread has a lock of its own.
+            # Who joins, leaves, takes a trial, or asks who else is there, does so alone; of one process each thread has
+            # a lock of its own, which it may take again while it holds it.
             self.taking = FileLock(reject_symlink(out / "taking.lock"))
+            self.alive = FileLock(self.workers / f"{self.name}.lock")
+            self.join()
             self.testing = FileLock(reject_symlink(out / "testing.lock"))
             self.lock = JournalLock(reject_symlink(out / "journal.lock"))
             self._cut_torn_line()
@@ -124,21 +126,40 @@ class Storage:
                 )
         return study
 
-    def take(self, study: optuna.Study) -> Trial:
-        """The next trial of this worker: one whose worker has gone, or else a new one."""
+    def take_over(self, study: optuna.Study) -> Trial | None:
+        """A trial whose worker has gone, for this one to end; None where there is none."""
         with self.taking:
-            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if not self._is_alive(trial.user_attrs.get(WORKER, "")):
-                    found = Trial(study, trial._trial_id)
-                    break
-            else:
-                found = study.ask()
-            found.set_user_attr(WORKER, self.name)
-            return found
+            left_behind = self.left_behind(study)
+            return self._own(Trial(study, left_behind[0]._trial_id)) if left_behind else None
+
+    def ask(self, study: optuna.Study) -> Trial:
+        """A new trial for this worker."""
+        with self.taking:
+            return self._own(study.ask())
+
+    def left_behind(self, study: optuna.Study) -> list[FrozenTrial]:
+        """The trials that run, by the journal, and whose worker has gone."""
+        with self.taking:
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            return [trial for trial in running if not self._is_alive(trial.user_attrs.get(WORKER, ""))]
 
     def others(self) -> int:
         """How many other processes work on the search."""
-        return sum(self._is_alive(path.stem) for path in self.workers.glob("*.lock") if path.stem != self.name)
+        with self.taking:
+            return sum(self._is_alive(path.stem) for path in self.workers.glob("*.lock") if path.stem != self.name)
+
+    def join(self) -> None:
+        """Makes this process one that works on the search, as others see it."""
+        # While nobody looks: who did between the file's making and its locking would take it for a dead worker's.
+        with self.taking:
+            self.alive.acquire(timeout=0)
+
+    def leave(self) -> None:
+        """Ends this process' part in the search, as others see it; its trials are ended or may be taken over."""
+        with self.taking:
+            self.alive.release()
+            with suppress(OSError):
+                os.unlink(self.alive.lock_file)
 
     @contextmanager
     def closing(self) -> Iterator[None]:
@@ -146,12 +167,14 @@ class Storage:
         try:
             yield
         finally:
-            self.alive.release()
-            with suppress(OSError):
-                os.unlink(self.alive.lock_file)
+            self.leave()
+
+    def _own(self, trial: Trial) -> Trial:
+        trial.set_user_attr(WORKER, self.name)
+        return trial
 
     def _is_alive(self, worker: str) -> bool:
-        """Whether a worker's process lives; this one's own trials are in its hands."""
+        """Whether a worker's process lives; this one's own trials are in its hands. Asked while `taking` is held."""
         if worker == self.name:
             return True
         path = self.workers / f"{worker}.lock"
@@ -172,6 +195,17 @@ class Storage:
         with self.lock.lock, suppress(FileNotFoundError), reject_symlink(self.journal).open("rb+") as file:
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
+
+
+def note_work(study: optuna.Study, worker: str, begun: float, until: float) -> None:
+    """Notes from when until when a process has worked on a search, in seconds since 1970."""
+    study.set_user_attr(f"{WORKED}{worker}", [round(begun, 2), round(until, 2)])
+
+
+def worked(study: optuna.Study) -> list[tuple[float, float]]:
+    """From when until when each process has worked on a search, in seconds since 1970."""
+    found = [times for key, times in study.user_attrs.items() if key.startswith(WORKED)]
+    return [(begun, until) for begun, until in found]
 
 
 def score_key(rung: int, place: int) -> str:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import optuna
@@ -10,13 +11,18 @@ import pytest
 from mnist_minimal.data import sets
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
-from mnist_minimal.searching.budget import Budget
+from mnist_minimal.models.searched import Candidate
+from mnist_minimal.recipes import SGD
+from mnist_minimal.searching.budget import Budget, covered
 from mnist_minimal.searching.evaluation import FOLDS, evaluate, fold_splits, without_test_set
 from mnist_minimal.searching.ledger import Figure, frontier
 from mnist_minimal.searching.rungs import Halving, Rung, fold_of, rungs, seed_of
+from mnist_minimal.searching.running import Plan
 from mnist_minimal.searching.samplers import RANDOM_TRIALS, SeededByNumber
 from mnist_minimal.searching.space import COORDINATES, Space
 from mnist_minimal.searching.storage import Storage
+from mnist_minimal.training import core
+from mnist_minimal.training.core import known_answer
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +57,24 @@ def test_the_same_training_gives_the_same_score_with_no_test_set_there(digits):
     assert (scores[0].correct, scores[0].loss) == (scores[1].correct, scores[1].loss)
 
 
+def test_a_training_that_diverges_counts_the_passes_that_it_took(digits):
+    candidate = Space(200, 9).decode(dict.fromkeys(COORDINATES, 0.5))
+    wild = Candidate(candidate.network, candidate.recipe.replace(optimizer=SGD(1e30, 0.9), schedule=None))
+    score = evaluate(wild.as_dict(), 3, 5, 9, digits)
+    assert (score.correct, score.size, score.loss) == (0, 125, float("inf"))
+    assert score.passes == 1375
+
+
+def test_a_core_of_other_bits_judges_nothing(digits, monkeypatch):
+    candidate = Space(200, 9).decode(dict.fromkeys(COORDINATES, 0.5)).as_dict()
+    monkeypatch.setattr(known_answer, "EXPECTED", "0" * 64)
+    with pytest.raises(UserError, match=r"core's bits alone, and .*, expected 000.*; install mnist_minimal again"):
+        evaluate(candidate, 3, 5, 1, digits)
+    monkeypatch.setattr(core, "IMPORT_ERROR", ModuleNotFoundError())
+    with pytest.raises(UserError, match=r"by the C\+\+ core alone: .* was not built; install [^;]* of the source\)$"):
+        evaluate(candidate, 3, 5, 1, digits)
+
+
 def test_rungs_are_thirds_of_the_epochs_with_more_seeds():
     assert rungs(36) == [Rung(4, 1), Rung(12, 2), Rung(36, 4)]
     with pytest.raises(UserError, match="expected at least 9 epochs"):
@@ -81,9 +105,8 @@ def test_the_best_third_of_those_known_goes_on():
     assert reported([0.9, 0.5, 0.95, 0.8, 0.93, 0.92, 0.94]) == [False, True, False, True, True, True, False]
 
 
-def points(sampler, name, accuracies):
-    """The points that a sampler proposes, told of these accuracies of trials whose order is that of their numbers."""
-    study = optuna.create_study(direction="maximize", sampler=sampler)
+def points(study, accuracies):
+    """The points that a study proposes next, one after the other, where each comes to its accuracy and its first."""
     found = []
     for accuracy in accuracies:
         trial = study.ask()
@@ -92,17 +115,22 @@ def points(sampler, name, accuracies):
     return found
 
 
+@pytest.mark.parametrize("number", [1, RANDOM_TRIALS + 3])
 @pytest.mark.parametrize("name", ["tpe", "random"])
-def test_a_trial_is_proposed_the_same_by_its_number(name):
-    accuracies = [0.1] * (RANDOM_TRIALS + 5)
-    first, again = (points(SeededByNumber(name, 7), name, accuracies) for _ in range(2))
-    assert first == again
-    assert points(SeededByNumber(name, 8), name, accuracies)[0] != first[0]
-    assert len({tuple(point) for point in first}) == len(first)
+def test_a_trial_is_proposed_the_same_by_its_number(name, number):
+    """By a sampler that has proposed the trials before it, and by one that only finds them in the study."""
+    study = optuna.create_study(direction="maximize", sampler=SeededByNumber(name, 7))
+    found = points(study, [0.1] * (number + 1))
+    resumed = optuna.create_study(direction="maximize", sampler=SeededByNumber(name, 7))
+    resumed.add_trials(study.trials[:number])
+    assert points(resumed, [0.1]) == found[number:]
+    assert len({tuple(point) for point in found}) == len(found)
+    other = optuna.create_study(direction="maximize", sampler=SeededByNumber(name, 8))
+    assert points(other, [0.1]) != found[:1]
 
 
 def test_the_sampler_learns():
-    found = points(SeededByNumber("tpe", 0), "tpe", [0.0] * 45)
+    found = points(optuna.create_study(direction="maximize", sampler=SeededByNumber("tpe", 0)), [0.0] * 45)
     assert np.mean([a for a, _ in found[-15:]]) > np.mean([a for a, _ in found[:RANDOM_TRIALS]]) + 0.15
 
 
@@ -127,6 +155,20 @@ def test_what_is_no_budget_is_refused(text):
         Budget.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("intervals", "seconds"),
+    [([], 0), ([(10, 15)], 5), ([(10, 15), (40, 42)], 7), ([(10, 30), (12, 15), (20, 35), (40, 41)], 26)],
+)
+def test_time_that_several_work_side_by_side_counts_once(intervals, seconds):
+    assert covered(intervals) == covered(intervals[::-1]) == seconds
+
+
+@pytest.mark.parametrize(("jobs", "trainings"), [(1, 15), (2, 8), (4, 4), (15, 1), (40, 1)])
+def test_the_finals_take_as_long_as_the_job_that_trains_most_of_them(digits, jobs, trainings):
+    plan = Plan(Space(200, 9), 0.99, Budget(seconds=60), digits, jobs=jobs, finalists=3, runs=5)
+    assert plan.final_seconds(0.5) == trainings * 9 * 1500 * 0.5
+
+
 def figure(params, median):
     return Figure(f"c{params}", params, median, median, 4, "held out")
 
@@ -146,7 +188,7 @@ import sys, os
 from pathlib import Path
 from tests.searching.test_judging import begin
 storage, study = begin(Path(sys.argv[1]))
-trial = storage.take(study)
+trial = storage.take_over(study) or storage.ask(study)
 print(trial.number, trial.suggest_float("a", 0, 1), flush=True)
 if sys.argv[2] == "killed":
     os.kill(os.getpid(), 9)
@@ -169,7 +211,8 @@ def test_a_killed_workers_trial_is_taken_over_and_a_living_ones_is_not(tmp_path)
         assert living.stdout.readline().split() == [number, coordinate]
         storage, study = begin(tmp_path / "search")
         assert storage.others() == 1
-        assert storage.take(study).number == 1
+        assert storage.take_over(study) is None
+        assert storage.ask(study).number == 1
     finally:
         if living:
             living.communicate("")
@@ -179,50 +222,67 @@ def test_a_killed_workers_trial_is_taken_over_and_a_living_ones_is_not(tmp_path)
 def test_a_trial_that_was_taken_and_left_is_taken_again_with_its_point(tmp_path):
     storage, study = begin(tmp_path)
     with storage.closing():
-        trial = storage.take(study)
+        trial = storage.ask(study)
         point = [trial.suggest_float(name, 0, 1) for name in "ab"]
     again, study = begin(tmp_path)
     with again.closing():
-        taken = again.take(study)
+        taken = again.take_over(study)
         assert taken.number == 0
         assert [taken.suggest_float(name, 0, 1) for name in "ab"] == point
-        assert again.take(study).number == 1
+        # It is this one's now.
+        assert again.take_over(study) is None
+        assert again.ask(study).number == 1
 
 
 def test_what_the_sampler_has_learned_is_proposed_again_after_a_kill(tmp_path):
     storage, study = begin(tmp_path)
     with storage.closing():
         for _ in range(RANDOM_TRIALS + 3):
-            trial = storage.take(study)
+            trial = storage.ask(study)
             study.tell(trial, sum(trial.suggest_float(name, 0, 1) for name in "ab"))
-        trial = storage.take(study)
+        trial = storage.ask(study)
         # Killed between the two.
         first = trial.suggest_float("a", 0, 1)
     again, study = begin(tmp_path)
     with again.closing():
-        taken = again.take(study)
+        taken = again.take_over(study)
         assert (taken.number, taken.suggest_float("a", 0, 1)) == (RANDOM_TRIALS + 3, first)
         second = taken.suggest_float("b", 0, 1)
     # The same as of a search that was not disturbed.
     storage, study = begin(tmp_path / "undisturbed")
     with storage.closing():
         for _ in range(RANDOM_TRIALS + 3):
-            trial = storage.take(study)
+            trial = storage.ask(study)
             study.tell(trial, sum(trial.suggest_float(name, 0, 1) for name in "ab"))
-        trial = storage.take(study)
+        trial = storage.ask(study)
         assert [trial.suggest_float(name, 0, 1) for name in "ab"] == [first, second]
+
+
+def test_a_worker_that_begins_is_not_looked_at_before_it_is_there(tmp_path):
+    """Or who looks could take its file, made and not yet locked, for a dead worker's and remove it."""
+    first = Storage(tmp_path)
+    with first.closing(), ThreadPoolExecutor(1) as pool:
+        with first.taking:
+            begun = pool.submit(Storage, tmp_path)
+            with pytest.raises(TimeoutError):
+                begun.result(timeout=0.3)
+            assert [path.stem for path in first.workers.iterdir()] == [first.name]
+        second = begun.result()
+        assert first.others() == 1
+        pool.submit(second.leave).result()
+        assert first.others() == 0
 
 
 def test_a_line_torn_by_a_kill_is_cut_off(tmp_path):
     storage, study = begin(tmp_path)
     with storage.closing():
-        storage.take(study)
+        storage.ask(study)
     with storage.journal.open("ab") as file:
         file.write(b'{"op_code":4,"wor')
     again, study = begin(tmp_path)
     with again.closing():
         assert len(study.trials) == 1
-        again.take(study).suggest_float("a", 0, 1)
+        again.take_over(study).suggest_float("a", 0, 1)
     third, study = begin(tmp_path)
     with third.closing():
         assert list(study.trials[0].params) == ["a"]

@@ -3,15 +3,17 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from mnist_minimal import search, trials
+from mnist_minimal import search, trials, verify
+from mnist_minimal.cli.options import model_name
 from mnist_minimal.data.sets import checksums
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import lookup, searched
@@ -22,6 +24,7 @@ from mnist_minimal.searching.evaluation import without_test_set
 from mnist_minimal.searching.ledger import Figure
 from mnist_minimal.searching.teachers import Teachers
 from mnist_minimal.study import teaching
+from mnist_minimal.trial import StoppedError
 from tests.conftest import REPOSITORY
 from tests.dask_processes import AnotherForSearches, Cluster
 
@@ -54,11 +57,13 @@ def test_a_search_ends_with_tables_pictures_and_a_candidate_that_trials_trains(r
     ]
     assert {row["name"] for row in rows} == {rows[0]["name"]}
     assert [row["size"] for row in rows] == 7 * ["125"] + ["297"]
-    assert [int(row["passes"]) for row in rows] == [1375, *2 * [3 * 1375], *4 * [9 * 1375], 9 * 1500]
+    # By SGD at a rate of 0.42, by which the second of three epochs of the third training diverges.
+    assert rows[2]["loss"] == "inf"
+    assert [int(row["passes"]) for row in rows] == [1375, 3 * 1375, 2 * 1375, *4 * [9 * 1375], 9 * 1500]
     assert int(rows[0]["params"]) <= 120
     assert "The test set was looked at 1 time:" in found.stdout
     name = rows[0]["name"]
-    assert f"--model search:{name}" in found.stdout
+    assert f"--model search:found/{name} " in found.stdout
     assert (tmp_path / "found/frontier.png").stat().st_size > 1000
 
     # Nothing is searched any more, and the test set is left alone.
@@ -71,11 +76,13 @@ def test_a_search_ends_with_tables_pictures_and_a_candidate_that_trials_trains(r
     assert refused.returncode == 2
     assert "begun with --target 0.99, and now it would be 0.5" in refused.stderr
 
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "found").rename(tmp_path / "runs/search")
-    trained = run_main(trials.main, "--model", f"search:{name}", "--runs", "1", "--epochs", "1", "--dataset", "digits")
+    # The command that was printed, for one epoch from one seed.
+    command = next(shlex.split(line) for line in found.stdout.splitlines() if "mnist_minimal.trials" in line)
+    trained = run_main(trials.main, *command[3:], "--runs", "1", "--epochs", "1")
     assert trained.returncode == 0, trained.stderr
     assert read(tmp_path / f"runs/search.{name}-digits.csv")[0]["params"] == rows[0]["params"]
+    checked = run_main(verify.main, f"search.{name}-digits", "--results", "runs")
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_a_candidates_file_is_a_model_and_its_recipe(tmp_path, monkeypatch):
@@ -94,6 +101,21 @@ def test_a_candidates_file_is_a_model_and_its_recipe(tmp_path, monkeypatch):
         lookup.builder(model)
     with pytest.raises(UserError, match=r"search:none: expected a file none\.json in runs/\*/candidates"):
         lookup.builder("search:none")
+
+
+def test_a_candidate_is_found_in_the_folder_of_its_search(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = Path("my searches/first")
+    name = searched.write(CANDIDATE, out / "candidates").stem
+    model = searched.model_name(CANDIDATE, out)
+    assert model == model_name(model) == f"search:my searches/first/{name}"
+    assert lookup.recipe(model).optimizer == Adam(0.01)
+    assert lookup.builder(model)().count_params() == 202
+    assert lookup.file_name(model) == lookup.file_name(f"search:{name}") == f"search.{name}"
+    for there in (Path("runs/first"), Path("results/../runs/first"), tmp_path / "runs/first"):
+        assert searched.model_name(CANDIDATE, there) == f"search:{name}"
+    with pytest.raises(UserError, match=r"search:other/c1_0: expected a file c1_0\.json in other/candidates"):
+        lookup.recipe("search:other/c1_0")
 
 
 @pytest.mark.parametrize(
@@ -137,28 +159,51 @@ def without_times(path: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in read(path)]
 
 
-@pytest.mark.slow
-def test_a_search_that_is_killed_twice_comes_to_the_ledger_of_an_undisturbed_one(tmp_path):
-    def start(out: str) -> subprocess.Popen:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        return subprocess.Popen(
-            [*COMMAND, "--out", out], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-        )
+# Runs a search that is killed as soon as so many trainings are recorded whose key begins so.
+KILLED = """
+import os, sys
+from optuna import Study
+from optuna.trial import Trial
+from mnist_minimal import search
+what, left = sys.argv[1], int(sys.argv[2])
 
-    undisturbed = start("undisturbed")
-    # A kill in the middle of the search: after the second candidate, and after the third of the resumed one.
-    for lines in (2, 3):
-        killed = start("killed")
-        for _ in range(lines):
-            while not killed.stdout.readline().startswith("candidate "):
-                assert killed.poll() is None
-        time.sleep(0.5)
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.wait()
-    last = start("killed")
-    assert last.wait() == undisturbed.wait() == 0
+def killed(set_user_attr):
+    def call(self, key, value):
+        global left
+        set_user_attr(self, key, value)
+        left -= key.startswith(what)
+        if not left:
+            os.kill(os.getpid(), 9)
+    return call
+
+Trial.set_user_attr = killed(Trial.set_user_attr)
+Study.set_user_attr = killed(Study.set_user_attr)
+search.main(sys.argv[3:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "candidates", "kills"),
+    [
+        # In the middle of the first candidate and of the second.
+        ([*COMMAND[3:], "--finalists", "1"], 4, [("score_", 4), ("score_", 8)]),
+        # The first candidate takes 57,750 passes, and the finals 27,000; the first training of the second, after which
+        # it is killed, spends the rest. Then it is killed after the first training of the finals.
+        ([*SMALL[:-4], "--runs", "2", "--budget", "85750"], 2, [("score_", 8), ("final_", 1)]),
+    ],
+    ids=["in the middle", "in the last candidate and in the finals"],
+)
+def test_a_search_that_is_killed_twice_comes_to_the_ledger_of_an_undisturbed_one(
+    run_python, tmp_path, arguments, candidates, kills
+):
+    assert run_python("-m", "mnist_minimal.search", *arguments, "--out", "undisturbed").returncode == 0
     expected = without_times(tmp_path / "undisturbed/ledger.csv")
-    assert len({row["number"] for row in expected}) > 5
+    assert len({row["number"] for row in expected}) == candidates
+    for what, count in kills:
+        found = run_python("-c", KILLED, what, str(count), *arguments, "--out", "killed")
+        assert found.returncode == -signal.SIGKILL, found.stderr
+    assert run_python("-m", "mnist_minimal.search", *arguments, "--out", "killed").returncode == 0
     assert without_times(tmp_path / "killed/ledger.csv") == expected
 
 
@@ -230,6 +275,28 @@ def test_a_teacher_has_not_seen_what_a_student_is_judged_by(tmp_path):
     taught = Recipe(batch_size=64, max_epochs=1, optimizer=Adam(0.01), teacher=Teacher())
     with pytest.raises(UserError, match="expected a teacher that was trained on none of the last 125"):
         teaching.check(taught, file, digits, "holdout")
+
+
+def test_a_teachers_training_is_interrupted_and_so_is_waiting_for_it(tmp_path):
+    from mnist_minimal.data import sets
+    from mnist_minimal.data.choice import Choice
+
+    digits = without_test_set(sets.load(Choice("digits")))
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            raise StoppedError
+
+    teachers = Teachers(tmp_path, digits)
+    with pytest.raises(StoppedError):
+        teachers.probabilities(11, look)
+    assert not teachers.path(11).exists()
+    looks = 0
+    with FileLock(teachers.path(11).with_suffix(".lock")), pytest.raises(StoppedError):
+        teachers.probabilities(11, look)
 
 
 def test_a_ledger_can_not_be_written_over_a_folder(tmp_path):
