@@ -123,13 +123,18 @@ def test_a_chain_is_the_reference(name: str) -> None:
 @needs_core
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
 def test_20_steps_of_a_model_are_those_of_the_reference(name: str, record_property) -> None:
-    """By the published recipe in batches of eight, with its augmentation or one of the test's."""
+    """By the published recipe in batches of eight, with its augmentation or one of the test's.
+
+    The learning rate is as much smaller as the batches are. By that of whole batches small7384 grows so fast that a last
+    digit of the initial weights comes to 4e-10 in the moving variances (measured with the scalar loops), and the
+    rounding of all sums to more than is allowed.
+    """
     keras.utils.set_random_seed(1)
     network, weights = described(randomise(MODELS[name]()))
     published = RECIPES[name]
     recipe = dataclasses.replace(published, batch_size=8, augmentation=published.augmentation or AUGMENTATION)
     x, y = patterns(20 * 8 if recipe.drop_remainder else 19 * 8 + 5)
-    rate = recipe.optimizer.learning_rate
+    rate = recipe.optimizer.learning_rate * recipe.batch_size / published.batch_size
     farthest = assert_program_is_the_reference(network, weights, [recipe], splits(x, y, 20), [rate], 1e-9)
     record_property(f"{name}, 20 steps in double", f"{farthest:.0e}")
 
