@@ -125,8 +125,8 @@ def test_a_chain_is_the_reference(name: str) -> None:
 def test_20_steps_of_a_model_are_those_of_the_reference(name: str, record_property) -> None:
     """By the published recipe in batches of eight, with its augmentation or one of the test's.
 
-    The learning rate is as much smaller as the batches are. By that of whole batches small7384 grows so fast that a last
-    digit of the initial weights comes to 4e-10 in the moving variances (measured with the scalar loops), and the
+    The learning rate is as much smaller as the batches are. By that of whole batches small7384 grows so fast that a
+    last digit of the initial weights comes to 4e-10 in the moving variances (measured with the scalar loops), and the
     rounding of all sums to more than is allowed.
     """
     keras.utils.set_random_seed(1)
