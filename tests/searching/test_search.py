@@ -23,7 +23,7 @@ from mnist_minimal.searching.ledger import Figure
 from mnist_minimal.searching.teachers import Teachers
 from mnist_minimal.study import teaching
 from tests.conftest import REPOSITORY
-from tests.dask_processes import AnotherForSearches, Cluster
+from tests.dask_processes import Another, Cluster
 
 CANDIDATE = Candidate(
     SearchedNetwork(4, 3, "valid", "max", (4, 4), 3, "valid", 0, "none", 0.2),
@@ -181,7 +181,7 @@ def test_workers_of_another_version_are_named_and_left_out(tmp_path):
     pytest.importorskip("distributed")
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with Cluster(tmp_path) as cluster:
-        cluster.start_worker("other version", AnotherForSearches())
+        cluster.start_worker("other version", Another())
         cluster.start_worker("good")
         command = [*(sys.executable, "-m", "mnist_minimal.search"), *SMALL, "--dask", str(cluster.file), "--jobs", "2"]
         found = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
