@@ -26,6 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -38,16 +39,17 @@ from mnist_minimal.cli.run import run
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.engines import dask as engine_module
 from mnist_minimal.engines.dask import DaskEngine, Remote, connected
-from mnist_minimal.engines.threads import ThreadEngine
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import table
+from mnist_minimal.study.images import packed
 from mnist_minimal.study.job import Job, make_job
 from mnist_minimal.study.ledger import Ledger
+from mnist_minimal.study.parcel import Parcel
 from mnist_minimal.study.plan import Plan
 from mnist_minimal.study.policies import MedianStopping
-from mnist_minimal.study.remote import Parcel, remote
-from mnist_minimal.study.runner import engine_of
+from mnist_minimal.study.remote import make_remote_train, remote
+from mnist_minimal.study.runner import Engine, engine_of
 from mnist_minimal.study.study import Study
 from mnist_minimal.study.worker import failed_trial
 from mnist_minimal.trial import EpochReport, Owner, Trial
@@ -74,7 +76,7 @@ def digits_job(folder: Path) -> tuple[Job, Plan]:
     return make_job(plan, [])[0], plan
 
 
-def timed(engine: DaskEngine | ThreadEngine, seeds: range, workers: Callable[[], float]) -> tuple[float, float]:
+def timed(engine: Engine, seeds: range, workers: Callable[[], float]) -> tuple[float, float]:
     """Trials a second after the first ones, and CPU seconds a trial beyond its training."""
     before, ends, trained = time.process_time() + workers(), [], 0.0
     for outcome in engine.run(seeds, []):
@@ -101,7 +103,7 @@ def real_trials(rounds: int, trials: int) -> None:
                 if number:
                     throughput[workers].append(found[0])
                     overhead[workers].append(found[1])
-            local = engine_of(job, plan.dataset)
+            local = engine_of(job, plan.dataset, trials, print)
             first = next(seeds)
             _, beyond = timed(local, range(first, first + trials), lambda: 0.0)
             if number:
@@ -118,7 +120,6 @@ def real_trials(rounds: int, trials: int) -> None:
 def sizes(job: Job, seed: int) -> None:
     """How many bytes go where."""
     from mnist_minimal.data import sets
-    from mnist_minimal.study.remote import _packed, make_remote_train
 
     trial = failed_trial(job, seed, "")
     back = Parcel.of(job.study, seed, trial)
@@ -126,9 +127,8 @@ def sizes(job: Job, seed: int) -> None:
     print("|---|---|")
     print(f"| to a worker, once: the job | {len(cloudpickle.dumps(partial(make_remote_train, job))):,} |")
     try:
-        print(
-            f"| to a worker, once, where it has no MNIST: the images | {len(_packed(sets.load(Choice('mnist')))):,} |"
-        )
+        images = packed(sets.load(Choice("mnist")))
+        print(f"| to a worker, once, where it has no MNIST: the images | {len(images):,} |")
     except UserError:
         print("| MNIST was not found | |")
     print(f"| to a worker, a trial | {len(cloudpickle.dumps(Parcel())):,} |")
@@ -149,15 +149,28 @@ ROW = Trial(
 HISTORY, MODEL = bytes(90 * 71), bytes(58_000)
 
 
-def fake_train(shared: bytes | None) -> Callable[[int, Parcel, Owner], Parcel]:
+@dataclass(frozen=True)
+class FakeTrain:
     """Trains nothing, in a few milliseconds."""
 
-    def train(seed: int, parcel: Parcel, owner: Owner) -> Parcel:
+    shared: bytes | None
+
+    def places(self, threads: int) -> int:
+        """One a thread."""
+        return threads
+
+    def notice(self) -> str:
+        """Nothing."""
+        return ""
+
+    def __call__(self, seed: int, parcel: Parcel, owner: Owner) -> Parcel:
+        """Gives a row, and as many bytes as a trial does."""
         time.sleep(random.Random(seed).uniform(0.001, 0.01))
         owner.report(EpochReport(seed, 71, 71, 200, 0.98, 0.98))
         return Parcel(HISTORY, None, MODEL, dataclasses.replace(ROW, seed=seed))
 
-    return train
+    def close(self) -> None:
+        """Nothing is left of it."""
 
 
 # What each worker does again and again for its own sake takes longer than there is where all are in one process; and
@@ -202,10 +215,13 @@ def fake_trials(workers: int, trials: int, rows: int) -> tuple[float, float]:
         ):
             started, memory = time.perf_counter() - start, megabytes() - before
             kept: list[int] = []
-            fake = Remote(fake_train, lambda: b"", lambda seed: Parcel(), lambda seed, parcel: kept.append(seed))
+            fake = Remote(FakeTrain, lambda: b"", lambda seed: Parcel(), lambda seed, parcel: kept.append(seed))
             engine = DaskEngine(client, fake, lambda seed, reason: dataclasses.replace(ROW, seed=seed), print)
+            begun = 0.0
             own, everything, clock = time.thread_time(), time.process_time(), time.perf_counter()
             for outcome in engine.run(range(rows - trials, rows), []):
+                if not begun:
+                    begun = time.perf_counter() - clock
                 assert ledger.append(outcome.trial)
             seconds = [time.thread_time() - own, time.process_time() - everything, time.perf_counter() - clock]
         assert sorted(kept) == list(range(rows - trials, rows))
@@ -234,7 +250,7 @@ def fake_trials(workers: int, trials: int, rows: int) -> tuple[float, float]:
     print(f"| the same, ms by the clock | {1000 * written[1]:.2f} |")
     print(f"| CPU s to read the ledger when the job begins | {read:.2f} |")
     print(f"| CPU ms to answer one question of a median stopping rule | {1000 * asked:.0f} |")
-    print(f"| s by the clock until all workers had joined | {started:.1f} |")
+    print(f"| s by the clock until all workers had joined, then until the first row | {started:.1f}, {begun:.1f} |")
     print(f"| MB of scheduler and workers in one process | {memory:.0f} |\n")
     return own + written[0], everything
 
@@ -242,9 +258,14 @@ def fake_trials(workers: int, trials: int, rows: int) -> tuple[float, float]:
 def thousand(own: float, everything: float) -> None:
     """The arithmetic."""
     rate = MACHINES * THREADS / TRIAL_SECONDS
+    seconds = max(engine_module.SECONDS_BETWEEN_REPORTS, MACHINES * THREADS / engine_module.REPORTS_A_SECOND)
     print(f"| {MACHINES:,} workers of {THREADS} threads, by arithmetic | |")
     print("|---|---|")
     print(f"| rows a second at the coordinator, {TRIAL_SECONDS} s a trial | {rate:.0f} |")
+    print(f"| s between two epochs that a trial reports | {seconds:.0f} |")
+    print(
+        f"| reports a second, those of first epochs among them, at most | {rate + engine_module.REPORTS_A_SECOND:.0f} |"
+    )
     print(f"| share of one core for the coordinator's thread | {rate * own:.2f} |")
     print(f"| share of one core for scheduler and client, at most | {rate * (everything - own):.2f} |")
     print(f"| MB a second into the coordinator | {rate * (len(MODEL) + len(HISTORY)) / 1e6:.0f} |")
