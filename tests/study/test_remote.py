@@ -159,6 +159,7 @@ def remote_slots(tmp_path, monkeypatch) -> Iterator[RemoteSlots]:
     rule = mm.recipes.MedianStopping(2, epoch=3, window=1)
     job = slots_tests.job_in(tmp_path, slots_tests.RECIPE.replace(median_stopping=rule))
     monkeypatch.setattr("mnist_minimal.study.remote_slots.make_slots", lambda jobs, *_: slots_tests.make(jobs[0], 4))
+    monkeypatch.setattr("mnist_minimal.study.remote_slots.SECONDS_BETWEEN_LOOKS", 0.1)
     made = RemoteSlots(job, None)
     yield made
     made.close()
