@@ -73,10 +73,7 @@ class OnCluster:
 
     def __init__(self, client: "Client", dataset: "Dataset", choice: Choice, say: Callable[[str], None]) -> None:
         from mnist_minimal.data import sets
-        from mnist_minimal.training import core
-        from mnist_minimal.training.trainers import numerics
 
-        bits = numerics("native") if core.available() else core.NUMERICS
         self.tasks: dict[int, Task] = {}
         self.answers: dict[int, queue.SimpleQueue[Evaluated | BaseException]] = {}
         self.arriving: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -84,7 +81,7 @@ class OnCluster:
         self.lock = threading.Lock()
         self.error: BaseException | None = None
         remote = Remote(
-            make_train=partial(make_remote_evaluation, choice, sets.checksums(dataset), bits),
+            make_train=partial(make_remote_evaluation, choice, sets.checksums(dataset)),
             shared=partial(packed, dataset),
             pack=self.tasks.get,
             # The answer goes to who waits for it.
@@ -182,15 +179,12 @@ def _failed(number: int, reason: str) -> Any:
     return Evaluated(number, None, reason)
 
 
-def make_remote_evaluation(
-    choice: Choice, checksums: Mapping[str, str], bits: int | str | None, images: bytes | None
-) -> "RemoteEvaluation":
+def make_remote_evaluation(choice: Choice, checksums: Mapping[str, str], images: bytes | None) -> "RemoteEvaluation":
     """What evaluates candidates on this machine, the first thing of a search that is called here.
 
     Args:
         choice: Where the images are found.
         checksums: Theirs.
-        bits: The version of the core's bits, as `trainers.numerics` gives it, where the search is.
         images: The data set, as it was sent; None where it is to be read here.
 
     Raises:
@@ -205,8 +199,8 @@ def make_remote_evaluation(
 
     set_memory_growth()
     core.require()
-    if (here := numerics("native")) != bits:
-        raise UserError(f"its core gives other bits than the search has, {here} for {bits}; install it again")
+    if (bits := numerics("native")) != core.NUMERICS:
+        raise UserError(f"expected the bits of numerics {core.NUMERICS}, found that they are {bits}; install it again")
     return RemoteEvaluation(find_images(choice, checksums, images))
 
 

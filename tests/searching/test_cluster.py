@@ -114,7 +114,7 @@ def test_workers_that_can_not_evaluate_end_it(on_cluster, said, monkeypatch):
         for seed in range(2):
             with pytest.raises(mm.UserError, match="expected a worker that can train these trials, found 2 that can't"):
                 asked(on_cluster, seed)
-    assert all("its core gives other bits than the search has, unverified for 1" in line for line in said)
+    assert all("expected the bits of numerics 1, found that they are unverified" in line for line in said)
     assert len(said) == 2
 
 
