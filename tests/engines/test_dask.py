@@ -279,17 +279,25 @@ def test_the_last_trial_runs_elsewhere_as_well_where_it_is_slow(client, monkeypa
 def test_a_seed_whose_other_attempt_has_asked_is_not_forgotten(client, impatient):
     """The second attempt asks, the third is lost with its worker, then the first asks what has been answered."""
     attempts = itertools.count()
-    lost = threading.Event()
+    second, reported, lost = threading.Event(), threading.Event(), threading.Event()
 
     def train(seed, kept, owner):
         attempt = next(attempts)
+        if attempt == 1:
+            second.set()
+            assert reported.wait(60)
+            # The first one's report is heard before: it does not hang any more.
+            time.sleep(0.1)
         if attempt == 2:
             lost.set()
             raise asyncio.CancelledError
         if attempt == 0:
+            assert second.wait(60)
+            owner.report(EpochReport(seed, 1, 1, 200, 0.97, 0.97))
+            reported.set()
             assert lost.wait(60)
             # The loss is known before.
-            time.sleep(0.3)
+            time.sleep(0.1)
         if attempt < 2:
             with pytest.raises(StoppedError):
                 owner.ask(EpochReport(seed, 4, 4, 200, 0.97, 0.97, milestone=Fraction(seed)))
