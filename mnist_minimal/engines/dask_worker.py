@@ -95,7 +95,8 @@ def train(name: str, seed: int, parcel: Any, answer: str | None, seconds: float)
     # A full disk or memory is this worker's, unless the trial has it everywhere.
     except (OSError, MemoryError) as error:
         return "unwell", reason(error)
-    except Exception as error:
+    # An exit, of a user's own callback, would close the worker, and the next one that is given the trial.
+    except (Exception, SystemExit) as error:
         return "failed", reason(error)
     if owner.question is not None:
         return "asked", (owner.question, sent)

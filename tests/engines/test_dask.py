@@ -123,6 +123,8 @@ def test_every_seed_is_trained_once_in_as_many_places_as_there_are_threads(clien
             running.remove(seed)
         if seed == 5:
             raise ValueError("no\nroom")
+        if seed == 6:
+            sys.exit("no more")
         return train_two_epochs(seed, kept, owner)
 
     trained, kept = engine(client, train)
@@ -131,7 +133,8 @@ def test_every_seed_is_trained_once_in_as_many_places_as_there_are_threads(clien
     outcomes = run(trained, range(12), told)
     assert sorted(outcomes) == list(range(12))
     assert (outcomes[5].status, outcomes[5].reason) == ("failed", "ValueError: no room")
-    assert sorted(kept) == [seed for seed in range(12) if seed != 5]
+    assert (outcomes[6].status, outcomes[6].reason) == ("failed", "SystemExit: no more")
+    assert sorted(kept) == [seed for seed in range(12) if seed not in (5, 6)]
     assert max(most) == 4
     assert [seed for event, seed in told.events if event == "started"] == list(range(12))
     # Whoever decides is asked by one thread, and needs no locks.
