@@ -404,7 +404,8 @@ class _Session:
         for address in threads.keys() - self.workers.keys():
             self.workers[address] = _Worker(_host(address))
             self._make_ready(address)
-        places = sum(worker.places for worker in self.workers.values() if worker.fit)
+        # Of workers that are not ready yet the threads alone are known.
+        places = sum(max(worker.places, threads[address]) for address, worker in self.workers.items())
         self.interval = max(SECONDS_BETWEEN_REPORTS, places / REPORTS_A_SECOND)
         if not all(worker.refused for worker in self.workers.values()) or not self.workers:
             self.fit = time.monotonic()

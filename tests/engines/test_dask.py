@@ -488,6 +488,26 @@ def test_what_a_call_raises_ends_the_run(client):
         list(trained.run(iter(lambda: None, 0), []))
 
 
+def test_trials_in_many_places_report_their_epochs_seldom(client, monkeypatch):
+    monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_REPORTS", 0)
+
+    def train(seed, kept, owner):
+        for epoch in range(1, 21):
+            owner.report(EpochReport(seed, epoch, epoch, 200, 0.97, 0.97))
+            time.sleep(0.01)
+        return Sent(replace(TRIAL, seed=seed))
+
+    def epochs(reports_a_second: float) -> int:
+        monkeypatch.setattr(engine_module, "REPORTS_A_SECOND", reports_a_second)
+        told = Told()
+        run(engine(client, train)[0], range(4), told)
+        return sum(event == "epoch" for event, _ in told.events)
+
+    assert epochs(10**6) > 40
+    # Of the four places each has a minute, so that its trial's first epoch is all that is heard.
+    assert epochs(4 / 60) == 4
+
+
 def test_a_workers_notice_is_said_once_and_it_lets_go_of_the_job_at_its_end(client):
     closed = threading.Event()
 
@@ -517,6 +537,7 @@ class WaitsForTheFirst(Policy):
 
 def test_policies_are_asked_again_when_a_trial_has_ended_and_not_for_each_epoch(client, monkeypatch):
     monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(engine_module, "REPORTS_A_SECOND", 10**6)
 
     def train(seed, kept, owner):
         if seed == 0:
