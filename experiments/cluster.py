@@ -2,7 +2,7 @@
 
     python experiments/cluster.py [--rounds 3] [--trials 12] [--workers 500] [--fake 2000] [--rows 100000]
 
-It takes about 4 CPU minutes on two cores, needs no MNIST but measures the size of it where it is found, and prints
+It takes about 3 CPU minutes on two cores, needs no MNIST but measures the size of it where it is found, and prints
 Markdown. Given are medians and, in brackets, ranges.
 
 - Real trials, of sep997 on the digits for a few epochs, go to a cluster of one worker and to one of two, in turn. A
