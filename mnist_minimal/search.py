@@ -82,7 +82,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--jobs",
         type=positive,
         metavar="N",
-        help="candidates side by side (default: 1; with --dask as many as its workers have threads)",
+        help="candidates side by side (default: 1; with --dask as many as its workers have threads when the search "
+        "begins; of more, some wait for workers that join later)",
     )
     parser.add_argument(
         "--dask",
@@ -158,14 +159,15 @@ def elsewhere(options: argparse.Namespace, dataset: "Dataset") -> "Iterator[OnCl
     from mnist_minimal.engines.dask import connected
     from mnist_minimal.searching.cluster import OnCluster
 
-    with connected(options.dask, options.jobs or 1) as client:
+    with connected(options.dask, options.jobs) as client:
         choice = Choice("digits") if dataset.name == "digits" else from_arguments(options)
         found = OnCluster(client, dataset, choice, print)
         print(
             f"The candidates go to the Dask cluster at {client.scheduler.address}, whose workers have {found.places} "
             f"threads now; {client.dashboard_link} shows what they do."
         )
-        yield found
+        with found:
+            yield found
 
 
 def check_images(dataset: "Dataset") -> None:

@@ -120,8 +120,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="train on the workers of a Dask cluster, one trial a thread: its scheduler's address, such as "
-        "tcp://host:8786, or the file that `dask scheduler --scheduler-file` writes; local: --jobs workers here",
+        help="train on the workers of a Dask cluster, one trial a thread, with jax as many as suit a worker's device: "
+        "its scheduler's address, such as tcp://host:8786, or the file that `dask scheduler --scheduler-file` writes; "
+        "local: --jobs workers here",
     )
     parser.add_argument(
         "--out",

@@ -30,18 +30,6 @@ class Another:
         dask_worker.version = lambda: self.version
 
 
-@dataclass(frozen=True)
-class AnotherForSearches:
-    """The same for a worker of searches."""
-
-    version: str = "0.0.1"
-
-    def __call__(self) -> None:
-        from mnist_minimal.searching import cluster
-
-        cluster.version = lambda: self.version
-
-
 def other_bits() -> None:
     """Makes the core of a process one that gives other bits, as its known answer tells."""
     from mnist_minimal.training.core import known_answer
@@ -54,23 +42,16 @@ def without_the_engine() -> None:
     sys.modules["mnist_minimal.engines.dask_worker"] = None  # type: ignore[assignment]
 
 
-def talkative() -> None:
-    """Makes a worker tell of its epochs often enough for a coordinator that is `Impatient`."""
-    from mnist_minimal.engines import dask_worker
-
-    dask_worker.SECONDS_BETWEEN_REPORTS = 0.1
-
-
 @dataclass(frozen=True)
 class Impatient:
-    """Makes a coordinator take a trial to hang of which it has heard nothing for so many seconds."""
+    """Makes a coordinator take a trial to hang of which it has heard nothing for so many seconds, and hear often."""
 
     seconds: float
 
     def __call__(self) -> None:
         from mnist_minimal.engines import dask
 
-        dask.SILENT_SECONDS, dask.SILENT_TIMES = self.seconds, 0
+        dask.SILENT_SECONDS, dask.SILENT_TIMES, dask.SECONDS_BETWEEN_REPORTS = self.seconds, 0, 0.1
 
 
 def patient() -> None:

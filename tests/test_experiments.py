@@ -260,3 +260,19 @@ def test_a_part_of_gpu_on_a_processor(run_python, tmp_path, part):
     row = next(csv.DictReader((tmp_path / "gpu/parts.csv").open()))
     assert row["part"] == part
     assert float(row["epoch_seconds"]) > 0, row
+
+
+@pytest.mark.slow
+def test_a_small_cluster_is_measured(run_python, tmp_path):
+    pytest.importorskip("distributed")
+    options = ("--rounds", "1", "--trials", "3", "--workers", "3", "--fake", "30", "--rows", "50")
+    done = run_python(REPOSITORY / "experiments/cluster.py", *options)
+    assert done.returncode == 0, done.stderr
+    assert "| 30 trials on 3 fake workers, into a ledger of 50 rows, one run | |" in done.stdout
+    # 1,000 workers of 16 threads, 54.5 s a trial.
+    assert "| rows a second at the coordinator, 54.5 s a trial | 294 |" in done.stdout
+    assert re.search(r"Two workers have \d\S* \(.*\) times the throughput of one\.", done.stdout)
+    sizes = dict(re.findall(r"^\| (back|to a worker), a trial[^|]*\| ([\d,]+) \|$", done.stdout, re.MULTILINE))
+    # The model alone has 50 kB; what starts a trial is its seed and nothing else.
+    assert int(sizes["back"].replace(",", "")) > 50_000
+    assert int(sizes["to a worker"]) < 300

@@ -103,9 +103,10 @@ def run_trials(
         teacher: A file of `python -m mnist_minimal.teacher`, whose probabilities are part of the targets, by half or by
             the recipe's `teacher.weight`.
         dataset_name: What images that are not MNIST are called in the results.
-        dask: The address of the scheduler of a Dask cluster whose workers train the trials, one a thread, or the file
-            that it writes (`--scheduler-file`); "local" for `jobs` workers on this machine, which a script must allow
-            for as for Keras' processes. The trials are the same, bit by bit.
+        dask: The address of the scheduler of a Dask cluster whose workers train the trials, or the file that it
+            writes (`--scheduler-file`); "local" for `jobs` workers on this machine, which a script must allow for as
+            for Keras' processes. A worker trains one trial a thread; with Keras one, with JAX as many as suit its
+            device. The core's trials are the same as without, bit by bit.
         progress: Whether to show it.
 
     Returns:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from mnist_minimal.engines.dask_worker import RemoteTrain, make_ready, train
+from mnist_minimal.engines.dask_worker import RemoteTrain, close, make_ready, train
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.engines.threads import reason
 from mnist_minimal.errors import UserError, one_line
@@ -54,11 +54,22 @@ SILENT_TIMES, SILENT_SECONDS = 20, 120.0
 # Once no seed is left to start, one that has run for so many times the longest that ended runs elsewhere as well.
 SLOW_TIMES = 2
 
-# So many workers may die of a trial; then it is the trial that is to blame.
-MAX_LOST = 5
+# After so many lost workers a trial runs alone on one, so that no other is lost with it; after so many it is to blame.
+LOST_TOGETHER, MAX_LOST = 2, 5
+
+# So many workers may be out of disk or memory with a trial; then it is the trial that is to blame.
+MAX_UNWELL = 3
+
+# A trial reports an epoch no more often, and all together at most so many a second, but for each one's first.
+SECONDS_BETWEEN_REPORTS, REPORTS_A_SECOND = 2.0, 200
 
 # How long a job goes on looking when all workers that there are can't take part.
 SECONDS_UNFIT = 300.0
+
+# How long the workers may take to let go of a job at its end.
+SECONDS_TO_CLOSE = 2.0
+
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -81,13 +92,13 @@ class Remote:
 
 
 @contextmanager
-def connected(address: str, jobs: int) -> Iterator["Client"]:
+def connected(address: str, jobs: int | None) -> Iterator["Client"]:
     """A client of a Dask cluster; Dask's own messages are kept back as long.
 
     Args:
         address: The scheduler's address, as tcp://host:8786, or a file that it has written (--scheduler-file); or LOCAL
             for a cluster on this machine, which ends with the block.
-        jobs: How many workers that one has.
+        jobs: How many workers that one has; None for one.
 
     Raises:
         UserError: if Dask is not installed, or no scheduler answers there.
@@ -109,7 +120,7 @@ def connected(address: str, jobs: int) -> Iterator["Client"]:
             stack.callback(logger.setLevel, level)
         if address == LOCAL:
             cluster = LocalCluster(
-                n_workers=jobs,
+                n_workers=jobs or 1,
                 threads_per_worker=1,
                 memory_limit=None,
                 dashboard_address="127.0.0.1:0",
@@ -158,6 +169,7 @@ class DaskEngine:
         self, client: "Client", remote: Remote, failed: Callable[[int, str], Trial], say: Callable[[str], None]
     ) -> None:
         self.client, self.remote, self.failed, self.say = client, remote, failed, say
+        self.events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     @property
     def places(self) -> int:
@@ -167,26 +179,33 @@ class DaskEngine:
         """
         return max(1, sum(self.client.nthreads().values()))
 
-    def run(self, seeds: Iterable[int], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
+    def call(self, function: Callable[[], None]) -> None:
+        """Has the thread of `run` call a function soon, and then look for seeds; what it raises ends the run."""
+        self.events.put(function)
+
+    def run(self, seeds: Iterable[int | None], policies: Sequence[Policy]) -> Generator[Outcome, None, None]:
         """Takes the next seed whenever a place is free, and yields what came of each in the order in which they end.
 
         A trial that raises is an outcome too, with the exception as its reason. When the iterator is closed, the trials
         that still run end at their next epoch, without an outcome.
 
         Args:
-            seeds: The seeds; may have no end. The next one is asked for when it can start.
+            seeds: The seeds; may have no end. The next one is asked for when it can start; None where there is none
+                yet, which is asked again after the next event.
             policies: Learn of every event, and decide whether a trial stops at its milestone. Of a trial's epochs they
-                learn of some, and of that of its milestone.
+                learn of some, and of that of its milestone; whether it stops they are asked again when a trial has
+                started, ended or come to its milestone.
 
         Raises:
             UserError: if the scheduler is lost; if no worker can train.
         """
         with _Session(self, iter(seeds), policies) as session:
             while True:
-                session.answer()
-                session.hand_out()
                 while session.outcomes:
                     yield session.outcomes.popleft()
+                    session.changed = True
+                session.answer()
+                session.hand_out()
                 if session.at_end():
                     return
                 session.take_event()
@@ -206,10 +225,15 @@ class _Attempt:
 
 @dataclass
 class _Worker:
+    host: str
     places: int = 0
     ready: bool = False
     refused: bool = False
     attempts: set[_Attempt] = field(default_factory=set)
+
+    @property
+    def fit(self) -> bool:
+        return self.ready and not self.refused
 
 
 @dataclass
@@ -217,36 +241,48 @@ class _Running:
     """A seed that has been started and has not ended."""
 
     attempts: set[_Attempt] = field(default_factory=set)
-    # How many places it has been given while nothing was heard of it, and how many workers it has lost.
+    # How many places it has been given while nothing was heard of it.
     copies: int = 0
-    lost: int = 0
+    # The hosts of the workers that were lost with it, each as often as that was, and the workers that it made unwell.
+    lost: list[str] = field(default_factory=list)
+    unwell: set[str] = field(default_factory=set)
     epoch: int = 0
     answer: str | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it runs alone on a worker."""
+        return len(self.lost) >= LOST_TOGETHER
 
 
 class _Session:
     """One run of the engine: who has what. All but what is marked runs in the thread of `DaskEngine.run`."""
 
-    def __init__(self, engine: DaskEngine, source: Iterator[int], policies: Sequence[Policy]) -> None:
+    def __init__(self, engine: DaskEngine, source: Iterator[int | None], policies: Sequence[Policy]) -> None:
         self.engine, self.client, self.remote = engine, engine.client, engine.remote
         self.source, self.policies, self.exhausted = source, policies, False
         self.loop: asyncio.AbstractEventLoop = self.client.sync(_running_loop)
         self.name = uuid.uuid4().hex
         self.make_train = cloudpickle.dumps(engine.remote.make_train)
         self.shared: bytes | None = None
-        self.events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.events = engine.events
         self.outcomes: deque[Outcome] = deque()
         self.workers: dict[str, _Worker] = {}
         # An entry a place that has become free; what is not true any more is found when it is taken.
         self.free: deque[str] = deque()
         self.running: dict[int, _Running] = {}
         self.again: set[int] = set()
+        # A worker that is given no new seeds, for one that is to run alone.
+        self.kept: str | None = None
         self.questions: dict[int, EpochReport] = {}
         self.attempts: dict[str, _Attempt] = {}
         self.watching: list[ThreadFuture[None]] = []
         self.said: set[str] = set()
         self.looked = self.fit = time.monotonic()
         self.longest, self.gaps, self.reports = 0.0, 0.0, 0
+        self.interval = SECONDS_BETWEEN_REPORTS
+        # Whether anything has happened on which a policy's answer may depend.
+        self.changed = True
 
     def __enter__(self) -> "_Session":
         self.client.subscribe_topic(self.name, self._hear)
@@ -261,6 +297,10 @@ class _Session:
                 self.client.unsubscribe_topic(self.name)
                 # Their trials find that their tasks have gone when their next epoch ends.
                 self.client.cancel([attempt.future for attempt in self.attempts.values()], asynchronous=False)
+                if ready := [address for address, worker in self.workers.items() if worker.ready]:
+                    self._in_loop(self._close(ready)).result(SECONDS_TO_CLOSE)
+        # What still comes is of no use to another run.
+        self.engine.events = queue.SimpleQueue()
 
     # What Dask's event loop runs, in a thread of its own; it hands on what is to be done with what it found.
 
@@ -268,15 +308,29 @@ class _Session:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     async def _look(self) -> None:
-        """Asks again and again which workers there are."""
+        """Asks again and again which workers there are, and of those that have gone whether they meant to."""
+        before: set[str] = set()
         while True:
             try:
                 threads = await asyncio.wait_for(self.client.nthreads(), SECONDS_TO_ANSWER)
+                gone = before - threads.keys()
+                orderly = {
+                    address for address in gone if await asyncio.wait_for(self._left(address), SECONDS_TO_ANSWER)
+                }
             except Exception as error:
                 self.events.put(partial(self._lose_scheduler, error))
                 return
-            self.events.put(partial(self._count_workers, threads))
+            before = set(threads)
+            self.events.put(partial(self._count_workers, threads, orderly))
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    async def _left(self, address: str) -> bool:
+        """Whether a worker that has gone was closed or retired, and not lost."""
+        events = [event for _, event in await self.client.get_events(address) if isinstance(event, dict)]
+        return any(event.get("action") == "closing-worker" or event.get("expected") for event in events)
+
+    async def _close(self, workers: list[str]) -> None:
+        await self.client.run(close, self.name, workers=workers, on_error="ignore")
 
     async def _wait_for(self, attempt: _Attempt) -> None:
         try:
@@ -294,6 +348,9 @@ class _Session:
 
     def answer(self) -> None:
         """Answers the questions that can be answered, whose trials then go on."""
+        if not self.changed:
+            return
+        self.changed = False
         for seed, question in list(self.questions.items()):
             reasons = [policy.reason_to_stop(question) for policy in self.policies]
             if None not in reasons:
@@ -304,18 +361,19 @@ class _Session:
     def hand_out(self) -> None:
         """Gives every free place a seed: first one that runs again, then a new one."""
         for seed in sorted(self.again):
-            place = self._place({attempt.worker for attempt in self.running[seed].attempts})
-            if place is not None:
+            if (place := self._place(seed)) is not None:
                 self.again.discard(seed)
                 self._start(seed, place)
-        while not self.exhausted and (place := self._place(set())) is not None:
-            new = next(self.source, None)
-            if new is None:
-                self.exhausted = True
+        self.kept = self._emptiest(seed for seed in sorted(self.again) if self.running[seed].alone)
+        while not self.exhausted and (place := self._place(None)) is not None:
+            new = next(self.source, _END)
+            if not isinstance(new, int):
+                self.exhausted = new is _END
                 self.free.appendleft(place)
                 return
             for policy in self.policies:
                 policy.trial_started(new)
+            self.changed = True
             self.running[new] = _Running()
             self._start(new, place)
 
@@ -337,14 +395,18 @@ class _Session:
     def _lose_scheduler(self, error: Exception | None) -> None:
         raise scheduler_lost(error)
 
-    def _count_workers(self, threads: dict[str, int]) -> None:
+    def _count_workers(self, threads: dict[str, int], orderly: set[str]) -> None:
         for address in self.workers.keys() - threads.keys():
+            what = "left" if address in orderly else "gone"
             for attempt in list(self.workers[address].attempts):
-                self._end(attempt, ("gone", "the worker has gone"))
+                self._end(attempt, (what, "the worker has gone"))
             del self.workers[address]
         for address in threads.keys() - self.workers.keys():
-            self.workers[address] = _Worker()
+            self.workers[address] = _Worker(_host(address))
             self._make_ready(address)
+        # Of workers that are not ready yet the threads alone are known.
+        places = sum(max(worker.places, threads[address]) for address, worker in self.workers.items())
+        self.interval = max(SECONDS_BETWEEN_REPORTS, places / REPORTS_A_SECOND)
         if not all(worker.refused for worker in self.workers.values()) or not self.workers:
             self.fit = time.monotonic()
         if not self.workers:
@@ -378,21 +440,52 @@ class _Session:
     def _start(self, seed: int, address: str) -> None:
         answer = self.running[seed].answer
         self.running[seed].copies += 1
-        self._submit(seed, address, train, self.name, seed, self.remote.pack(seed), answer)
+        self._submit(seed, address, train, self.name, seed, self.remote.pack(seed), answer, self.interval)
 
-    def _place(self, others: set[str]) -> str | None:
-        """A free place on a worker that is none of these."""
+    def _place(self, seed: int | None) -> str | None:
+        """A free place for a seed that runs again, or for a new one."""
         skipped, found = [], None
         while self.free and found is None:
             address = self.free.popleft()
             worker = self.workers.get(address)
-            if worker and worker.ready and not worker.refused and len(worker.attempts) < worker.places:
-                if address in others:
-                    skipped.append(address)
-                else:
+            if worker and worker.fit and len(worker.attempts) < worker.places:
+                if self._suits(seed, address):
                     found = address
+                else:
+                    skipped.append(address)
         self.free.extendleft(reversed(skipped))
         return found
+
+    def _suits(self, seed: int | None, address: str) -> bool:
+        """Whether a fit worker with a free place is one for a seed that runs again, or for a new one."""
+        worker = self.workers[address]
+        seeds = [attempt.seed for attempt in worker.attempts if attempt.seed is not None]
+        if any(self.running[other].alone for other in seeds if other in self.running):
+            return False
+        if seed is None:
+            return address != self.kept
+        running = self.running[seed]
+        if any(attempt.worker == address for attempt in running.attempts) or (running.alone and worker.attempts):
+            return False
+        # A machine on which it was lost gets it again where there is no other.
+        return worker.host not in running.lost or not self._has_elsewhere(running)
+
+    def _has_elsewhere(self, running: _Running) -> bool:
+        """Whether any worker can train that is of a machine on which the trial was not lost."""
+        return any(worker.fit and worker.host not in running.lost for worker in self.workers.values())
+
+    def _emptiest(self, seeds: Iterable[int]) -> str | None:
+        """The worker with the fewest trials that the first of these seeds, which is to run alone, can be given."""
+        if (seed := next(iter(seeds), None)) is None:
+            return None
+        running = self.running[seed]
+        elsewhere = self._has_elsewhere(running)
+        able = [
+            address
+            for address, worker in self.workers.items()
+            if worker.fit and not (elsewhere and worker.host in running.lost)
+        ]
+        return min(able, key=lambda address: len(self.workers[address].attempts), default=None)
 
     def _end(self, attempt: _Attempt, result: tuple[str, Any]) -> None:
         """Does what follows from a task's end."""
@@ -405,21 +498,23 @@ class _Session:
         what, content = result
         if what == "lost" and self.client.status != "running":
             self._lose_scheduler(None)
-        if what == "refused" or (attempt.seed is None and what == "lost"):
+        if what in ("refused", "unwell") or (attempt.seed is None and what == "lost"):
             worker.refused = True
             self._say_once(f"Worker {attempt.worker} takes no part: {content}")
         if attempt.seed is None:
             # Dask closes a worker that can't read its first task, as where an earlier version has no such module.
-            if what == "gone":
+            if what in ("gone", "left"):
                 self._say_once(f"Worker {attempt.worker} left as it was made ready; has it mnist_minimal {version()}?")
             elif what == "needs":
                 self.shared = self.shared or self.remote.shared()
                 self._submit(None, attempt.worker, make_ready, self.name, version(), self.make_train, self.shared)
             elif what == "ready":
-                worker.ready, worker.places = True, content
+                worker.ready, (worker.places, notice) = True, content
                 self.free.extend([attempt.worker] * worker.places)
+                if notice:
+                    self._say_once(f"Worker {attempt.worker}: {notice}")
         elif attempt.seed in self.running:
-            if what == "not ready":
+            if what == "not ready" and worker.ready:
                 worker.ready = False
                 self._make_ready(attempt.worker)
             self._end_trial(attempt, attempt.seed, what, content)
@@ -439,16 +534,31 @@ class _Session:
                 report, sent = content
                 self.remote.unpack(seed, sent)
                 self.questions[seed] = report
+                self.changed = True
                 running.epoch, running.copies = max(running.epoch, report.epoch), 0
                 for policy in self.policies:
                     policy.epoch_ended(report)
-        else:
-            running.lost += what in ("lost", "gone")
-            if running.lost == MAX_LOST and not running.attempts:
-                self._yield(seed, self.engine.failed(seed, f"{running.lost} workers were lost with it: {content}"))
-            elif not running.attempts and seed not in self.questions:
-                running.copies = 0
-                self.again.add(seed)
+        elif what == "unwell":
+            running.unwell.add(attempt.worker)
+            if len(running.unwell) >= min(MAX_UNWELL, sum(worker.places > 0 for worker in self.workers.values())):
+                self._acquit(running.unwell)
+                self._yield(seed, self.engine.failed(seed, content))
+        elif what in ("lost", "gone"):
+            running.lost.append(self.workers[attempt.worker].host)
+            if len(running.lost) >= MAX_LOST and not running.attempts:
+                self._yield(seed, self.engine.failed(seed, f"{len(running.lost)} workers were lost with it: {content}"))
+        # Whatever else has come of it, it does not end so.
+        if self.running.get(seed) is running and not running.attempts and seed not in self.questions:
+            running.copies = 0
+            self.again.add(seed)
+
+    def _acquit(self, workers: Iterable[str]) -> None:
+        """Lets workers take part again that a trial has made unwell as it did all others."""
+        for address in workers:
+            if worker := self.workers.get(address):
+                worker.refused = False
+                self.free.extend([address] * worker.places)
+                self.engine.say(f"Worker {address} takes part again: a trial has failed so elsewhere, too.")
 
     def _yield(self, seed: int, trial: Trial) -> None:
         # Other attempts go on: their workers are slow or hang, and are given nothing before they have ended.
@@ -474,10 +584,10 @@ class _Session:
     def _overdue(self) -> set[int]:
         """The seeds that run elsewhere as well, if there is a place: their workers hang or are much slower."""
         now, usual = time.monotonic(), self.gaps / self.reports if self.reports else 0.0
-        silent = max(SILENT_SECONDS, SILENT_TIMES * usual)
+        silent = max(SILENT_SECONDS, SILENT_TIMES * usual, 3 * self.interval)
         found = set()
         for seed, running in self.running.items():
-            if running.attempts and seed not in self.again:
+            if running.attempts and seed not in self.again and seed not in self.questions:
                 # The time limit doubles each time: perhaps nothing can be heard of such a trial for so long.
                 times = 2 ** (running.copies - 1)
                 hangs = all(now - attempt.heard > silent * times for attempt in running.attempts)
@@ -485,6 +595,11 @@ class _Session:
                 if hangs or (slow and now - min(each.begun for each in running.attempts) > SLOW_TIMES * self.longest):
                     found.add(seed)
         return found
+
+
+def _host(address: str) -> str:
+    """The machine of a worker."""
+    return address.rpartition(":")[0]
 
 
 async def _running_loop() -> asyncio.AbstractEventLoop:

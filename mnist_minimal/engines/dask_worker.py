@@ -1,6 +1,7 @@
 """What a worker of a Dask cluster does for the engine: it is made ready for a job once, and then trains seeds."""
 
 import contextlib
+import math
 import time
 from collections import OrderedDict
 from dataclasses import astuple, replace
@@ -10,14 +11,11 @@ import cloudpickle
 
 from mnist_minimal.engines.threads import reason
 from mnist_minimal.errors import UserError
-from mnist_minimal.trial import EpochReport, Owner, StoppedError, Trial
+from mnist_minimal.trial import EpochReport, Owner, StoppedError
 from mnist_minimal.version import version
 
 if TYPE_CHECKING:
     from distributed import Worker
-
-# A trial tells of its epochs no more often: a thousand workers have thousands of epochs a second.
-SECONDS_BETWEEN_REPORTS = 2.0
 
 # Of so many jobs a worker keeps what it has made ready.
 MAX_READY = 4
@@ -31,8 +29,8 @@ class Sent(Protocol):
     """What a worker sends back of a trial."""
 
     @property
-    def trial(self) -> Trial | None:
-        """The row, or None where the trial has not come to its end."""
+    def trial(self) -> Any:
+        """The row, or None where the trial has not come to its end; of what is no trial, what stands for it."""
 
 
 class RemoteTrain(Protocol):
@@ -41,18 +39,21 @@ class RemoteTrain(Protocol):
     def places(self, threads: int) -> int:
         """How many it trains at once on a worker of so many threads."""
 
-    def __call__(self, seed: int, parcel: Any, owner: Owner) -> Sent:
+    def __call__(self, seed: int, parcel: Any, owner: Owner, /) -> Sent:
         """Trains one seed, given what the coordinator has of it; on StoppedError it gives what that has come to."""
 
+    def notice(self) -> str:
+        """What the user must know of how it trains here, a line or ""."""
+
     def close(self) -> None:
-        """Lets go of what the job has taken on this worker."""
+        """Lets go of what the job has taken on this worker; trials that are still in end at their next epoch."""
 
 
 _READY: "OrderedDict[str, RemoteTrain]" = OrderedDict()
 
 
 def make_ready(name: str, wanted: str, make_train: bytes, shared: bytes | None) -> tuple[str, Any]:
-    """Makes this process ready for a job's trials, of which it tells how many it trains at once.
+    """Makes this process ready for a job's trials; tells how many it trains at once and what the user must know.
 
     The answer is of plain types, which another version of this package knows too.
     """
@@ -66,15 +67,21 @@ def make_ready(name: str, wanted: str, make_train: bytes, shared: bytes | None) 
         return "refused", str(error) if isinstance(error, UserError) else reason(error)
     while len(_READY) > MAX_READY:
         _READY.popitem(last=False)[1].close()
-    return "ready", _READY[name].places(_threads())
+    return "ready", (_READY[name].places(_threads()), _READY[name].notice())
 
 
-def train(name: str, seed: int, parcel: Any, answer: str | None) -> tuple[str, Any]:
-    """Trains a seed; what came of it, and what belongs to that."""
+def close(name: str) -> None:
+    """Lets go of a job."""
+    if found := _READY.pop(name, None):
+        found.close()
+
+
+def train(name: str, seed: int, parcel: Any, answer: str | None, seconds: float) -> tuple[str, Any]:
+    """Trains a seed, of which epochs are reported so many seconds apart; what came of it, and what belongs to that."""
     remote_train = _READY.get(name)
     if remote_train is None:  # The worker was started again.
         return "not ready", None
-    owner = _Coordinator(name, answer)
+    owner = _Coordinator(name, answer, seconds)
     if remote_train.places(_threads()) > _threads():
         from distributed import secede
 
@@ -85,7 +92,11 @@ def train(name: str, seed: int, parcel: Any, answer: str | None) -> tuple[str, A
     # What a user could fix is wrong with this worker; elsewhere the trial may do.
     except UserError as error:
         return "refused", str(error)
-    except Exception as error:
+    # A full disk or memory is this worker's, unless the trial has it everywhere.
+    except (OSError, MemoryError) as error:
+        return "unwell", reason(error)
+    # An exit, of a user's own callback, would close the worker, and the next one that is given the trial.
+    except (Exception, SystemExit) as error:
         return "failed", reason(error)
     if owner.question is not None:
         return "asked", (owner.question, sent)
@@ -104,22 +115,23 @@ class _Coordinator:
     Args:
         topic: Under which it hears of epochs.
         answer: Why the trial is to stop at the rule's epoch, or ""; None where it has not been asked.
+        seconds: The time between two epochs that it hears of; a thousand workers have thousands a second.
     """
 
-    def __init__(self, topic: str, answer: str | None) -> None:
+    def __init__(self, topic: str, answer: str | None, seconds: float) -> None:
         from distributed import get_worker
 
-        self.topic, self.answer = topic, answer
+        self.topic, self.answer, self.seconds = topic, answer, seconds
         self.worker: Worker = get_worker()
         self.key = self.worker.get_current_task()
         self.question: EpochReport | None = None
-        self.reported = 0.0
+        self.reported = -math.inf
 
     def report(self, epoch: EpochReport) -> None:
         task = self.worker.state.tasks.get(self.key)
         if task is None or task.state == "cancelled" or self.worker.status.name in ("closing", "closed", "failed"):
             raise StoppedError
-        if time.monotonic() - self.reported >= SECONDS_BETWEEN_REPORTS:
+        if time.monotonic() - self.reported >= self.seconds:
             self.reported = time.monotonic()
             # Whether it is heard is of no account for the trial; what has a milestone is asked or read in the history.
             with contextlib.suppress(Exception):

@@ -1,17 +1,22 @@
-"""Evaluations of candidates on the workers of a Dask cluster."""
+"""Evaluations of candidates on the workers of a Dask cluster, by its engine: each is what a trial is there."""
 
+import itertools
+import queue
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal.data.choice import Choice
-from mnist_minimal.engines.dask import scheduler_lost
-from mnist_minimal.engines.dask_worker import SharedMissingError
+from mnist_minimal.engines.dask import DaskEngine, Remote
 from mnist_minimal.errors import UserError
+from mnist_minimal.models.defaults import pin_keras_defaults
+from mnist_minimal.models.silence import silence_tensorflow
 from mnist_minimal.searching.evaluation import Score, evaluate, without_test_set
 from mnist_minimal.study.images import find_images, packed
-from mnist_minimal.version import version
+from mnist_minimal.trial import EpochReport, Owner, StoppedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +28,41 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
-class UnfitError(Exception):
-    """A worker can't evaluate for this search: its address, and why."""
+@dataclass(frozen=True)
+class Task:
+    """One evaluation, as `evaluate` takes it."""
+
+    candidate: Mapping[str, Any]
+    seed: int
+    fold: int | None
+    epochs: int
+    probabilities: "np.ndarray | None"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came of a task.
+
+    Attributes:
+        number: The task's.
+        score: What the candidate came to; None where it was not evaluated to the end.
+        reason: Why it could not be evaluated, or "".
+    """
+
+    number: int
+    score: Score | None = None
+    reason: str = ""
+
+    @property
+    def trial(self) -> "Evaluated | None":
+        """What the engine hands on, as it does a trial's row; None where it has not come to its end."""
+        return self if self.score else None
 
 
 class OnCluster:
-    """`evaluate` on the workers of a Dask cluster, which runs again elsewhere what a lost worker had.
+    """`evaluate` on the workers of a Dask cluster, between the beginning and the end of a block.
+
+    Threads bring tasks and wait; a thread of its own runs the engine, which takes the tasks for seeds.
 
     Args:
         client: Of the cluster.
@@ -40,15 +74,34 @@ class OnCluster:
     def __init__(self, client: "Client", dataset: "Dataset", choice: Choice, say: Callable[[str], None]) -> None:
         from mnist_minimal.data import sets
 
-        self.client, self.dataset, self.choice, self.say = client, dataset, choice, say
-        self.checksums = sets.checksums(dataset)
-        self.unfit: set[str] = set()
+        self.tasks: dict[int, Task] = {}
+        self.answers: dict[int, queue.SimpleQueue[Evaluated | BaseException]] = {}
+        self.arriving: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.numbers = itertools.count()
         self.lock = threading.Lock()
+        self.error: BaseException | None = None
+        remote = Remote(
+            make_train=partial(make_remote_evaluation, choice, sets.checksums(dataset)),
+            shared=partial(packed, dataset),
+            pack=self.tasks.get,
+            # The answer goes to who waits for it.
+            unpack=lambda number, sent: None,
+        )
+        self.engine = DaskEngine(client, remote, _failed, say)
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> "OnCluster":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.call(_close)
+        self.thread.join()
 
     @property
     def places(self) -> int:
         """How many evaluations run side by side with the workers that there are now; 1 where there is none yet."""
-        return max(1, sum(self.client.nthreads().values()))
+        return self.engine.places
 
     def __call__(
         self,
@@ -59,78 +112,131 @@ class OnCluster:
         probabilities: "np.ndarray | None",
         look: Callable[[], None],
     ) -> Score:
-        """As `evaluate`; `look` is called twice a second, and what it raises ends the evaluation.
+        """As `evaluate`; `look` is called twice a second, and what it raises ends the waiting.
 
         Raises:
-            UserError: if the scheduler is lost, or no worker can evaluate.
+            UserError: if the scheduler is lost, no worker can evaluate, or this could not be evaluated on several.
         """
-        sent = None
+        answer: queue.SimpleQueue[Evaluated | BaseException] = queue.SimpleQueue()
+        with self.lock:
+            if self.error:
+                raise self.error
+            number = next(self.numbers)
+            self.tasks[number], self.answers[number] = Task(candidate, seed, fold, epochs, probabilities), answer
+        self.arriving.put(number)
+        self.engine.call(_look_for_tasks)
         while True:
-            arguments = (version(), self.choice, self.checksums, sent, candidate, seed, fold, epochs, probabilities)
+            look()
             try:
-                return self._result(arguments, look)
-            except SharedMissingError:
-                sent = packed(self.dataset)
-            except UnfitError as error:
-                address, why = error.args
-                with self.lock:
-                    if address not in self.unfit:
-                        self.unfit.add(address)
-                        self.say(f"Worker {address} takes no part: {why}")
+                found = answer.get(timeout=SECONDS_BETWEEN_LOOKS)
+            except queue.Empty:
+                continue
+            if isinstance(found, BaseException):
+                raise found
+            if found.score is None:
+                raise UserError(
+                    f"expected a score of a candidate, found that it can't be evaluated ({found.reason}); look at the "
+                    "workers, and the same command resumes the search"
+                )
+            return found.score
 
-    def _result(self, arguments: tuple[Any, ...], look: Callable[[], None]) -> Score:
-        """What a worker gives or raises, but a worker that is known to be unfit."""
-        fit = sorted(self.client.nthreads().keys() - self.unfit)
-        if self.unfit and not fit:
-            raise UserError(
-                f"expected a worker that can evaluate candidates, found {len(self.unfit)} that can't, as said above; "
-                "install this version of mnist_minimal there, and the same command resumes the search"
-            )
-        future = self.client.submit(
-            _evaluated, *arguments, workers=fit if self.unfit else None, allow_other_workers=False, pure=False
-        )
+    def _serve(self) -> None:
+        """Runs the engine until the block ends."""
         try:
-            while True:
-                look()
-                if self.client.status != "running":
-                    raise scheduler_lost(None)
-                try:
-                    score: Score = future.result(timeout=SECONDS_BETWEEN_LOOKS)
-                except TimeoutError:
-                    continue
-                except CancelledError as error:
-                    raise scheduler_lost(error) from error
-                return score
-        finally:
-            if self.client.status == "running":
-                future.cancel()
+            with closing(self.engine.run(self._numbers(), [])) as outcomes:
+                for outcome in outcomes:
+                    evaluated: Any = outcome.trial
+                    del self.tasks[evaluated.number]
+                    self.answers.pop(evaluated.number).put(evaluated)
+        except BaseException as error:
+            with self.lock:
+                self.error = error
+                for answer in self.answers.values():
+                    answer.put(error)
+
+    def _numbers(self) -> Iterator[int | None]:
+        """The tasks as they arrive; None where there is none yet."""
+        while True:
+            try:
+                yield self.arriving.get_nowait()
+            except queue.Empty:
+                yield None
 
 
-_IMAGES: "dict[str, Dataset]" = {}
+class _ClosedError(Exception):
+    """The block has ended."""
 
 
-def _evaluated(
-    wanted: str,
-    choice: Choice,
-    checksums: Mapping[str, str],
-    sent: bytes | None,
-    candidate: Mapping[str, Any],
-    seed: int,
-    fold: int | None,
-    epochs: int,
-    probabilities: "np.ndarray | None",
-) -> Score:
-    """`evaluate` on a worker, which keeps the images."""
-    from distributed import get_worker
+def _close() -> None:
+    raise _ClosedError
 
-    address = get_worker().address
-    if version() != wanted:
-        raise UnfitError(address, f"it has mnist_minimal {version()}, expected {wanted}")
-    key = str(sorted(checksums.items()))
-    if key not in _IMAGES:
-        _IMAGES[key] = find_images(choice, checksums, sent)
-    try:
-        dataset = _IMAGES[key] if fold is None else without_test_set(_IMAGES[key])
-        return evaluate(candidate, seed, fold, epochs, dataset, probabilities)
-    except UserError as error:
-        raise UnfitError(address, str(error)) from error
+
+def _look_for_tasks() -> None:
+    """Nothing but a reason for the engine to look."""
+
+
+def _failed(number: int, reason: str) -> Any:
+    return Evaluated(number, None, reason)
+
+
+def make_remote_evaluation(choice: Choice, checksums: Mapping[str, str], images: bytes | None) -> "RemoteEvaluation":
+    """What evaluates candidates on this machine, the first thing of a search that is called here.
+
+    Args:
+        choice: Where the images are found.
+        checksums: Theirs.
+        images: The data set, as it was sent; None where it is to be read here.
+
+    Raises:
+        SharedMissingError: if these images are not here, and none were sent.
+        UserError: if the core can't run here or gives other bits, or the images sent are others.
+    """
+    pin_keras_defaults()
+    silence_tensorflow()
+    from mnist_minimal.training import core
+    from mnist_minimal.training.keras_fit import set_memory_growth
+    from mnist_minimal.training.trainers import numerics
+
+    set_memory_growth()
+    core.require()
+    if (bits := numerics("native")) != core.NUMERICS:
+        raise UserError(f"expected the bits of numerics {core.NUMERICS}, found that they are {bits}; install it again")
+    return RemoteEvaluation(find_images(choice, checksums, images))
+
+
+class RemoteEvaluation:
+    """Evaluates a candidate in each thread of a worker.
+
+    Args:
+        dataset: The images.
+    """
+
+    def __init__(self, dataset: "Dataset") -> None:
+        self.dataset, self.blind = dataset, without_test_set(dataset)
+
+    def places(self, threads: int) -> int:
+        """One a thread."""
+        return threads
+
+    def notice(self) -> str:
+        """Nothing."""
+        return ""
+
+    def __call__(self, number: int, task: Task, owner: Owner) -> Evaluated:
+        """Evaluates one, of whose epochs alone the number is reported."""
+        report = EpochReport(number, 0, 0, task.epochs, 0.0, 0.0)
+
+        def end_epoch() -> None:
+            nonlocal report
+            report = replace(report, epoch=report.epoch + 1, trained=report.trained + 1)
+            owner.report(report)
+
+        dataset = self.dataset if task.fold is None else self.blind
+        try:
+            score = evaluate(task.candidate, task.seed, task.fold, task.epochs, dataset, task.probabilities, end_epoch)
+        except StoppedError:
+            return Evaluated(number)
+        return Evaluated(number, score)
+
+    def close(self) -> None:
+        """Nothing is left of it."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal.data.choice import ENVIRONMENT_VARIABLE, Choice
+from mnist_minimal.data.choice import ENVIRONMENT_VARIABLE, KERAS_DATASETS, Choice
 from mnist_minimal.engines.dask_worker import SharedMissingError
 from mnist_minimal.errors import UserError
 
@@ -48,7 +48,9 @@ def _read_here(choice: Choice) -> "Dataset | None":
     from mnist_minimal.data import sets
 
     here = choice.path is not None and Path(choice.path).expanduser().exists()
-    if not (here or choice.dataset == "digits" or os.environ.get(ENVIRONMENT_VARIABLE)):
+    # The variable is of no account for what Keras would download.
+    named = os.environ.get(ENVIRONMENT_VARIABLE) and choice.dataset not in KERAS_DATASETS
+    if not (here or choice.dataset == "digits" or named):
         return None
     try:
         return sets.load(choice if here else replace(choice, path=None))

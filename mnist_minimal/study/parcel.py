@@ -4,7 +4,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_minimal.files import atomic_write, reject_symlink
+from mnist_minimal.errors import UserError
+from mnist_minimal.files import atomic_write, not_written, reject_symlink
 from mnist_minimal.study.job import Job
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import Trial
@@ -27,7 +28,8 @@ class Parcel:
     @classmethod
     def of(cls, study: Study, seed: int, trial: Trial | None = None) -> "Parcel":
         """What there is of a trial in a folder; the checkpoint of one that has ended is of no use."""
-        checkpoint = None if trial else _content(study.checkpoint(seed))
+        # An empty one only tells that there is no row yet.
+        checkpoint = None if trial else _content(study.checkpoint(seed)) or None
         history = _content(study.history(seed)) if trial or checkpoint else None
         return cls(history, checkpoint, _content(study.weights(seed)) if trial else None, trial)
 
@@ -37,6 +39,13 @@ class Parcel:
         Raises:
             UserError: if one can't be written.
         """
+        if self.weights is not None:
+            checkpoint = reject_symlink(study.checkpoint(seed))
+            try:
+                # Until the row is on disk, it tells that the model without one is no row that somebody has removed.
+                checkpoint.touch()
+            except OSError as error:
+                raise UserError(not_written(checkpoint, error)) from error
         for path, content in (
             (study.history(seed), self.history),
             (study.weights(seed), self.weights),
@@ -45,6 +54,12 @@ class Parcel:
             if content is not None:
                 with atomic_write(reject_symlink(path)) as temporary:
                     temporary.write_bytes(content)
+
+
+def remove(study: Study, seed: int) -> None:
+    """Removes a trial's files from a folder."""
+    for path in (study.history(seed), study.weights(seed), study.checkpoint(seed)):
+        path.unlink(missing_ok=True)
 
 
 def temporary_folder() -> "tempfile.TemporaryDirectory[str]":

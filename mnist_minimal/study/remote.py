@@ -48,7 +48,13 @@ def make_remote_train(job: Job, images: bytes | None) -> RemoteTrain:
     import joblib
 
     from mnist_minimal.training import core
+    from mnist_minimal.training.keras_fit import set_memory_growth
+    from mnist_minimal.training.slots import device
 
+    # As where the job comes from: before anything is put on a GPU.
+    if job.trainer == "jax":
+        device.keep_tensorflow_off()
+    set_memory_growth()
     if job.trainer == "native":
         core.require()
     assert isinstance(job.source, Choice)
@@ -87,6 +93,10 @@ class RemoteThreads:
             except StoppedError:
                 trial = None
             return Parcel.of(study, seed, trial)
+
+    def notice(self) -> str:
+        """Nothing."""
+        return ""
 
     def close(self) -> None:
         """Nothing is left of it."""

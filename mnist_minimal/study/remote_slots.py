@@ -3,20 +3,25 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mnist_minimal.engines.policy import Policy
-from mnist_minimal.engines.slots import SlotEngine
+from mnist_minimal.engines.slots import Epoch, SlotEngine
+from mnist_minimal.engines.threads import reason
+from mnist_minimal.errors import UserError
 from mnist_minimal.study.job import Job
-from mnist_minimal.study.parcel import Parcel, study_in, temporary_folder
-from mnist_minimal.study.slots import make_slots
-from mnist_minimal.trial import EpochReport, Owner, StoppedError
+from mnist_minimal.study.parcel import Parcel, remove, study_in, temporary_folder
+from mnist_minimal.study.slots import SlotTrials, make_slots
+from mnist_minimal.trial import EpochReport, Owner, StoppedError, Trial
 
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
 
 Answer = TypeVar("Answer")
+
+SECONDS_BETWEEN_LOOKS = 5.0
 
 
 class RemoteSlots(Policy):
@@ -41,20 +46,33 @@ class RemoteSlots(Policy):
         self.brought: dict[int, _Brought] = {}
         self.arriving: queue.SimpleQueue[_Brought | None] = queue.SimpleQueue()
         self.closed = False
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
 
     def places(self, threads: int) -> int:
         """How many seeds are trained at once."""
         return self.slots.places
 
+    def notice(self) -> str:
+        """The device, where it is no GPU."""
+        from mnist_minimal.training.slots import device
+
+        return "" if device.is_gpu() else f"it has no GPU for JAX and trains on {device.description(self.slots.places)}"
+
     def __call__(self, seed: int, parcel: Parcel, owner: Owner) -> Parcel:
         """Has one trained, and waits for it."""
         brought = _Brought(seed, owner)
         self.arriving.put(brought)
-        answer = brought.answer.get()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        while True:
+            try:
+                answer = brought.answer.get(timeout=SECONDS_BETWEEN_LOOKS)
+            except queue.Empty:
+                if not self.thread.is_alive():
+                    return Parcel()
+                continue
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
     def close(self) -> None:
         """Ends the thread that trains, once it has nothing to do."""
@@ -73,11 +91,12 @@ class RemoteSlots(Policy):
         try:
             return question(self.brought[seed].owner)
         except StoppedError:
+            remove(self.job.study, seed)
             self.brought.pop(seed).answer.put(Parcel())
             raise
 
     def _serve(self) -> None:
-        engine = SlotEngine(self.slots, self.slots.failed)
+        engine = SlotEngine(_OfWorker(self.slots), self.slots.failed)
         with self.folder:
             while not self.closed:
                 if (first := self.arriving.get()) is None:
@@ -85,11 +104,14 @@ class RemoteSlots(Policy):
                 try:
                     for outcome in engine.run(self._seeds(first), [self]):
                         seed = outcome.trial.seed
-                        self.brought.pop(seed).answer.put(Parcel.of(self.job.study, seed, outcome.trial))
+                        parcel = Parcel.of(self.job.study, seed, outcome.trial)
+                        remove(self.job.study, seed)
+                        self.brought.pop(seed).answer.put(parcel)
                 # All that are in fail with it, and what comes next finds out for itself.
                 except Exception as error:
                     for seed, brought in self.brought.items():
                         self.slots.drop(seed)
+                        remove(self.job.study, seed)
                         brought.answer.put(error)
                     self.brought.clear()
 
@@ -110,6 +132,32 @@ class RemoteSlots(Policy):
             except queue.Empty:
                 brought = None
                 yield None
+
+
+class _OfWorker:
+    """Trials in slots of which none fails because the machine has no disk or memory left: that is a UserError."""
+
+    def __init__(self, slots: SlotTrials) -> None:
+        self.slots, self.places = slots, slots.places
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.slots, name)
+
+    def start(self, seed: int) -> Epoch | None:
+        with _machine_blamed():
+            return self.slots.start(seed)
+
+    def end(self, seed: int, reason: str) -> Trial:
+        with _machine_blamed():
+            return self.slots.end(seed, reason)
+
+
+@contextmanager
+def _machine_blamed() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        raise UserError(reason(error)) from error
 
 
 class _Brought:

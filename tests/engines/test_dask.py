@@ -1,5 +1,10 @@
 """The engine of a Dask cluster, its workers in threads of this process: every seed once, whatever its workers do."""
 
+import asyncio
+import errno
+import itertools
+import os
+import queue
 import sys
 import threading
 import time
@@ -13,6 +18,7 @@ import pytest
 from mnist_minimal.engines import dask as engine_module
 from mnist_minimal.engines.dask import DaskEngine, Remote
 from mnist_minimal.engines.dask_worker import SharedMissingError
+from mnist_minimal.engines.policy import Policy
 from mnist_minimal.errors import UserError
 from mnist_minimal.trial import EpochReport, StoppedError, Trial
 from mnist_minimal.version import version
@@ -69,6 +75,8 @@ class Trains:
 
     function: Callable
     at_once: int | None = None
+    says: str = ""
+    closed: Callable = lambda: None
 
     def places(self, threads: int) -> int:
         return self.at_once or threads
@@ -76,8 +84,11 @@ class Trains:
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*arguments)
 
+    def notice(self) -> str:
+        return self.says
+
     def close(self) -> None:
-        pass
+        self.closed()
 
 
 def engine(
@@ -111,7 +122,9 @@ def test_every_seed_is_trained_once_in_as_many_places_as_there_are_threads(clien
         with lock:
             running.remove(seed)
         if seed == 5:
-            raise MemoryError("no\nroom")
+            raise ValueError("no\nroom")
+        if seed == 6:
+            sys.exit("no more")
         return train_two_epochs(seed, kept, owner)
 
     trained, kept = engine(client, train)
@@ -119,8 +132,9 @@ def test_every_seed_is_trained_once_in_as_many_places_as_there_are_threads(clien
     assert trained.places == 4
     outcomes = run(trained, range(12), told)
     assert sorted(outcomes) == list(range(12))
-    assert (outcomes[5].status, outcomes[5].reason) == ("failed", "MemoryError: no room")
-    assert sorted(kept) == [seed for seed in range(12) if seed != 5]
+    assert (outcomes[5].status, outcomes[5].reason) == ("failed", "ValueError: no room")
+    assert (outcomes[6].status, outcomes[6].reason) == ("failed", "SystemExit: no more")
+    assert sorted(kept) == [seed for seed in range(12) if seed not in (5, 6)]
     assert max(most) == 4
     assert [seed for event, seed in told.events if event == "started"] == list(range(12))
     # Whoever decides is asked by one thread, and needs no locks.
@@ -226,10 +240,15 @@ def test_a_job_that_no_worker_can_train_ends_with_an_error(client, monkeypatch):
     assert all(line.endswith(f"takes no part: it has mnist_minimal {version()}, expected another") for line in said)
 
 
-def test_a_trial_that_hangs_or_is_slow_runs_elsewhere_as_well(client, monkeypatch):
-    monkeypatch.setattr(engine_module, "SILENT_SECONDS", 0.5)
-    monkeypatch.setattr(engine_module, "SILENT_TIMES", 0)
-    monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_LOOKS", 0.1)
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """A coordinator that takes a trial to hang after half a second of silence."""
+    changed = {"SILENT_SECONDS": 0.5, "SILENT_TIMES": 0, "SECONDS_BETWEEN_LOOKS": 0.1, "SECONDS_BETWEEN_REPORTS": 0.1}
+    for name, value in changed.items():
+        monkeypatch.setattr(engine_module, name, value)
+
+
+def test_a_trial_that_hangs_runs_elsewhere_as_well(client, impatient):
     released, first = threading.Event(), threading.Lock()
 
     def hang_once(seed, kept, owner):
@@ -240,6 +259,302 @@ def test_a_trial_that_hangs_or_is_slow_runs_elsewhere_as_well(client, monkeypatc
     outcomes = run(engine(client, hang_once)[0], range(5))
     released.set()
     assert sorted(outcomes) == list(range(5))
+
+
+def test_the_last_trial_runs_elsewhere_as_well_where_it_is_slow(client, monkeypatch):
+    monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_LOOKS", 0.1)
+    released, first = threading.Event(), threading.Lock()
+
+    def slow_once(seed, kept, owner):
+        if seed == 4 and first.acquire(blocking=False):
+            while not released.is_set():
+                # It is slow, and does not hang.
+                owner.report(EpochReport(seed, 1, 1, 200, 0.97, 0.97))
+                time.sleep(0.01)
+        return train_two_epochs(seed, kept, owner)
+
+    outcomes = run(engine(client, slow_once)[0], range(5))
+    released.set()
+    assert {trial.status for trial in outcomes.values()} == {"finished"}
+    assert sorted(outcomes) == list(range(5))
+
+
+def test_a_seed_whose_other_attempt_has_asked_is_not_forgotten(client, impatient):
+    """The second attempt asks, the third is lost with its worker, then the first asks what has been answered."""
+    attempts = itertools.count()
+    second, reported, lost = threading.Event(), threading.Event(), threading.Event()
+
+    def train(seed, kept, owner):
+        attempt = next(attempts)
+        if attempt == 1:
+            second.set()
+            assert reported.wait(60)
+            # The first one's report is heard before: it does not hang any more.
+            time.sleep(0.1)
+        if attempt == 2:
+            lost.set()
+            raise asyncio.CancelledError
+        if attempt == 0:
+            assert second.wait(60)
+            owner.report(EpochReport(seed, 1, 1, 200, 0.97, 0.97))
+            reported.set()
+            assert lost.wait(60)
+            # The loss is known before.
+            time.sleep(0.1)
+        if attempt < 2:
+            with pytest.raises(StoppedError):
+                owner.ask(EpochReport(seed, 4, 4, 200, 0.97, 0.97, milestone=Fraction(seed)))
+            return Sent(None, epochs=3)
+        assert owner.ask(EpochReport(seed, 4, 4, 200, 0.97, 0.97, milestone=Fraction(seed))) == ""
+        return Sent(replace(TRIAL, seed=seed))
+
+    assert run(engine(client, train)[0], [7])[7].status == "finished"
+    assert next(attempts) == 4
+
+
+def lost_with(error: str) -> str:
+    return f"{engine_module.MAX_LOST} workers were lost with it: {error}"
+
+
+def test_a_trial_that_workers_are_lost_with_runs_alone_and_is_failed_in_the_end(client):
+    running: dict[str, set[int]] = {}
+    beside: list[set[int]] = []
+    lock = threading.Lock()
+
+    def train(seed, kept, owner):
+        address = owner.worker.address
+        with lock:
+            running.setdefault(address, set()).add(seed)
+        time.sleep(0.05)
+        with lock:
+            others = running[address] - {seed}
+            running[address].discard(seed)
+        if seed == 3:
+            beside.append(others)
+            raise asyncio.CancelledError
+        return train_two_epochs(seed, kept, owner)
+
+    outcomes = run(engine(client, train)[0], range(40))
+    assert sorted(outcomes) == list(range(40))
+    assert {seed for seed, trial in outcomes.items() if trial.status == "failed"} == {3}
+    assert outcomes[3].reason.startswith(lost_with("CancelledError"))
+    assert len(beside) == 5
+    assert beside[2:] == 3 * [set()]
+
+
+def test_a_lost_trial_goes_to_another_machine(client, monkeypatch):
+    monkeypatch.setattr(engine_module, "_host", lambda address: address)
+    bad = sorted(client.nthreads())[0]
+    there: list[int] = []
+
+    def train(seed, kept, owner):
+        if owner.worker.address == bad:
+            there.append(seed)
+            raise asyncio.CancelledError
+        # It is busy for longer than the other.
+        time.sleep(0.1)
+        return train_two_epochs(seed, kept, owner)
+
+    outcomes = run(engine(client, train)[0], range(10))
+    assert {trial.status for trial in outcomes.values()} == {"finished"}
+    assert sorted(outcomes) == list(range(10))
+    assert there
+    assert len(set(there)) == len(there)
+
+
+def test_a_worker_that_is_retired_is_not_lost(client, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_LOST", 1)
+    leaving = sorted(client.nthreads())[0]
+    training = threading.Event()
+
+    def train(seed, kept, owner):
+        if owner.worker.address == leaving:
+            training.set()
+            try:
+                while True:
+                    owner.report(EpochReport(seed, 1, 1, 200, 0.97, 0.97))
+                    time.sleep(0.01)
+            except StoppedError:
+                return Sent(None)
+        return train_two_epochs(seed, kept, owner)
+
+    def retire() -> None:
+        assert training.wait(60)
+        client.retire_workers([leaving])
+
+    thread = threading.Thread(target=retire)
+    thread.start()
+    outcomes = run(engine(client, train)[0], range(4))
+    thread.join()
+    assert {trial.status for trial in outcomes.values()} == {"finished"}
+
+
+class Deadly:
+    """Trains; one of the seeds is the end of its process."""
+
+    def places(self, threads):
+        return threads
+
+    def notice(self):
+        return ""
+
+    def __call__(self, seed, kept, owner):
+        time.sleep(0.05)
+        if seed == 1:
+            os._exit(1)
+        return train_two_epochs(seed, kept, owner)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.slow
+def test_a_trial_that_processes_die_of_is_failed_and_all_others_finish():
+    settings = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(host="127.0.0.1", silence_logs=60, **settings) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        remote = Remote(lambda shared: Deadly(), lambda: b"", lambda seed: None, lambda seed, sent: None)
+        outcomes = run(DaskEngine(client, remote, failed, print), range(12))
+    assert {seed for seed, trial in outcomes.items() if trial.status == "failed"} == {1}
+    assert outcomes[1].reason == lost_with("the worker has gone")
+    assert sorted(outcomes) == list(range(12))
+
+
+def test_a_worker_without_disk_or_memory_takes_no_part(client):
+    bad = sorted(client.nthreads())[0]
+
+    def train(seed, kept, owner):
+        if owner.worker.address == bad:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        while not said:
+            time.sleep(0.01)
+        return train_two_epochs(seed, kept, owner)
+
+    said: list[str] = []
+    outcomes = run(engine(client, train, said)[0], range(8))
+    assert {trial.status for trial in outcomes.values()} == {"finished"}
+    assert said == [f"Worker {bad} takes no part: OSError: [Errno 28] No space left on device"]
+
+
+def test_a_trial_that_has_no_memory_anywhere_is_failed_and_costs_no_worker(client):
+    def train(seed, kept, owner):
+        if seed == 2:
+            raise MemoryError("no room")
+        return train_two_epochs(seed, kept, owner)
+
+    said: list[str] = []
+    outcomes = run(engine(client, train, said)[0], range(20))
+    assert sorted(outcomes) == list(range(20))
+    assert [seed for seed, trial in outcomes.items() if trial.status == "failed"] == [2]
+    assert outcomes[2].reason == "MemoryError: no room"
+    for address in client.nthreads():
+        assert f"Worker {address} takes part again: a trial has failed so elsewhere, too." in said
+
+
+def test_seeds_that_come_while_others_run_are_trained(client):
+    arriving: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+
+    def seeds() -> Iterator[int | None]:
+        while True:
+            try:
+                seed = arriving.get_nowait()
+            except queue.Empty:
+                yield None
+                continue
+            if seed is None:
+                return
+            yield seed
+
+    trained = engine(client, train_two_epochs)[0]
+    outcomes = trained.run(seeds(), [])
+    # Each is brought by another thread once the one before has ended; the last one is the end.
+    for seed in (3, 1, 2):
+        threading.Timer(0.05, lambda seed=seed: (arriving.put(seed), trained.call(lambda: None))).start()
+        assert next(outcomes).trial.seed == seed
+    threading.Timer(0.05, lambda: (arriving.put(None), trained.call(lambda: None))).start()
+    assert list(outcomes) == []
+
+
+def test_what_a_call_raises_ends_the_run(client):
+    trained = engine(client, train_two_epochs)[0]
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    threading.Timer(0.2, trained.call, [fail]).start()
+    with pytest.raises(ZeroDivisionError):
+        list(trained.run(iter(lambda: None, 0), []))
+
+
+def test_trials_in_many_places_report_their_epochs_seldom(client, monkeypatch):
+    monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_REPORTS", 0)
+
+    def train(seed, kept, owner):
+        for epoch in range(1, 21):
+            owner.report(EpochReport(seed, epoch, epoch, 200, 0.97, 0.97))
+            time.sleep(0.01)
+        return Sent(replace(TRIAL, seed=seed))
+
+    def epochs(reports_a_second: float) -> int:
+        monkeypatch.setattr(engine_module, "REPORTS_A_SECOND", reports_a_second)
+        told = Told()
+        run(engine(client, train)[0], range(4), told)
+        return sum(event == "epoch" for event, _ in told.events)
+
+    assert epochs(10**6) > 40
+    # Of the four places each has a minute, so that its trial's first epoch is all that is heard.
+    assert epochs(4 / 60) == 4
+
+
+def test_a_workers_notice_is_said_once_and_it_lets_go_of_the_job_at_its_end(client):
+    closed = threading.Event()
+
+    def make_train(shared):
+        return Trains(train_two_epochs, says="it has no GPU", closed=closed.set)
+
+    said: list[str] = []
+    run(engine(client, None, said, make_train=make_train)[0], range(8))
+    assert sorted(said) == sorted(f"Worker {address}: it has no GPU" for address in client.nthreads())
+    assert closed.wait(10)
+
+
+class WaitsForTheFirst(Policy):
+    """Lets a trial go on once the first one has ended, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked, self.ended = 0, set[int]()
+
+    def reason_to_stop(self, report: EpochReport) -> str | None:
+        self.asked += 1
+        return "" if 0 in self.ended else None
+
+    def trial_ended(self, trial: Trial) -> bool:
+        self.ended.add(trial.seed)
+        return False
+
+
+def test_policies_are_asked_again_when_a_trial_has_ended_and_not_for_each_epoch(client, monkeypatch):
+    monkeypatch.setattr(engine_module, "SECONDS_BETWEEN_REPORTS", 0)
+    monkeypatch.setattr(engine_module, "REPORTS_A_SECOND", 10**6)
+
+    def train(seed, kept, owner):
+        if seed == 0:
+            for epoch in range(100):
+                owner.report(EpochReport(seed, epoch, epoch, 200, 0.97, 0.97))
+                time.sleep(0.005)
+            return Sent(replace(TRIAL, seed=seed))
+        return train_and_ask(seed, kept, owner)
+
+    policy, told = WaitsForTheFirst(), Told()
+    outcomes = engine(client, train)[0].run(range(2), [policy, told])
+    for outcome in outcomes:
+        policy.trial_ended(outcome.trial)
+    assert policy.ended == {0, 1}
+    assert sum(event == "epoch" for event, _ in told.events) > 50
+    # Two trials start, one asks, one ends.
+    assert policy.asked <= 4
 
 
 def test_closing_the_outcomes_ends_the_trials_at_their_next_epoch(client):

@@ -18,7 +18,6 @@ from tests.dask_processes import (
     Impatient,
     other_bits,
     patient,
-    talkative,
     wait_until,
     without_the_engine,
 )
@@ -113,7 +112,7 @@ def test_a_worker_is_killed(cluster, job, check):
 
 def test_a_worker_is_paused_for_longer_than_its_time(cluster, job, check):
     for name in ("a", "b"):
-        cluster.start_worker(name, talkative)
+        cluster.start_worker(name)
     running = job.start(Impatient(5))
     with cluster.watched() as training:
         wait_until(some_row_and(job, training, "a"))

@@ -1,8 +1,10 @@
 """Trials on a cluster's workers: the same rows, histories and models as in this process, from images that were sent."""
 
+import errno
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,23 @@ from typing import Any
 import pytest
 
 import mnist_minimal as mm
-from mnist_minimal.data.choice import Choice
+from mnist_minimal.data.choice import ENVIRONMENT_VARIABLE, Choice
 from mnist_minimal.engines.dask_worker import SharedMissingError
 from mnist_minimal.study import ledger
+from mnist_minimal.study.images import find_images
 from mnist_minimal.study.job import make_job
+from mnist_minimal.study.ledger import Ledger
+from mnist_minimal.study.parcel import Parcel
 from mnist_minimal.study.plan import Plan
-from mnist_minimal.study.remote import Parcel, make_remote_train, remote
+from mnist_minimal.study.remote import make_remote_train, remote
+from mnist_minimal.study.remote_slots import RemoteSlots
 from mnist_minimal.study.study import Study
 from mnist_minimal.training import core
+from mnist_minimal.trial import EpochReport, StoppedError
 from tests.dask_processes import Cluster, wait_until
 from tests.jobs import without_times
+from tests.study import test_slots as slots_tests
+from tests.study.test_ledger import TRIAL
 from tests.study.test_slots_trials import RECIPE as JAX_RECIPE
 from tests.study.test_slots_trials import net as jax_net
 
@@ -113,12 +122,98 @@ def test_images_are_read_where_they_are_the_same_and_sent_else(tmp_path):
         make_remote_train(other, shared)
 
 
+def test_images_that_would_be_downloaded_are_sent(tmp_path, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path / "mnist.npz"))
+    monkeypatch.setattr("mnist_minimal.data.sets.load", lambda choice: pytest.fail("reads or downloads"))
+    with pytest.raises(SharedMissingError):
+        find_images(Choice("fashion_mnist"), {}, None)
+
+
+def test_a_model_without_a_row_is_no_row_that_somebody_has_removed(tmp_path, capsys):
+    """The coordinator is killed between the model and the row."""
+    study = Study(tmp_path, "sep997")
+    study.folder.mkdir()
+    Parcel(b"history", None, b"model", TRIAL).write(study, 1)
+    assert study.weights(1).exists()
+    assert not Ledger(study).has_done(1)
+    assert capsys.readouterr().err == ""
+
+
+class Listens:
+    """An owner that stops trials of odd seeds when they ask."""
+
+    def __init__(self) -> None:
+        self.reports: list[EpochReport] = []
+
+    def report(self, epoch: EpochReport) -> None:
+        self.reports.append(epoch)
+        if epoch.seed == 4 and epoch.epoch == 2:
+            raise StoppedError
+
+    def ask(self, epoch: EpochReport) -> str:
+        return "odd" if epoch.seed % 2 else ""
+
+
+@pytest.fixture
+def remote_slots(tmp_path, monkeypatch) -> Iterator[RemoteSlots]:
+    rule = mm.recipes.MedianStopping(2, epoch=3, window=1)
+    job = slots_tests.job_in(tmp_path, slots_tests.RECIPE.replace(median_stopping=rule))
+    monkeypatch.setattr("mnist_minimal.study.remote_slots.make_slots", lambda jobs, *_: slots_tests.make(jobs[0], 4))
+    monkeypatch.setattr("mnist_minimal.study.remote_slots.SECONDS_BETWEEN_LOOKS", 0.1)
+    made = RemoteSlots(job, None)
+    yield made
+    made.close()
+    made.thread.join(60)
+    assert not made.thread.is_alive()
+    # What comes too late is no trial.
+    assert made(9, Parcel(), Listens()) == Parcel()
+
+
+def trained(slots: RemoteSlots, seeds: Sequence[int]) -> list[Parcel | Exception]:
+    """What comes of seeds that threads bring side by side."""
+    owner = Listens()
+    with ThreadPoolExecutor(len(seeds)) as pool:
+        futures = [pool.submit(slots, seed, Parcel(), owner) for seed in seeds]
+        return [future.exception() or future.result() for future in futures]
+
+
+def test_slots_of_a_worker_train_what_threads_bring_and_leave_no_file(remote_slots):
+    parcels = trained(remote_slots, range(6))
+    assert [parcel.trial.seed if parcel.trial else None for parcel in parcels] == [0, 1, 2, 3, None, 5]
+    assert [parcel.trial.reason for parcel in parcels if parcel.trial] == ["", "odd", "", "odd", "odd"]
+    assert all(parcel.weights and parcel.history for parcel in parcels if parcel.trial)
+    assert parcels[4] == Parcel()
+    assert list(remote_slots.job.study.folder.iterdir()) == []
+
+
+def test_a_worker_without_a_gpu_names_its_device(remote_slots):
+    jax = pytest.importorskip("jax")
+    device = jax.devices()[0]
+    expected = f"it has no GPU for JAX and trains on jax {jax.__version__} on {device.device_kind}, 4 at once"
+    assert remote_slots.notice() == ("" if device.platform == "gpu" else expected)
+
+
+def test_a_full_disk_of_slots_is_no_failed_trial(remote_slots, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mnist_minimal.saving.template.Template.write", full)
+        found = trained(remote_slots, [0, 2])
+    assert {type(error) for error in found} == {mm.UserError}
+    assert "No space left on device" in str(found[0])
+    # With room again it goes on.
+    assert trained(remote_slots, [0])[0].trial.status == "finished"
+
+
 def test_a_parcel_has_what_a_trial_goes_on_from(tmp_path):
     here, there = (Study(tmp_path / name, "sep997") for name in ("here", "there"))
     for study in (here, there):
         study.folder.mkdir(parents=True)
     here.history(1).write_bytes(b"history")
     # A history that no checkpoint knows of is of a trial that starts again.
+    assert Parcel.of(here, 1) == Parcel()
+    here.checkpoint(1).touch()
     assert Parcel.of(here, 1) == Parcel()
     here.checkpoint(1).write_bytes(b"checkpoint")
     Parcel.of(here, 1).write(there, 1)
