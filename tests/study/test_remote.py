@@ -189,7 +189,7 @@ def test_slots_of_a_worker_train_what_threads_bring_and_leave_no_file(remote_slo
 def test_a_worker_without_a_gpu_names_its_device(remote_slots):
     jax = pytest.importorskip("jax")
     device = jax.devices()[0]
-    expected = f"it has no GPU for JAX and trains on jax {jax.__version__} on {device.device_kind}, 4 at once"
+    expected = f"it has no GPU for JAX and trains on jax {jax.__version__} on {device.device_kind}, up to 4 at once"
     assert remote_slots.notice() == ("" if device.platform == "gpu" else expected)
 
 
