@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import mnist_minimal as mm
-from mnist_minimal import trials, verify
+from mnist_minimal import verify
 from mnist_minimal.recipes import SGD, EarlyStopping, Plateau
 from mnist_minimal.study import ledger
 from mnist_minimal.training import core
@@ -143,20 +143,3 @@ def test_without_tensorflow_everything_works(run_python, tmp_path):
     assert done.returncode == 0, done.stderr
     found = ledger.read(tmp_path / "runs/own.net-digits.csv")
     assert [(trial.status, trial.trainer) for trial in found] == 2 * [("finished", "jax")]
-
-
-@pytest.mark.slow
-@NEEDS_CORE
-def test_whole_trials_of_sep997_on_the_digits_are_the_cores_but_for_the_seeds(tmp_path, run_main):
-    command = "--model sep997 --dataset digits --runs 10 --epochs 30"
-    accuracies = []
-    for trainer, jobs in (("jax", "10"), ("native", "1")):
-        out = tmp_path / trainer
-        done = run_main(trials.main, *command.split(), "--trainer", trainer, "--jobs", jobs, "--out", out)
-        assert done.returncode == 0, done.stderr
-        accuracies.append([trial.best_accuracy for trial in ledger.read(out / "sep997-digits.csv")])
-    ours, theirs = map(np.array, accuracies)
-    # Two samples of ten: their means within four deviations of the difference.
-    assert abs(ours.mean() - theirs.mean()) < 4 * np.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / 10)
-    checked = run_main(verify.main, tmp_path / "jax" / "sep997-digits.csv")
-    assert checked.returncode == 0, checked.stdout
