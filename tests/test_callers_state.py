@@ -115,6 +115,7 @@ except UserError:
 """
 
 
+@pytest.mark.slow
 def test_calling_the_package_changes_nothing(run_python, tmp_path: Path):
     (tmp_path / ".keras").mkdir()
     copyfile(FOREIGN, tmp_path / "foreign.h5")

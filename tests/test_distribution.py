@@ -20,8 +20,8 @@ PACKAGE = REPOSITORY / "mnist_minimal"
 # Imported only in a notebook, in whose process it has been imported before.
 NOTEBOOKS_OWN = {"ipython"}
 
-# Imported only where it is asked for, and an extra.
-EXTRA = {"jax"}
+# Imported only where they are asked for, and extras.
+EXTRA = {"distributed", "jax", "optuna"}
 
 
 def normalized(distribution: str) -> str:

@@ -83,6 +83,7 @@ def carry_out(
             trained, or if a file can't be written or read.
         KeyboardInterrupt: on Ctrl-C; what was finished is recorded, and what was not is resumed by the same plan.
     """
+    look_at_teacher(plan, say)
     with owned(plan.study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs or 1):
         begun = begin(plan, say)
         if begun is None:
@@ -128,6 +129,16 @@ def give_up_jax(plans: Sequence[Plan], error: device.DeviceError, say: Callable[
             path.unlink(missing_ok=True)
 
 
+def look_at_teacher(plan: Plan, say: Callable[[str], None]) -> None:
+    """Says what is to be known of a plan's teacher.
+
+    Raises:
+        UserError: if it may not teach these trials.
+    """
+    if warned := check_teacher(plan.recipe, plan.teacher, plan.dataset, plan.protocol):
+        say(warned)
+
+
 def begin(plan: Plan, say: Callable[[str], None]) -> Begun | None:
     """Begins the job of a plan, whose study this process owns; None where there is nothing left to do.
 
@@ -135,8 +146,6 @@ def begin(plan: Plan, say: Callable[[str], None]) -> Begun | None:
         UserError: if the study is not one that such trials belong to, or if a file can't be written or read.
     """
     study = plan.study
-    if warned := check_teacher(plan.recipe, plan.teacher, plan.dataset, plan.protocol):
-        say(warned)
     identity.check(study, data_facts(plan))
     table = Ledger(study)
     before = table.trials()

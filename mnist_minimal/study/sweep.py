@@ -16,7 +16,7 @@ from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.plan import SEEDS, Plan
 from mnist_minimal.study.policies import FailuresInARow, Interruption, OnlyFailuresError
 from mnist_minimal.study.progress import Display, trial_line
-from mnist_minimal.study.runner import Begun, begin, carry_out, give_up_jax, none_failed
+from mnist_minimal.study.runner import Begun, begin, carry_out, give_up_jax, look_at_teacher, none_failed
 from mnist_minimal.training.slots import device
 from mnist_minimal.trial import EpochReport, Trial
 
@@ -128,6 +128,7 @@ def _carry_out_together(
     with ExitStack() as stack:
         begun: list[tuple[Plan, Begun]] = []
         for plan in plans:
+            look_at_teacher(plan, say)
             stack.enter_context(owned(plan.study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs or 1))
             if len(plans) > 1:
                 say(f"{plan.study.name}:")

@@ -184,6 +184,7 @@ def test_median_trial_is_the_middle_one():
     assert summaries.median_trial(trials[:3]).best_accuracy == 0.97
 
 
+@pytest.mark.slow
 def test_the_command_draws_both_pictures_without_keras(csv, run_python):
     drawn = run_python(
         "-c",

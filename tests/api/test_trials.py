@@ -77,7 +77,7 @@ def test_a_published_model_as_on_the_command_line(tmp_path, run_main):
             np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("trainer", ["native", "keras"])
+@pytest.mark.parametrize("trainer", ["native", pytest.param("keras", marks=pytest.mark.slow)])
 def test_a_fit_is_the_trial_of_its_seed(trainer, tmp_path):
     begun = []
 

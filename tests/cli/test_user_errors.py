@@ -305,10 +305,11 @@ AS_OTHERS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowne
 @pytest.mark.parametrize(
     ("command", "arguments", "complaint"),
     [
-        (
+        pytest.param(
             "plots",
             ["sep997.csv"],
             r"sep997-distribution\.png: can't be written \(Permission denied\); make room or access",
+            marks=pytest.mark.slow,
         ),
         ("report", ["--results", "."], r"closed\.csv: Permission denied; get access to it or choose another place"),
         pytest.param(

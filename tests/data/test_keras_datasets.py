@@ -42,6 +42,7 @@ def write_cifar(folder: Path, prefix: str, batches: dict[str, dict[bytes, object
             archive.addfile(member, io.BytesIO(content))
 
 
+@pytest.mark.slow
 def test_fashion_mnist(run_python, tmp_path):
     folder = tmp_path / "keras/datasets/fashion-mnist"
     folder.mkdir(parents=True)

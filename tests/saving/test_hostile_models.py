@@ -377,12 +377,13 @@ def test_a_heap_that_the_hdf5_library_never_leaves_ends_by_the_limit_of_time(sav
     assert load(saved).name == "sep997"
 
 
-def test_every_flipped_byte_is_survived(saved):
+@pytest.mark.parametrize("bytes_", [8, pytest.param(40, marks=pytest.mark.slow)])
+def test_every_flipped_byte_is_survived(saved, bytes_):
     # Damage may go unseen (a weight is a little different) or be refused; nothing else may come of it.
     original = saved.read_bytes()
     random = np.random.default_rng(5)
     outcomes = set()
-    for position in random.choice(len(original), 40, replace=False):
+    for position in random.choice(len(original), bytes_, replace=False):
         data = bytearray(original)
         data[position] ^= 1 << int(random.integers(8))
         saved.write_bytes(data)

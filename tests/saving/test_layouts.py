@@ -252,7 +252,7 @@ def of_keras_2(images) -> Callable[[str], tuple[np.ndarray, np.ndarray, float]]:
     return of
 
 
-@pytest.mark.parametrize("name", ["chain", "graph", "recurrent", "mixed"])
+@pytest.mark.parametrize("name", ["chain", "graph", pytest.param("recurrent", marks=pytest.mark.slow), "mixed"])
 @pytest.mark.parametrize(("ending", "layout"), [("h5", "H5"), ("keras", "Z2")])
 def test_files_of_keras_2_compute_what_they_did_there(name, ending, layout, of_keras_2):
     loaded = load_described(FIXTURES / f"keras2_{name}.{ending}")

@@ -87,6 +87,7 @@ def test_a_candidate_that_was_left_behind_is_judged_as_it_was_recorded(tmp_path,
     assert seen.trainings[-2:] == [Training(f"finalist {recorded.name}", 1, 1, 9, epoch=9), None]
 
 
+@pytest.mark.slow
 def test_of_two_that_end_together_one_tests_the_finalists(tmp_path, digits):
     together = threading.Barrier(2)
     seen = [Seen(together), Seen(together)]

@@ -302,6 +302,7 @@ def test_a_hostile_checkpoint_starts_again(tmp_path, capsys):
     assert "expected a checkpoint, found a folder, a device or a pipe" in started_again(path, capsys)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_claims_to_be_huge_starts_again_and_takes_no_memory(tmp_path, capsys):
     path = tmp_path / "1.checkpoint.npz"
     np.savez(path, state=np.frombuffer(json.dumps(STATE).encode(), np.uint8))

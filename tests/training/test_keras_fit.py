@@ -43,6 +43,7 @@ def weight_bytes(model: keras.Model) -> bytes:
     return b"".join(weight.tobytes() for weight in model.get_weights())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_again_whatever_came_between():
     splits = small_splits()
     first, second = new_model(), new_model()

@@ -69,7 +69,8 @@ class Recorder(keras.callbacks.Callback):
         self.calls.append("train end")
 
 
-@pytest.mark.parametrize("augmentation", [pytest.param(None, marks=pytest.mark.slow), AUGMENTATION])
+@pytest.mark.slow
+@pytest.mark.parametrize("augmentation", [None, AUGMENTATION])
 def test_same_fit_as_keras_without_dropout(augmentation: Augmentation | None) -> None:
     """Both trainers from the same weights: the same history and weights."""
     recipe = dataclasses.replace(
@@ -271,6 +272,7 @@ def test_without_the_extension_the_package_imports_and_says_so() -> None:
     assert "C++17 compiler" in done.stdout
 
 
+@pytest.mark.slow
 def test_learns_mnist(mnist_path: str) -> None:
     """Two epochs of sep997 on all of MNIST; Keras evaluates the weights to the same accuracy."""
     with np.load(mnist_path) as arrays:

@@ -71,6 +71,7 @@ def teaching(images: int) -> np.ndarray:
 
 
 @needs_core
+@pytest.mark.slow
 def test_a_network_of_all_layers_is_the_reference() -> None:
     """Two settings of dropout and decay side by side."""
     network, weights = described(everything())
@@ -81,6 +82,7 @@ def test_a_network_of_all_layers_is_the_reference() -> None:
 
 
 @needs_core
+@pytest.mark.slow
 def test_all_numbers_of_the_images_and_a_smaller_last_batch_are_the_reference() -> None:
     """Three settings of augmentation and of a teacher's share side by side."""
     network, weights = described(small(), scale=1 / 255)
