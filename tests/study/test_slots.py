@@ -5,6 +5,7 @@ import itertools
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -18,7 +19,8 @@ import pytest
 from mnist_minimal.engines.policy import Policy
 from mnist_minimal.engines.slots import SlotEngine
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import SGD, EarlyStopping, MedianStopping, Plateau, Recipe
+from mnist_minimal.models import MODELS
+from mnist_minimal.recipes import RECIPES, SGD, EarlyStopping, MedianStopping, Plateau, Recipe
 from mnist_minimal.saving.saved_model import load, save
 from mnist_minimal.saving.template import Template
 from mnist_minimal.study import history, ledger, slots
@@ -170,6 +172,28 @@ def test_places_are_compiled_for_a_few_sizes_and_empty_ones_cost_nothing(new_job
     assert sorted(program.together, reverse=True) == program.together
     running = [sum(place != (0, 0) for place in call) for call in program.calls]
     assert all(size in (1, 2, 4, 8) and size < 2 * count for size, count in zip(program.together, running, strict=True))
+
+
+@pytest.mark.slow
+def test_hundreds_of_trials_at_once_are_recorded(new_job, record_property):
+    """Whole trials of the real model's size, whose program is none; it notes what they take of the host."""
+
+    def rising(seed: int, epoch: int) -> tuple[float, float, int]:
+        return 2 / (epoch + 1), 1 / (epoch + 1), 50 + min(epoch, 60 + seed % 20) // 2
+
+    recipe, program = RECIPES["sep997"], FakeProgram(rising)
+    job = replace(new_job(recipe=recipe), build=MODELS["sep997"])
+    trials = SlotTrials([Members(job)], program, program.numbers_of, IMAGES, 256, "{} at once".format, print)
+    began, cpu = time.perf_counter(), time.process_time()
+    found = run(job, trials, range(256))
+    record_property("host, CPU ms a trial", f"{(time.process_time() - cpu) / 0.256:.1f}")
+    record_property("host, ms by the clock a trial", f"{(time.perf_counter() - began) / 0.256:.1f}")
+    assert [trial.seed for trial in found] == list(range(256))
+    assert {trial.status for trial in found} == {"finished"}
+    # From its last improvement on a trial of sep997 goes on for as long as its patience.
+    assert [trial.epochs for trial in found] == [
+        recipe.early_stopping.patience + (60 + seed % 20) // 2 * 2 + 1 for seed in range(256)
+    ]
 
 
 def test_a_trial_that_diverges_fails_and_leaves_its_place(new_job):
