@@ -57,7 +57,7 @@ class Lines:
 
     def final(self, name: str, score: Score, left: int) -> None:
         """As of `running.Display`."""
-        self._print(f"finalist {name}: {score.correct:,} of {score.size:,} test images, {left} trainings left")
+        self._print(f"finalist {name}: {score.correct:,} of {score.size:,} test images, {count(left, 'training')} left")
 
     def _print(self, line: str) -> None:
         print(line, flush=True)
