@@ -1,5 +1,6 @@
 """Pictures of a search: the frontier with the published networks, and the importance of each choice."""
 
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ def draw_frontier(
         ax: Axes to draw on.
     """
     from matplotlib import pyplot
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
     ax = ax or pyplot.subplots(figsize=(9, 5.5), layout="constrained")[1]
     ax.axhline(target, color=QUIET, linestyle=":", linewidth=1)
@@ -68,8 +69,12 @@ def draw_frontier(
         [each.median or 0 for each in best],
         where="post",
         color=COLORS[0],
+        # A frontier of one candidate has no line.
+        marker="o",
+        markersize=3,
         label="frontier of the candidates' medians (held-out images)",
     )
+    labelled: list[Figure] = []
     for name, figures, color, marker in (
         ("finalists (test set)", finalists, COLORS[1], "o"),
         ("published networks (test set)", published, COLORS[2], "s"),
@@ -85,10 +90,12 @@ def draw_frontier(
                 markerfacecolor="white" if each.median is None else color,
                 label="" if place else name,
             )
+            near = [other for other in labelled if _names_meet(each, other)]
+            labelled.append(each)
             ax.annotate(
                 each.name,
                 (each.params, each.best),
-                (0, 4),
+                (0, 4 + 9 * len(near)),
                 textcoords="offset points",
                 ha="center",
                 fontsize=7,
@@ -102,10 +109,18 @@ def draw_frontier(
     ax.set_xscale("log")
     ax.set_xlabel("trainable parameters")
     ax.set_ylabel("accuracy: median, and a line to the best seed")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=2))
     ax.grid(color=FAINT)
     ax.legend(loc="lower right", fontsize=8)
     return ax
+
+
+def _names_meet(one: Figure, other: Figure) -> bool:
+    """Whether the names of two would be written over each other."""
+    return abs(math.log(one.params / other.params)) < 0.15 and abs(one.best - other.best) < 0.002
 
 
 def draw_importances(importances: Mapping[str, float], ax: "Axes | None" = None) -> "Axes":
