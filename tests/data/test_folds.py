@@ -9,8 +9,10 @@ import pytest
 import mnist_minimal as mm
 from mnist_minimal import evaluate, trials, verify
 from mnist_minimal.data.choice import Choice, Fold, recorded_fold
-from mnist_minimal.data.sets import Dataset, folded, load, split
+from mnist_minimal.data.sets import Dataset, checksums, folded, load, split
+from mnist_minimal.engines.dask_worker import SharedMissingError
 from mnist_minimal.errors import UserError
+from mnist_minimal.study.images import find_images
 
 
 def numbered(train: int, test: int) -> Dataset:
@@ -149,3 +151,18 @@ def test_trials_on_a_fold_are_a_study_of_their_own_that_verifies(run_main, tmp_p
         evaluated = run_main(evaluate.main, model, *chosen)
         assert f"accuracy {int(row['test_correct']) / 180} ({row['test_correct']} of 180)" in evaluated.stdout
         assert "on the test set of digits-fold3of10" in evaluated.stdout
+
+
+def test_trials_on_a_fold_in_python(tmp_path):
+    data = mm.load_data("digits", fold="3/10")
+    study = mm.run_trials("sep697", runs=1, data=data, epochs=1, out=tmp_path, progress=False)
+    assert study.name == "sep697-digits-fold3of10"
+    assert study.dataframe()["test_size"].tolist() == [180]
+
+
+def test_another_machine_finds_the_fold_by_the_recorded_name():
+    dataset = mm.load_data("digits", fold="3/10")
+    found = find_images(Choice().or_recorded(dataset.name), checksums(dataset), None)
+    np.testing.assert_array_equal(found.x_test, dataset.x_test)
+    with pytest.raises(SharedMissingError):
+        find_images(Choice().or_recorded("digits-fold4of10"), checksums(dataset), None)
