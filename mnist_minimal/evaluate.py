@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_minimal.analysis.statistics import summarize
 from mnist_minimal.analysis.tables import confusion_table
 from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments, model_name, positive
 from mnist_minimal.cli.parser import command_parser
@@ -77,6 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 1 where a file holds no model of these images."""
     options = parse(arguments)
+    from mnist_minimal.analysis.statistics import summarize
     from mnist_minimal.data import sets
     from mnist_minimal.data.reading import read_labelled
     from mnist_minimal.saving.pixels import classifier
