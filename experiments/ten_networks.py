@@ -27,7 +27,7 @@ The plan is of 2026-11-27, before the first of its trials beyond those that `res
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,24 +38,35 @@ from mnist_minimal.analysis.tables import MEASURE_NAMES, markdown, sd_cell, shar
 from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
+from mnist_minimal.data.choice import Fold
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study
-from mnist_minimal.trial import FAILED, STOPPED
+from mnist_minimal.trial import FAILED, STOPPED, Trial
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A study of the plan: `n` trials of a recipe under a protocol."""
+    """A study of a plan: `n` trials of a recipe under a protocol, on MNIST or a fold of it."""
 
     recipe: str
     n: int
     protocol: str = "source"
+    fold: Fold | None = None
 
     @property
     def model(self) -> str:
         """The model that the recipe trains."""
         return RECIPES[self.recipe].model
+
+    def study(self, results: Path) -> Study:
+        """Where its trials are recorded in a folder of results."""
+        dataset = self.fold.name_of("mnist") if self.fold else "mnist"
+        return Study.of(results, self.model, dataset, self.protocol, RECIPES[self.recipe])
+
+    def rows(self, results: Path) -> list[Trial]:
+        """What is recorded of its trials, failed ones too, and of none beyond the plan."""
+        return [trial for trial in ledger.read(self.study(results).csv) if trial.seed < self.n]
 
 
 PLAN = (
@@ -79,17 +90,21 @@ def command(planned: Planned, jobs: int, out: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "mnist_minimal.trials", "--model", planned.model, "--recipe", planned.recipe),
         *("--protocol", planned.protocol, "--runs", str(planned.n), "--trainer", "native"),
-        *("--jobs", str(jobs), "--out", str(out)),
+        *("--jobs", str(jobs), "--out", str(out), "--dataset", "mnist"),
+        *(("--fold", str(planned.fold)) if planned.fold else ()),
     ]
+
+
+def failures(rows: Sequence[Trial]) -> int:
+    """How many seeds failed and did not come to their end later."""
+    return len({trial.seed for trial in rows if trial.status == FAILED} - {trial.seed for trial in ledger.done(rows)})
 
 
 def row(planned: Planned, results: Path) -> list[str]:
     """A row of the table: what was planned, what is there, and what was published."""
-    study = Study.of(results, planned.model, "mnist", planned.protocol, RECIPES[planned.recipe])
-    rows = [trial for trial in ledger.read(study.csv) if trial.seed < planned.n]
+    study, rows = planned.study(results), planned.rows(results)
     trials = ledger.finished(rows)
-    stopped = sum(trial.status == STOPPED for trial in rows)
-    failed = len({trial.seed for trial in rows if trial.status == FAILED} - {trial.seed for trial in ledger.done(rows)})
+    stopped, failed = sum(trial.status == STOPPED for trial in rows), failures(rows)
     # Of the protocol holdout only the test set's figure is one of accuracy on images that chose nothing.
     publication = next(each for each in PUBLISHED if each.model == planned.model)
     measure = "test" if planned.protocol == "holdout" else publication.measure
@@ -126,7 +141,17 @@ def table(results: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing of the plan, or prints the table; returns 0, or the status of trials that failed."""
-    parser = command_parser(__doc__)
+    return train_or_print(__doc__, PLAN, table, arguments)
+
+
+def train_or_print(
+    description: str | None,
+    plan: Sequence[Planned],
+    table: Callable[[Path], str],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Trains what is missing of a plan, or prints what `table` makes of a folder of results."""
+    parser = command_parser(description)
     parser.add_argument("--train", action="store_true", help="train what is missing, in the order of the plan")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trials that run side by side (default: 1)")
     parser.add_argument("--out", type=expanded_path, default=Path("runs"), metavar="DIR", help="default: runs")
@@ -137,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.train:
         print(table(options.results))
         return 0
-    statuses = [subprocess.run(command(planned, options.jobs, options.out)).returncode for planned in PLAN]
+    statuses = [subprocess.run(command(planned, options.jobs, options.out)).returncode for planned in plan]
     return max(statuses)
 
 

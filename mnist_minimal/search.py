@@ -160,8 +160,8 @@ def elsewhere(options: argparse.Namespace, dataset: "Dataset") -> "Iterator[OnCl
     from mnist_minimal.searching.cluster import OnCluster
 
     with connected(options.dask, options.jobs) as client:
-        choice = Choice("digits") if dataset.name == "digits" else from_arguments(options)
-        found = OnCluster(client, dataset, choice, print)
+        # Where the digits took MNIST's place, other processes need not look for it again.
+        found = OnCluster(client, dataset, from_arguments(options).or_recorded(dataset.name), print)
         print(
             f"The candidates go to the Dask cluster at {client.scheduler.address}, whose workers have {found.places} "
             f"threads now; {client.dashboard_link} shows what they do."
@@ -210,7 +210,8 @@ def report(search: "Search", choice: Choice) -> None:
         dataset = [] if choice.dataset == "auto" else ["--dataset", choice.dataset]
         data = ["--data", choice.path] if choice.path else []
         named = ["--dataset-name", choice.name] if choice.name else []
-        options = ["--model", model_name(candidate, out), "--runs", "50", *dataset, *data, *named, *teacher]
+        fold = ["--fold", str(choice.fold)] if choice.fold else []
+        options = ["--model", model_name(candidate, out), "--runs", "50", *dataset, *data, *named, *fold, *teacher]
         return shlex.join(["python", "-m", "mnist_minimal.trials", *options])
 
     rows = ledger.rows(study, plan.rungs)

@@ -24,7 +24,6 @@ from mnist_minimal.cli.options import (
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import interruptible, run
 from mnist_minimal.cli.streams import terminal_width
-from mnist_minimal.data.choice import Choice
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import lookup
 from mnist_minimal.recipes import PUBLISHED_RECIPES, RECIPES, digits, variation
@@ -155,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plans = [_plan(options, values, dataset, teacher) for values in settings]
         said = [dataset.notice] if dataset.notice else []
         published = options.model in PUBLISHED_RECIPES
-        if dataset.name == "digits" and published:
+        if digits.is_digits(dataset.name) and published:
             own = lookup.recipe(options.model, None, dataset.name)
             if any(plan.recipe == own for plan in plans):
                 said.append(
@@ -195,7 +194,7 @@ def _plan(
         recipe,
         dataset,
         # Where the digits took MNIST's place, other processes need not look for it again.
-        Choice("digits") if dataset.name == "digits" else from_arguments(options),
+        from_arguments(options).or_recorded(dataset.name),
         options.runs,
         options.seed,
         min(options.epochs or recipe.max_epochs, recipe.max_epochs),

@@ -25,7 +25,7 @@ import numpy as np
 
 with atheris.instrument_imports(include=["mnist_minimal"]):
     from mnist_minimal.data import idx as idx_files
-    from mnist_minimal.data import sets
+    from mnist_minimal.data import reading, sets
     from mnist_minimal.data.choice import Choice
     from mnist_minimal.errors import UserError
     from mnist_minimal.saving import layouts, reader, translation, wiring
@@ -58,6 +58,11 @@ def npz(compressed: bool) -> bytes:
 def idx(array: np.ndarray) -> bytes:
     """An array as an idx file."""
     return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def qmnist_labels(count: int) -> bytes:
+    """Labels 0 as an idx file of QMNIST's form."""
+    return struct.pack(">4B2I", 0, 0, 12, 2, count, 8) + bytes(4 * 8 * count)
 
 
 def described(layers: int) -> dict[str, Any]:
@@ -204,13 +209,21 @@ def idx_changed(content: bytes, generator: random.Random) -> bytes:
 
 
 def read_idx(content: bytes) -> None:
-    """A folder of idx files, one of which is foreign: the first byte says which one, and whether it is compressed."""
+    """A folder of idx files, one of which is foreign: the first byte says which one, and whether it is compressed.
+
+    Beyond these four are labels as QMNIST has them, for the images of the test set.
+    """
     kind, content = content[0] if content else 0, content[1:]
+    if kind // 2 % 5 == 4:
+        (FOLDER / "images").write_bytes(idx(images(1)["x_test"]))
+        (FOLDER / "labels").write_bytes(content)
+        reading.read_labelled(FOLDER / "images", FOLDER / "labels")
+        return
     names = list(idx_files.NAMES.values())
     for position, (name, array) in enumerate(zip(names, images(1).values(), strict=True)):
         for path in (FOLDER / name, FOLDER / f"{name}.gz"):
             path.unlink(missing_ok=True)
-        foreign = position == kind // 2 % 4
+        foreign = position == kind // 2 % 5
         path = FOLDER / (f"{name}.gz" if foreign and kind % 2 else name)
         path.write_bytes(content if foreign else idx(array))
     sets.load(Choice(path=str(FOLDER), name="fuzzed"))
@@ -262,6 +275,8 @@ def targets() -> dict[str, Target]:
                 b"\x02" + idx(arrays[1]),
                 b"\x01" + gzip.compress(idx(arrays[0]), mtime=0),
                 b"\x03" + gzip.compress(idx(arrays[1]), mtime=0),
+                b"\x08" + qmnist_labels(len(arrays[3])),
+                b"\x09" + gzip.compress(qmnist_labels(len(arrays[3])), mtime=0),
             ),
         ),
         "npz": Target(read_npz, member_changed, (npz(False), npz(True))),

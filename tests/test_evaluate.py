@@ -115,12 +115,14 @@ def test_each_file_in_turn_and_a_bad_one_in_one_line(model, tmp_path, monkeypatc
         "name the file that model.save(...) wrote",
         "error: none.h5: found no file of this name, expected one of a model; check the name",
     ]
-    first, second = re.split("(?=second)", printed.out)
+    files, mean = re.split("(?=^sep697 on)", printed.out, flags=re.MULTILINE)
+    first, second = re.split("(?=second)", files)
     assert first.startswith("first.h5: sep697, 697 parameters, on the test set of digits\n")
     assert first.split("\n", 1)[1] == second.split("\n", 1)[1]
     accuracy, correct, size = re.search(r"^accuracy (\S+) \((\d+) of (\d+)\)$", first, re.MULTILINE).groups()
     assert int(size) == 297
     assert float(accuracy) == int(correct) / int(size)
+    assert mean == f"sep697 on the test set of digits: mean accuracy {float(accuracy):.5f}, sd 0.00000, n = 2\n"
     counts = np.array([line.split()[1:] for line in first.strip().splitlines()[-10:]], int)
     assert counts.sum() == 297
     assert np.trace(counts) == int(correct)
@@ -168,9 +170,9 @@ def test_each_file_is_judged_on_what_it_was_trained_on(study, capsys, monkeypatc
     monkeypatch.setenv("MNIST_MINIMAL_DATA", mnist_path)
     files = [str(study("sep697-digits", dataset="digits", test_correct=290, test_size=297)), str(study("sep697"))]
     assert main(files) == 0
-    assert re.findall(r"on the test set of (\w+)", capsys.readouterr().out) == ["digits", "mnist"]
+    assert re.findall(r"a trial, on the test set of (\w+)", capsys.readouterr().out) == ["digits", "mnist"]
     assert main([*files, "--dataset", "mnist"]) == 0
-    assert re.findall(r"on the test set of (\w+)", capsys.readouterr().out) == ["mnist", "mnist"]
+    assert re.findall(r"a trial, on the test set of (\w+)", capsys.readouterr().out) == ["mnist", "mnist"]
 
 
 def test_images_of_the_users_own_have_to_be_given(study):

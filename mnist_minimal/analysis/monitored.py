@@ -35,11 +35,13 @@ def images(study: Study, trial: Trial, measure: str) -> int | None:
         trial: A trial of it.
         measure: One of `ledger.MEASURES`.
     """
-    from mnist_minimal.data.sets import TRAINING_IMAGES, held_out
+    from mnist_minimal.data.choice import recorded_fold
+    from mnist_minimal.data.sets import IMAGES, held_out
 
     if measure == "test" or monitors_test_set(study, trial):
         return trial.test_size
     share = validation_share(study, trial.model)
-    if share is None or trial.dataset not in TRAINING_IMAGES:
+    whole, _ = recorded_fold(trial.dataset)
+    if share is None or whole not in IMAGES:
         return None
-    return held_out(TRAINING_IMAGES[trial.dataset], trial.protocol, share)
+    return held_out(IMAGES[whole] - trial.test_size, trial.protocol, share)

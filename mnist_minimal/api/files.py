@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_minimal.data.choice import DATASETS, Choice
+from mnist_minimal.data.choice import DATASETS, Choice, Fold
 from mnist_minimal.models.lookup import Builder
 from mnist_minimal.study.recorded import check_kept
 
@@ -54,14 +55,16 @@ def load(
         READER.close()
 
 
-def load_data(path: str | Path = "mnist", name: str | None = None) -> "Dataset":
-    """A data set, found, checked and split as it was published.
+def load_data(path: str | Path = "mnist", name: str | None = None, fold: str | None = None) -> "Dataset":
+    """A data set, found, checked and split as it was published or into folds.
 
     Args:
         path: "mnist", from the file that the environment variable MNIST_MINIMAL_DATA names or from Keras; "digits",
             scikit-learn's small ones; "auto", the one or else the other, with a warning; "fashion_mnist", "cifar10" or
             "cifar100", from Keras; or a file or folder, as `--data` takes it.
         name: What images that are not MNIST are called in results, in lower case.
+        fold: "K/N", such as "3/10": of all images, training and test set together, the K-th of N folds is the test set
+            and the others are the training set; which images are in it `data.sets.folded` says.
 
     Returns:
         Its `x_train` and `x_test` are uint8 (n, height, width, channels) in [0, 255], of MNIST (n, 28, 28, 1) with 0
@@ -69,17 +72,20 @@ def load_data(path: str | Path = "mnist", name: str | None = None) -> "Dataset":
         `classes`.
 
     Raises:
-        UserError: if there is no such file, or it is damaged, or of something else.
+        UserError: if there is no such file, or it is damaged, or of something else; if there is no such fold.
 
     Example:
         >>> import mnist_minimal as mm
         >>> digits = mm.load_data("digits")
         >>> digits.x_train.shape, digits.y_test.shape
         ((1500, 28, 28, 1), (297,))
+        >>> mm.load_data("digits", fold="3/10").y_test.shape
+        (180,)
     """
     from mnist_minimal.data import sets
 
-    dataset = sets.load(choice_of(path, name))
+    choice = choice_of(path, name)
+    dataset = sets.load(choice if fold is None else replace(choice, fold=Fold.parse(fold)))
     if dataset.notice:
         warnings.warn(dataset.notice, stacklevel=2)
     return dataset

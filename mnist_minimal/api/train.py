@@ -383,7 +383,7 @@ def _data(data: Data, name: str | None) -> "tuple[Dataset, Choice | None]":
     if dataset.notice:
         warnings.warn(dataset.notice, stacklevel=3)
     # Where the digits took MNIST's place, other processes need not look for it again.
-    return dataset, Choice("digits") if dataset.name == "digits" else choice
+    return dataset, choice.or_recorded(dataset.name)
 
 
 def _recipe(name: str, build: Builder | None, recipe: str | Recipe | None, dataset: str) -> Recipe:

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, KERAS_DATASETS, Choice
+from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, KERAS_DATASETS, Choice, Fold
+from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import OWN, OWN_FORM
 from mnist_minimal.recipes import PUBLISHED_RECIPES
 
@@ -34,11 +35,26 @@ def add_arguments(
         metavar="NAME",
         help="use images that are not MNIST under this name, which the results carry",
     )
+    group.add_argument(
+        "--fold",
+        type=fold,
+        metavar="K/N",
+        help="divide all images, training and test set together, at random but always alike into N folds; the K-th is "
+        "the test set, the others are the training set; the results carry its name, such as mnist-fold3of10",
+    )
 
 
 def from_arguments(arguments: argparse.Namespace) -> Choice:
     """The choice that the parsed options of `add_arguments` make."""
-    return Choice(arguments.dataset, arguments.data, arguments.dataset_name)
+    return Choice(arguments.dataset, arguments.data, arguments.dataset_name, arguments.fold)
+
+
+def fold(text: str) -> Fold:
+    """K/N as an argument of a command."""
+    try:
+        return Fold.parse(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 # Where the commands that read look: what one's own trials found, and in a checkout what the project publishes.

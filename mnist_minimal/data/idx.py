@@ -1,7 +1,8 @@
 """idx files, the form in which MNIST and the sets made like it are published: found in folders, and read without trust.
 
-An idx file is two zero bytes, the type 8 (unsigned byte), the number of axes, their lengths, the bytes. What is a gzip
-file is known by its first bytes: browsers unpack files and keep the name, and unpackers keep it too.
+An idx file is two zero bytes, the type (8, unsigned bytes; of QMNIST's labels 12, integers of four bytes, the highest
+first), the number of axes, their lengths, the numbers. What is a gzip file is known by its first bytes: browsers unpack
+files and keep the name, and unpackers keep it too.
 """
 
 import gzip
@@ -30,6 +31,11 @@ NAMES = {
 FILE_NAME = re.compile(
     r"(?P<set>emnist-\w+-)?(?P<part>train|t10k|test)-(?P<kind>images[-.]idx3|labels[-.]idx1)-ubyte(?P<gz>\.gz)?"
 )
+
+# What a file of images begins with, and one of labels: MNIST's, and QMNIST's with further columns behind the class.
+IMAGES, LABELS, QMNIST_LABELS = (bytes([0, 0, *form]) for form in ((8, 3), (8, 1), (12, 2)))
+BYTES = np.dtype(np.uint8)
+TYPES: dict[int, tuple[str, np.dtype]] = {8: ("unsigned bytes", BYTES), 12: ("integers of four bytes", np.dtype(">i4"))}
 
 # What a file says that is not there whole.
 INCOMPLETE = "download or copy it again"
@@ -80,16 +86,39 @@ def shapes(paths: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:
     Raises:
         UserError: if a file is no idx file of images or labels.
     """
-    return {key: _shape(path, axes=3 if key.startswith("x") else 1) for key, path in paths.items()}
+    return {key: layout(path, IMAGES if key.startswith("x") else LABELS)[0] for key, path in paths.items()}
 
 
-def array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers of an idx file, uint8, to be called where `shapes` has been found right.
+def layout(path: Path, *forms: bytes) -> tuple[tuple[int, ...], np.dtype]:
+    """The shape and the type of an idx file's numbers, as it says.
+
+    Args:
+        path: The file.
+        forms: What it may begin with: some of IMAGES, LABELS and QMNIST_LABELS.
+
+    Raises:
+        UserError: if it is no idx file of one of these forms.
+    """
+    with _opened(path) as file:
+        form = file.read(4)
+        lengths = file.read(4 * form[3]) if form in forms else b""
+    if form not in forms or len(lengths) < 4 * form[3]:
+        expected = " or ".join(
+            f"an idx file of {TYPES[form[2]][0]} with {form[3]} {'axis' if form[3] == 1 else 'axes'}, which begins "
+            f"with {form.hex()}"
+            for form in forms
+        )
+        raise UserError(f"{path}: {content.refusal(files.first_bytes(path), expected, INCOMPLETE, STEPS)}")
+    return tuple(np.frombuffer(lengths, ">u4").tolist()), TYPES[form[2]][1]
+
+
+def array(path: Path, shape: tuple[int, ...], dtype: np.dtype = BYTES) -> np.ndarray:
+    """The numbers of an idx file, to be called where its `layout` has been found right.
 
     Raises:
         UserError: if the file has more or fewer of them, or can't be read.
     """
-    size = math.prod(shape)
+    size = math.prod(shape) * dtype.itemsize
     with _opened(path) as file:
         file.read(4 + 4 * len(shape))
         body = file.read(size + 1)
@@ -98,7 +127,7 @@ def array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise UserError(
             f"{path}: found {found} bytes after the header, expected {size:,} for its shape {shape}; {INCOMPLETE}"
         )
-    return np.frombuffer(body, np.uint8).reshape(shape)
+    return np.frombuffer(body, dtype).reshape(shape)
 
 
 @contextmanager
@@ -113,13 +142,3 @@ def _opened(path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
         raise UserError(
             f"{path}: found a file that can't be read ({one_line(error)}), expected an idx file; {INCOMPLETE}"
         ) from error
-
-
-def _shape(path: Path, axes: int) -> tuple[int, ...]:
-    start = bytes([0, 0, 8, axes])
-    with _opened(path) as file:
-        header = file.read(4 + 4 * axes)
-    if len(header) < 4 + 4 * axes or header[:4] != start:
-        expected = f"an idx file of unsigned bytes with {axes} axes, which begins with {start.hex()}"
-        raise UserError(f"{path}: {content.refusal(files.first_bytes(path), expected, INCOMPLETE, STEPS)}")
-    return tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))

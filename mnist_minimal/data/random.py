@@ -10,6 +10,7 @@ well as NumPy's: the same seed is the same trial wherever it is trained.
     augmentation         threefry(key, (image, i)), words 2 i and 2 i + 1 of the image
     dropout              threefry(key, (step, layer)), the key of the layer's counter in that step
     initial weights      threefry(key, (place, attempt)), the epoch being the weight array's number in the model
+    folds of a data set  as the order of the images, the seed and the epoch being 0
 """
 
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 # What random words are drawn for.
-ORDER, AUGMENTATION, DROPOUT, INITIAL_WEIGHTS = range(1, 5)
+ORDER, AUGMENTATION, DROPOUT, INITIAL_WEIGHTS, FOLDS = range(1, 6)
 
 # An array of uint32, of NumPy or of JAX.
 Array = TypeVar("Array", bound=Any)
@@ -51,7 +52,7 @@ def stream(seed: int, purpose: int, epoch: int) -> tuple[np.ndarray, np.ndarray]
 
     Args:
         seed: The trial's seed, 0 <= seed < 2**64.
-        purpose: ORDER, AUGMENTATION, DROPOUT or INITIAL_WEIGHTS.
+        purpose: ORDER, AUGMENTATION, DROPOUT, INITIAL_WEIGHTS or FOLDS.
         epoch: The epoch, counted from 0; for INITIAL_WEIGHTS the number of the array of weights in the model.
 
     Returns:
@@ -59,3 +60,19 @@ def stream(seed: int, purpose: int, epoch: int) -> tuple[np.ndarray, np.ndarray]
     """
     words = np.array([seed & 0xFFFFFFFF, seed >> 32, purpose, epoch], np.uint32)
     return threefry((words[:1], words[1:2]), (words[2:3], words[3:]))
+
+
+def permutation(key: tuple[np.ndarray, np.ndarray], images: int) -> np.ndarray:
+    """A random order of images: each has a random word, and they are sorted by it, those of one word by index.
+
+    Args:
+        key: As `stream` gives it.
+        images: Number of images.
+
+    Returns:
+        int64 array of shape (images,), each of 0 .. images-1 once.
+    """
+    indices = np.arange(images, dtype=np.uint32)
+    words, _ = threefry(key, (indices, np.zeros_like(indices)))
+    # A word with the index below it sorts as the word does, ties by index, and faster than by a stable argsort.
+    return (np.sort(words.astype(np.uint64) << 32 | indices) & 0xFFFFFFFF).astype(np.int64)

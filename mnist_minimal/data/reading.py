@@ -27,6 +27,9 @@ ZIP_END, ZIP_END_BYTES = b"PK\x05\x06", 70_000
 
 EXPECTED = "an .npz in the layout of keras.datasets.mnist or a folder of the four idx files"
 
+# The columns of QMNIST's labels, of which the first is the class.
+QMNIST_COLUMNS = 8
+
 STEPS = {**idx.STEPS, content.IDX: "name the folder that all four idx files are in"}
 
 
@@ -51,6 +54,45 @@ def read(path: Path, name: str | None = None) -> tuple[dict[str, np.ndarray], li
     arrays, files = (_read_npz(found), [found]) if isinstance(found, Path) else (_read_idx(found), [*found.values()])
     _check_labels(path, arrays)
     return arrays, files
+
+
+def read_labelled(images: Path, labels: Path, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images and their labels in two idx files, packed or not, as MNIST and QMNIST have them.
+
+    Args:
+        images: The file of images.
+        labels: The file of labels: one a byte, or QMNIST's of eight integers an image, the first of which is the class.
+        start: How many images at the beginning are left out, as of QMNIST's test set MNIST's own 10,000.
+
+    Returns:
+        Images uint8 (n, height, width, 1) in [0, 255], n > 0; labels int64 (n,) from 0.
+
+    Raises:
+        UserError: if a file is none of these, or they do not belong together, or no image is left.
+    """
+    for path in (images, labels):
+        if not path.is_file():
+            raise UserError(f"{path}: found no file of this name, expected an idx file; check the name")
+    shape, _ = idx.layout(images, idx.IMAGES)
+    labels_shape, dtype = idx.layout(labels, idx.LABELS, idx.QMNIST_LABELS)
+    if labels_shape[1:] not in ((), (QMNIST_COLUMNS,)):
+        raise UserError(
+            f"{labels}: found integers of shape {labels_shape}, expected QMNIST's labels, {QMNIST_COLUMNS} integers an "
+            "image; give its file ...-labels-idx2-int.gz"
+        )
+    if shape[0] != labels_shape[0] or 0 in shape:
+        raise UserError(
+            f"{labels}: found {labels_shape[0]:,} labels, and {shape[0]:,} images of {size_text(shape[1:])} in "
+            f"{images}, expected as many labels as images and at least one pixel; give the two files of one set"
+        )
+    if (size := math.prod(shape)) > MAX_BYTES:
+        raise UserError(f"{images}: found {size:,} bytes of images, expected at most {MAX_BYTES:,}")
+    if start >= shape[0]:
+        raise UserError(f"{images}: found {shape[0]:,} images, expected more than the {start:,} that are left out")
+    classes = idx.array(labels, labels_shape, dtype).reshape(shape[0], -1)[start:, 0].astype(np.int64)
+    if classes.min() < 0:
+        raise UserError(f"{labels}: found the label {classes.min()}, expected classes counted from 0; check the file")
+    return forms.pixels(idx.array(images, shape)[start:]), classes
 
 
 def checked(arrays: dict[str, np.ndarray], where: str) -> dict[str, np.ndarray]:

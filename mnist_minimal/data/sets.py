@@ -13,14 +13,15 @@ import os
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnist_minimal.data import forms
-from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, KERAS_DATASETS, Choice
+from mnist_minimal.data.choice import DATASETS, ENVIRONMENT_VARIABLE, KERAS_DATASETS, Choice, Fold
+from mnist_minimal.data.random import FOLDS, permutation, stream
 from mnist_minimal.data.reading import checked, read
 from mnist_minimal.errors import UserError, one_line
 
@@ -38,8 +39,8 @@ MNIST_MD5 = {
 
 DOWNLOAD_TIMEOUT_SECONDS = 20
 
-# Sizes of the training sets that everybody has.
-TRAINING_IMAGES = {"mnist": 60_000, "digits": 1_500, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
+# Sizes of the sets that everybody has, training and test set together.
+IMAGES = {"mnist": 70_000, "digits": 1_797, "fashion_mnist": 70_000, "cifar10": 60_000, "cifar100": 60_000}
 
 # Names that a file of other images may not take: they have a meaning of their own in `--dataset` or in a study's name.
 # Those of Keras' sets it may: a copy of one is that set.
@@ -51,8 +52,8 @@ class Dataset:
     """A data set as published: a training and a test set.
 
     Attributes:
-        name: One of `choice.DATASETS` but "auto", or the name the user gave a file of other images; the column
-            `dataset` of the results.
+        name: One of `choice.DATASETS` but "auto", or the name the user gave a file of other images; of a fold its own,
+            as "mnist-fold3of10"; the column `dataset` of the results.
         origin: Where the arrays came from, in words.
         notice: What whoever sees figures of it must know, in lines for any command: that the digits took MNIST's place,
             why, and how to get MNIST; that EMNIST's images are transposed; or "".
@@ -109,12 +110,51 @@ def load(choice: Choice) -> Dataset:
 
     "mnist" comes from the path, else from Keras' cache or download. "auto" is the same, but takes the digits where
     there is no path and Keras has no MNIST and can fetch none. "digits" are scikit-learn's 1,797 scans of 8x8 pixels
-    resized to 28x28, of which the last 297 are the test set. Keras' other sets come from its cache or download.
+    resized to 28x28, of which the last 297 are the test set. Keras' other sets come from its cache or download. Of a
+    fold, `folded` says which images are which.
 
     Raises:
         UserError: if the file is absent, damaged, of another shape or type, or not MNIST (and no name was given for
-            it); if another set than "auto" was asked for and can't be had; if the options contradict each other.
+            it); if another set than "auto" was asked for and can't be had; if the options contradict each other; if
+            there are fewer images than folds.
     """
+    dataset = _load_whole(choice)
+    return dataset if choice.fold is None else folded(dataset, choice.fold)
+
+
+def folded(dataset: Dataset, fold: Fold) -> Dataset:
+    """A fold of a data set: one part of all its images is the test set, the others are the training set.
+
+    All images, the training set before the test set, are put into one random order (`data.random`), the same for ever,
+    and cut into N parts in a row whose sizes differ by one at most; the K-th is the test set, and the training set
+    begins with the part after it and ends with the one before it. So classes and writers are spread over all parts:
+    MNIST's test set is of other writers than its training set and its halves are not equally hard, so that parts in
+    the order of the files would differ by more than chance. It also means that most writers of a fold's test set are
+    in its training set, too, as they are not in MNIST as published. The protocol "holdout" monitors the end of the
+    training set, which is another part for each fold where there are twelve folds or fewer.
+
+    Raises:
+        UserError: if there are fewer images than folds.
+    """
+    images = np.concatenate([dataset.x_train, dataset.x_test])
+    labels = np.concatenate([dataset.y_train, dataset.y_test])
+    if fold.folds > len(images):
+        raise UserError(f"expected a fold of at most {len(images):,}, the images of {dataset.name}, found {fold}")
+    start, end = ((fold.number - past) * len(images) // fold.folds for past in (1, 0))
+    order = np.roll(permutation(stream(0, FOLDS, 0), len(images)), -start)
+    test, train = np.split(order, [end - start])
+    return replace(
+        dataset,
+        name=fold.name_of(dataset.name),
+        x_train=images[train],
+        y_train=labels[train],
+        x_test=images[test],
+        y_test=labels[test],
+    )
+
+
+def _load_whole(choice: Choice) -> Dataset:
+    """The data set of a choice as it was published."""
     if choice.dataset not in DATASETS:
         raise UserError(
             f"expected the images of {choice.dataset}, which come with no package; give their file with --data PATH "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_minimal import files
-from mnist_minimal.data.choice import Choice
+from mnist_minimal.data.choice import Choice, recorded_fold
 from mnist_minimal.errors import UserError
 from mnist_minimal.study.recorded import check_kept
 from mnist_minimal.version import version
@@ -85,7 +85,7 @@ def write_report(
         publications=compared,
         median=median_trial(shown.trials),
         board=bool(networks),
-        drawable=shown.dataset in DRAWABLE,
+        drawable=is_drawable(shown.dataset),
         gallery=_gallery(digits) if digits else None,
         version=version(),
     )
@@ -115,6 +115,11 @@ def _environment() -> "jinja2.Environment":
     return environment
 
 
+def is_drawable(dataset: str) -> bool:
+    """Whether a data set, or the one that it is a fold of, is one of DRAWABLE."""
+    return recorded_fold(dataset)[0] in DRAWABLE
+
+
 def _networks(
     studies: "Sequence[StudySummary]",
     shown: "StudySummary",
@@ -127,9 +132,9 @@ def _networks(
     chart of all networks as there may be, the smallest networks' first. Without a saved model of the study shown there
     is nothing to draw for, and the list is empty.
     """
-    if shown.dataset not in DRAWABLE:
+    if not is_drawable(shown.dataset):
         return []
-    drawable = [study for study in studies if study.dataset in DRAWABLE]
+    drawable = [study for study in studies if is_drawable(study.dataset)]
     networks, weights = [], 0
     for study in [shown, *(study for study in drawable if study is not shown)]:
         try:

@@ -18,6 +18,7 @@ from mnist_minimal.analysis.statistics import (
 )
 from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure
 from mnist_minimal.analysis.tables import MEASURE_NAMES, share_count, trial_count
+from mnist_minimal.data.choice import recorded_fold
 from mnist_minimal.models.parameters import PARAMETERS
 from mnist_minimal.recipes import RECIPES
 from mnist_minimal.study.numerics import unverifiable
@@ -409,7 +410,9 @@ def curves(study: StudySummary, median: Trial) -> str:
 
 def digits_source(dataset: str) -> str:
     """Where the images that the page shows come from; "" where that is not known."""
-    return f"The images are of the test set of {AUTHORS[dataset]}." if dataset in AUTHORS else ""
+    whole, fold = recorded_fold(dataset)
+    part = f"fold {fold} of all images" if fold else "the test set"
+    return f"The images are of {part} of {AUTHORS[whole]}." if whole in AUTHORS else ""
 
 
 def _difference(study: StudySummary, publication: Publication) -> Estimate | None:

@@ -17,4 +17,9 @@ EXPECTED = "0.92 to 0.98"
 
 def for_dataset(recipe: Recipe, dataset: str) -> Recipe:
     """The recipe of a published model on a data set: as published, on the digits in batches of 16 images."""
-    return dataclasses.replace(recipe, batch_size=BATCH_SIZE) if dataset == "digits" else recipe
+    return dataclasses.replace(recipe, batch_size=BATCH_SIZE) if is_digits(dataset) else recipe
+
+
+def is_digits(dataset: str) -> bool:
+    """Whether a data set's name is that of the digits or of a fold of them, as digits-fold3of10."""
+    return dataset.partition("-")[0] == "digits"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def remote(job: Job, dataset: "Dataset") -> Remote:
     """How the trials of a job are trained elsewhere: the images are read there where they are the same, or sent."""
     # The arrays would go with the job otherwise.
-    sent = job if isinstance(job.source, Choice) else replace(job, source=Choice(job.dataset))
+    sent = job if isinstance(job.source, Choice) else replace(job, source=Choice().or_recorded(job.dataset))
     return Remote(
         make_train=partial(make_remote_train, sent),
         shared=partial(packed, dataset),

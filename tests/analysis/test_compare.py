@@ -113,6 +113,13 @@ def test_measures(results, tmp_path):
         ({"protocol": "holdout"}, RECIPE, "saved", 5_000),
         ({"protocol": "holdout"}, RECIPE, "test", 10_000),
         ({"protocol": "holdout", "dataset": "digits", "test_correct": 290, "test_size": 297}, RECIPE, "best", 125),
+        # Of ten folds of MNIST, 63,000 images to train on.
+        (
+            {"protocol": "holdout", "dataset": "mnist-fold3of10", "test_correct": 6_900, "test_size": 7_000},
+            RECIPE,
+            "best",
+            5_250,
+        ),
         # Its source holds out a tenth; where no JSON tells, the published recipe does.
         ({"model": "shared1936"}, {"validation_share": 0.1}, "best", 6_000),
         ({"model": "shared1936"}, {}, "best", 6_000),

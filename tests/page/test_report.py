@@ -147,6 +147,19 @@ def test_what_is_mnists_alone_is_not_claimed_of_other_images(tmp_path):
     assert [model["name"] for model in content(page)["plane"]["models"]] == ["own:net"]
 
 
+def test_a_fold_of_mnist_is_of_digits_and_compared_with_nothing_published(tmp_path):
+    record(tmp_path / "other.csv", dataset="mnist-fold3of10")
+    page = " ".join(Reader(written(tmp_path)).text.split())
+    assert "What training came to: sep997, 997 parameters, on mnist-fold3of10" in page
+    assert "are of MNIST and do not apply to mnist-fold3of10." in page
+    assert "The drawing board is for digits" not in page
+    assert text.digits_source("mnist-fold3of10").startswith(
+        "The images are of fold 3/10 of all images of MNIST by Yann"
+    )
+    assert text.digits_source("digits").startswith("The images are of the test set of scikit-learn's copy")
+    assert text.digits_source("cifar10-fold3of10") == ""
+
+
 def content(page):
     """The data of the charts and the board."""
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
