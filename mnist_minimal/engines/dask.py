@@ -226,6 +226,7 @@ class _Attempt:
 @dataclass
 class _Worker:
     host: str
+    threads: int
     places: int = 0
     ready: bool = False
     refused: bool = False
@@ -243,8 +244,10 @@ class _Running:
     attempts: set[_Attempt] = field(default_factory=set)
     # How many places it has been given while nothing was heard of it.
     copies: int = 0
-    # The hosts of the workers that were lost with it, each as often as that was, and the workers that it made unwell.
+    # The hosts of the workers that were lost with it, each as often as that was; how many more were lost that trained
+    # so many on one device that it is hardly to blame; and the workers that it made unwell.
     lost: list[str] = field(default_factory=list)
+    lost_devices: int = 0
     unwell: set[str] = field(default_factory=set)
     epoch: int = 0
     answer: str | None = None
@@ -402,7 +405,7 @@ class _Session:
                 self._end(attempt, (what, "the worker has gone"))
             del self.workers[address]
         for address in threads.keys() - self.workers.keys():
-            self.workers[address] = _Worker(_host(address))
+            self.workers[address] = _Worker(_host(address), threads[address])
             self._make_ready(address)
         # Of workers that are not ready yet the threads alone are known.
         places = sum(max(worker.places, threads[address]) for address, worker in self.workers.items())
@@ -544,9 +547,14 @@ class _Session:
                 self._acquit(running.unwell)
                 self._yield(seed, self.engine.failed(seed, content))
         elif what in ("lost", "gone"):
-            running.lost.append(self.workers[attempt.worker].host)
-            if len(running.lost) >= MAX_LOST and not running.attempts:
-                self._yield(seed, self.engine.failed(seed, f"{len(running.lost)} workers were lost with it: {content}"))
+            worker = self.workers[attempt.worker]
+            if worker.places > worker.threads:
+                running.lost_devices += 1
+            else:
+                running.lost.append(worker.host)
+            lost = len(running.lost) + running.lost_devices
+            if lost >= MAX_LOST and not running.attempts:
+                self._yield(seed, self.engine.failed(seed, f"{lost} workers were lost with it: {content}"))
         # Whatever else has come of it, it does not end so.
         if self.running.get(seed) is running and not running.attempts and seed not in self.questions:
             running.copies = 0

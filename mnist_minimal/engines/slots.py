@@ -100,7 +100,12 @@ class SlotEngine:
         try:
             while True:
                 epochs: list[Epoch] = []
-                while self.slots.free() > 0 and (seed := next(source, None)) is not None:
+                # One that can't even start takes no place: it is dealt with first, or no seed would be left.
+                while (
+                    not (epochs and epochs[-1].failed)
+                    and self.slots.free() > 0
+                    and (seed := next(source, None)) is not None
+                ):
                     for policy in policies:
                         policy.trial_started(seed)
                     running.add(seed)

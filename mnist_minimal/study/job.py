@@ -105,9 +105,8 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
     from mnist_minimal.training.trainers import numerics as numerics_of
 
     study, model, dataset = plan.study, plan.model, plan.dataset
-    # The JSON of an earlier version does not tell what trained the study, but its rows do.
     done = ledger.done(before)
-    recorded = identity.read(study).get("trainer") or next((trial.trainer for trial in done), None)
+    recorded = recorded_trainer(study, before)
     # Before anything is put on a GPU: JAX needs all of its memory, other processes of the job a part.
     if plan.trainer == "jax" or (plan.trainer == "auto" and recorded == "jax"):
         device.keep_tensorflow_off()
@@ -176,6 +175,12 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
             f"`custom_objects`, for: {', '.join(code)}."
         )
     return job, notice
+
+
+def recorded_trainer(study: Study, trials: Sequence[Trial]) -> str | None:
+    """What has trained a study of these rows; None where nothing has."""
+    # The JSON of an earlier version does not tell, but the rows do.
+    return identity.read(study).get("trainer") or next((trial.trainer for trial in ledger.done(trials)), None)
 
 
 def _callbacks(plan: Plan) -> "Sequence[keras.callbacks.Callback]":

@@ -36,14 +36,18 @@ class FailuresInARow(Policy):
 
     Args:
         failed: Seeds that failed before: when they fail again they must not keep the job from the seeds behind them.
-        at_once: How many trials run side by side.
     """
 
-    def __init__(self, failed: Iterable[int], at_once: int = 1) -> None:
-        self.failed, self.most = set(failed), max(MAX_FAILURES_IN_A_ROW, at_once)
+    def __init__(self, failed: Iterable[int]) -> None:
+        self.failed, self.running, self.most = set(failed), set[int](), MAX_FAILURES_IN_A_ROW
         self.in_a_row = 0
 
+    def trial_started(self, seed: int) -> None:
+        self.running.add(seed)
+        self.most = max(self.most, len(self.running))
+
     def trial_ended(self, trial: Trial) -> bool:
+        self.running.discard(trial.seed)
         if trial.status != FAILED:
             self.in_a_row = 0
         elif trial.seed not in self.failed:

@@ -67,6 +67,8 @@ class RemoteSlots(Policy):
             try:
                 answer = brought.answer.get(timeout=SECONDS_BETWEEN_LOOKS)
             except queue.Empty:
+                if not self.thread.is_alive() and not self.closed:
+                    raise UserError("the thread that trains here has ended; start the worker again") from None
                 if not self.thread.is_alive():
                     return Parcel()
                 continue
@@ -107,13 +109,15 @@ class RemoteSlots(Policy):
                         parcel = Parcel.of(self.job.study, seed, outcome.trial)
                         remove(self.job.study, seed)
                         self.brought.pop(seed).answer.put(parcel)
-                # All that are in fail with it, and what comes next finds out for itself.
+                # It is this worker's, and no trial's: all that are in run elsewhere.
                 except Exception as error:
-                    for seed, brought in self.brought.items():
+                    given = error if isinstance(error, UserError) else UserError(reason(error))
+                    seeds = list(self.brought)
+                    for seed in seeds:
+                        self.brought.pop(seed).answer.put(given)
+                    for seed in seeds:
                         self.slots.drop(seed)
                         remove(self.job.study, seed)
-                        brought.answer.put(error)
-                    self.brought.clear()
 
     def _seeds(self, first: "_Brought") -> Iterator[int | None]:
         """The seeds as they arrive; None where there is none yet."""

@@ -106,7 +106,7 @@ def _train(
 ) -> None:
     with engine_for(plan, begun, say) as engine:
         shown = display(plan.runs, begun.done, engine.places)
-        failures = FailuresInARow(begun.failed, engine.places)
+        failures = FailuresInARow(begun.failed)
         policies = [shown, Interruption(interrupted), *begun.policies, failures]
         try:
             run_trials(engine, begun.table, begun.seeds, policies)
@@ -115,18 +115,17 @@ def _train(
 
 
 def give_up_jax(plans: Sequence[Plan], error: device.DeviceError, say: Callable[[str], None]) -> None:
-    """Forgets that new studies were begun with JAX, which "auto" took and whose device fails.
+    """Forgets that studies, which this process owns, were begun with JAX, which "auto" took and whose device fails.
 
     Raises:
-        DeviceError: the given one, where JAX was asked for, or has trained some of the trials.
+        DeviceError: the given one, where JAX was asked for, or has trained anything of them.
     """
-    if any(plan.trainer != "auto" or Ledger(plan.study).trials() for plan in plans):
+    if any(plan.trainer != "auto" or plan.study.slots.exists() or Ledger(plan.study).trials() for plan in plans):
         raise error
     device.give_up()
     say(f"Training without JAX: {str(error).partition(';')[0]}.")
     for plan in plans:
-        for path in (plan.study.json, plan.study.slots):
-            path.unlink(missing_ok=True)
+        plan.study.json.unlink(missing_ok=True)
 
 
 def look_at_teacher(plan: Plan, say: Callable[[str], None]) -> None:
@@ -161,6 +160,8 @@ def begin(plan: Plan, say: Callable[[str], None]) -> Begun | None:
     left = missing(table, plan.seeds)
     first = next(left, None)
     if first is None:
+        # What is kept of trials whose rows are there, as after an end by --until.
+        study.slots.unlink(missing_ok=True)
         return None
     job, notice = make_job(plan, before)
     if notice:

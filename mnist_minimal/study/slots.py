@@ -487,7 +487,7 @@ class SlotTrials:
     def _halve(self, error: Exception) -> None:
         """After memory ran out: half as many trials at once, each as it was before the epoch."""
         size = len(self.placed)
-        if size == 1:
+        if size <= 1:
             raise device.DeviceError(
                 f"expected memory for one trial on {self.backend(1)}, found too little "
                 f"({one_line(error.__cause__ or error)}); end other programs there, or train with --trainer native and "

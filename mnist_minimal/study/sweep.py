@@ -11,7 +11,8 @@ from mnist_minimal.engines.slots import SlotEngine
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.lookup import builder
 from mnist_minimal.recipes import Recipe
-from mnist_minimal.study import identity
+from mnist_minimal.study import ledger
+from mnist_minimal.study.job import recorded_trainer
 from mnist_minimal.study.ownership import owned
 from mnist_minimal.study.plan import SEEDS, Plan
 from mnist_minimal.study.policies import FailuresInARow, Interruption, OnlyFailuresError
@@ -65,13 +66,18 @@ def carry_out_all(
         found = next((group for known, group in together if known == shared), None)
         if found is None:
             together.append((shared, found := []))
-        found.append(replace(plan, trainer="jax"))
-    try:
-        results = [_carry_out_together(group, say, display, interrupted) for _, group in together]
-    except device.DeviceError as error:
-        give_up_jax(plans, error, say)
-        return _carry_out_in_turn(plans, say, display, interrupted)
-    return all(results)
+        found.append(plan)
+    fine = True
+    for _, group in together:
+        try:
+            fine &= _carry_out_together(group, say, display, interrupted)
+        except _GivenUpError:
+            fine &= _carry_out_in_turn(group, say, display, interrupted)
+    return fine
+
+
+class _GivenUpError(Exception):
+    """The device of JAX, which "auto" took, has failed before anything was trained."""
 
 
 def _carry_out_in_turn(
@@ -98,7 +104,7 @@ def _by_jax(plans: Sequence[Plan], say: Callable[[str], None]) -> bool:
         if first.trainer == "jax":
             device.require()
         return first.trainer == "jax"
-    recorded = {identity.read(plan.study).get("trainer") for plan in plans} - {None}
+    recorded = {recorded_trainer(plan.study, ledger.read(plan.study.csv)) for plan in plans} - {None}
     if recorded:
         return recorded == {"jax"}
     import keras
@@ -132,12 +138,16 @@ def _carry_out_together(
             stack.enter_context(owned(plan.study, runs=plan.runs, seed=plan.seed, jobs=plan.jobs or 1))
             if len(plans) > 1:
                 say(f"{plan.study.name}:")
-            if (found := begin(plan, say)) is not None:
+            if (found := begin(replace(plan, trainer="jax"), say)) is not None:
                 begun.append((plan, found))
         if not begun:
             return True
         asked = sum((plan.runs or 0) - found.done for plan, found in begun)
-        slots = make_slots([found.job for _, found in begun], plans[0].dataset, asked, say)
+        try:
+            slots = make_slots([found.job for _, found in begun], plans[0].dataset, asked, say)
+        except device.DeviceError as error:
+            give_up_jax([plan for plan, _ in begun], error, say)
+            raise _GivenUpError from error
         tell(slots)
         engine = SlotEngine(slots, slots.failed)
 
@@ -150,8 +160,7 @@ def _carry_out_together(
         done = sum(found.done for _, found in begun)
         shown = display(done + asked, done, engine.places, line, name)
         of_studies = [
-            _OfStudy(number, [*found.policies, FailuresInARow(found.failed, engine.places)])
-            for number, (_, found) in enumerate(begun)
+            _OfStudy(number, [*found.policies, FailuresInARow(found.failed)]) for number, (_, found) in enumerate(begun)
         ]
         policies: list[Policy] = [shown, Interruption(interrupted), *of_studies]
         try:
@@ -163,6 +172,9 @@ def _carry_out_together(
                     plan.study.checkpoint(trial.seed).unlink(missing_ok=True)
                     for policy in policies:
                         policy.trial_ended(outcome.trial)
+        except device.DeviceError as error:
+            give_up_jax([plan for plan, _ in begun], error, say)
+            raise _GivenUpError from error
         finally:
             shown.close()
         for (plan, _), own in zip(begun, of_studies, strict=True):

@@ -198,3 +198,13 @@ def test_a_question_is_answered_when_it_can_be_and_who_waits_leaves_its_place():
     }
     assert slots.together[0] == 2
     assert not slots.waiting
+
+
+def test_seeds_that_can_not_start_end_one_by_one():
+    """A source without end would otherwise be asked for ever."""
+    slots, asked = FakeSlots(2), itertools.count()
+    # Seed 90 is one that can't start.
+    outcomes = SlotEngine(slots, failed).run((next(asked) * 0 + 90 for _ in itertools.count()), [])
+    assert [next(outcomes).trial.status for _ in range(3)] == 3 * ["failed"]
+    outcomes.close()
+    assert next(asked) == 3

@@ -143,13 +143,15 @@ def test_three_failures_in_a_row_end_a_job_without_end(study):
     assert engine.closed
 
 
-def test_of_trials_side_by_side_as_many_may_fail(study):
+def test_of_trials_side_by_side_as_many_may_fail():
     """All of them may before one can come to its end."""
-    engine = FakeEngine(lambda seed: failed(seed) if seed < 4 else TRIAL)
-    run(study, range(5), FailuresInARow([], at_once=5), engine=engine)
-    assert len(ledger.read(study.csv)) == 5
+    policy = FailuresInARow([])
+    for seed in range(4):
+        policy.trial_started(seed)
+    for seed in range(3):
+        policy.trial_ended(failed(seed))
     with pytest.raises(UserError, match="4 trials in a row failed"):
-        run(study, range(10, 20), FailuresInARow([], at_once=4), engine=FakeEngine(failed))
+        policy.trial_ended(failed(3))
 
 
 def test_failures_that_are_no_news_do_not_keep_a_job_from_the_seeds_behind_them(study):
