@@ -13,7 +13,6 @@ from mnist_minimal.data.choice import Choice
 from mnist_minimal.engines.dask import DaskEngine, Remote
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.defaults import pin_keras_defaults
-from mnist_minimal.models.searched import Candidate
 from mnist_minimal.models.silence import silence_tensorflow
 from mnist_minimal.searching.evaluation import Score, evaluate, without_test_set
 from mnist_minimal.study.images import find_images, packed
@@ -233,11 +232,6 @@ class RemoteEvaluation:
             owner.report(report)
 
         dataset = self.dataset if task.fold is None else self.blind
-        try:
-            Candidate.from_dict(task.candidate)
-        except UserError as error:
-            # Of the candidate, and not of this worker, which would take no part any more.
-            raise ValueError(str(error)) from error
         try:
             score = evaluate(task.candidate, task.seed, task.fold, task.epochs, dataset, task.probabilities, end_epoch)
         except StoppedError:
