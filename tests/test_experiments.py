@@ -19,6 +19,7 @@ from mnist_minimal.models import MODELS
 from mnist_minimal.training import core
 from tests.conftest import REPOSITORY
 from tests.study.test_ledger import FAILED, TRIAL, append_row
+from tests.whole import whole_only
 
 
 def experiment(name: str) -> ModuleType:
@@ -251,7 +252,7 @@ def test_gpu_does_no_part_again_that_is_done(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["core-sep997", "keras-sep997", "jax-small7344-2"])
+@pytest.mark.parametrize("part", ["core-sep997", "keras-sep997", pytest.param("jax-small7344-2", marks=whole_only)])
 def test_a_part_of_gpu_on_a_processor(run_python, tmp_path, part):
     if part.startswith("jax"):
         pytest.importorskip("jax")

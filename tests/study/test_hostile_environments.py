@@ -17,6 +17,7 @@ import pytest
 from mnist_minimal.study import ledger
 from tests.conftest import REPOSITORY
 from tests.jobs import without_times
+from tests.whole import whole_only
 
 JOB = ("--runs", "2", "--epochs", "2", "--out", "out")
 OPTIONS = ("--model", "sep697", "--dataset", "digits", *JOB)
@@ -163,8 +164,18 @@ def quiet(tmp_path_factory):
     return of
 
 
+# Each has another beside it that does the same to the job, or to another trainer's.
+LIKE_OTHERS = (
+    *("keras.json, Keras", "keras.json, processes", "damaged keras.json", "ignored signals, processes", "nohup"),
+    *("full output, processes", "full errors", "closed output", "hiding files, processes", "umask 077"),
+    *("warnings", "warnings as errors, processes", "missing home"),
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=whole_only if name in LIKE_OTHERS else []) for name in ENVIRONMENTS]
+)
 def test_the_bits_are_those_of_a_quiet_environment(tmp_path, quiet, name):
     environment = ENVIRONMENTS[name]
     if "/dev/full" in environment.after and not Path("/dev/full").exists():
@@ -182,8 +193,15 @@ def test_the_bits_are_those_of_a_quiet_environment(tmp_path, quiet, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("umask", [0o002, 0o077])
-@pytest.mark.parametrize("trainer", [("--trainer", "native"), (*KERAS, "--jobs", "2")])
+@pytest.mark.parametrize(
+    ("umask", "trainer"),
+    [
+        (0o002, ("--trainer", "native")),
+        (0o077, (*KERAS, "--jobs", "2")),
+        pytest.param(0o077, ("--trainer", "native"), marks=whole_only),
+        pytest.param(0o002, (*KERAS, "--jobs", "2"), marks=whole_only),
+    ],
+)
 def test_every_file_of_a_study_is_by_the_umask(tmp_path, umask, trainer):
     done = run(tmp_path, Environment(before=f"umask {umask:03o};", trainer=trainer))
     assert done.returncode == 0, done.stderr

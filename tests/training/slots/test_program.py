@@ -22,6 +22,7 @@ from mnist_minimal.training.chain import Chain, describe, flat
 from mnist_minimal.training.optimizers import make_optimizer
 from tests.rounding import noisy
 from tests.training.test_core import CHAINS, sequential
+from tests.whole import whole_only
 
 if importlib.util.find_spec("jax") is None:
     pytest.skip("JAX, of the extra `test`, is not installed", allow_module_level=True)
@@ -38,17 +39,7 @@ needs_core = pytest.mark.skipif(
 # famous one.
 FEW = ("conv18242", "small8624", "shared1936", "sep997")
 SOME_MODELS = [
-    pytest.param(
-        name,
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(
-                name not in FEW and os.environ.get("MNIST_MINIMAL_MODELS") != "all",
-                reason="with MNIST_MINIMAL_MODELS=all",
-            ),
-        ],
-    )
-    for name in MODELS
+    pytest.param(name, marks=[pytest.mark.slow] if name in FEW else [pytest.mark.slow, whole_only]) for name in MODELS
 ]
 
 AUGMENTATION = Augmentation(rotation=20, translation=0.1, scale=(0.8, 1.3), affine_share=0.75, crop=1, fill=33.3)
@@ -121,7 +112,13 @@ def test_all_numbers_of_the_images_and_a_smaller_last_batch_are_the_reference() 
 
 @needs_core
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*CHAINS, "dense before the convolutions"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if place % 3 == 0 else whole_only)
+        for place, name in enumerate(["dense before the convolutions", *CHAINS])
+    ],
+)
 def test_a_chain_is_the_reference(name: str) -> None:
     """Small networks, on images of several channels mostly."""
     keras.utils.set_random_seed(2)
@@ -193,9 +190,9 @@ def test_gradients_in_single_precision_are_as_exact_as_those_of_keras(name: str,
 @needs_core
 @pytest.mark.slow
 def test_whole_trials_on_the_digits_have_the_accuracies_of_the_core() -> None:
-    """Ten seeds at once, twelve epochs: on average as far from the core as the core is from itself after rounding."""
+    """Ten seeds at once, six epochs: on average as far from the core as the core is from itself after rounding."""
     dataset = sets.load(Choice("digits"))
-    data, seeds, epochs, rate = sets.split(dataset, "source"), np.arange(10), 12, 0.01
+    data, seeds, epochs, rate = sets.split(dataset, "source"), np.arange(10), 6, 0.01
     recipe = for_dataset(RECIPES["sep997"], "digits")
     starts, cores, rounded = [], [], []
     for seed in seeds:
@@ -221,7 +218,8 @@ def test_whole_trials_on_the_digits_have_the_accuracies_of_the_core() -> None:
     ours, exact, beside = (np.array(correct, float) for correct in (figures.val_correct, cores, rounded))
     # The standard error of a mean difference of ten trials, from the core's own.
     error = np.sqrt(np.mean((beside - exact) ** 2) / len(seeds))
-    assert exact.min() > 0.8 * len(data.y_val)
+    # They have learned something.
+    assert exact.min() > 0.4 * len(data.y_val)
     assert abs((ours - exact).mean()) <= 4 * max(error, 0.5)
 
 

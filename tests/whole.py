@@ -1,0 +1,10 @@
+"""What the slow tier leaves out, so that it ends in half an hour: cases beside which others of their kind are in it."""
+
+import os
+
+import pytest
+
+WHOLE = os.environ.get("MNIST_MINIMAL_WHOLE") == "1"
+
+# For a case that is in the whole slow tier alone.
+whole_only = pytest.mark.skipif(not WHOLE, reason="with MNIST_MINIMAL_WHOLE=1")
