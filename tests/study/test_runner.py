@@ -213,6 +213,7 @@ def test_a_csv_that_is_edited_during_the_job_is_read_again(study):
     assert seeds(study) == [0, 2, 1]
 
 
+@pytest.mark.slow
 def test_ten_thousand_finished_trials_are_read_once(study, monkeypatch):
     rows = "".join(table.format_row(replace(TRIAL, seed=seed)) for seed in range(10_000))
     study.csv.write_text(f"{ledger.HEADER}\n{rows}")

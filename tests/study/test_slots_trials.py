@@ -49,6 +49,7 @@ class Seen(keras.callbacks.Callback):
 
 
 @NEEDS_CORE
+@pytest.mark.slow
 def test_trials_of_jax_are_those_of_the_core_but_for_rounding(tmp_path, run_main):
     """Five seeds in two places, one of which is freed by an early end, once; the study is verified by the core."""
     study = mm.run_trials(net, RECIPE, 5, jobs=2, trainer="jax", out=tmp_path, **QUIET)

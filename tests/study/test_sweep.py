@@ -18,6 +18,7 @@ def settings(model: str = "sep697") -> list[mm.Recipe]:
     return [mm.RECIPES[model].replace(**{"optimizer.learning_rate": rate}) for rate in RATES]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_studies_that_one_by_one_would_be(tmp_path, run_main):
     options = {"runs": 2, "data": "digits", "epochs": 1, "trainer": "native", "progress": False}
     studies = mm.sweep("sep697", settings(), out=tmp_path / "sweep", **options)
