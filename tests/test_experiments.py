@@ -173,6 +173,7 @@ def test_which_models_are_kept():
     assert set(kept_models(trials[:4])) == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_a_published_study_verifies(run_main, tmp_path):
     """What is copied is all that its readers need, and is as it was."""
     if not core.available():

@@ -284,6 +284,7 @@ def test_studies_of_one_name_are_called_by_their_paths(results, tmp_path, capsys
     assert "results/sep997.csv minus mine/sep997.csv:" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_keras(run_python, results):
     done = run_python(
         "-c",

@@ -64,6 +64,7 @@ def test_the_examples_run(module, tmp_path, monkeypatch):
     assert found.failed == 0
 
 
+@pytest.mark.slow
 def test_a_published_model_as_on_the_command_line(tmp_path, run_main):
     study = mm.run_trials("sep697", runs=2, epochs=2, out=tmp_path / "here", **QUIET)
     job = f"--model sep697 --runs 2 --epochs 2 --dataset digits --out {tmp_path / 'there'}"

@@ -230,6 +230,7 @@ def test_the_network_in_the_page_is_the_saved_one_and_the_examples_are_test_imag
         assert name.startswith(f"Example: a {dataset.y_test[place]}")
 
 
+@pytest.mark.slow
 def test_a_drawing_is_scaled_to_twenty_pixels_and_centred_by_its_mass(page):
     # A bar of 60 x 120 points becomes 10 x 20 pixels in the middle. With a foot that makes it 120 wide, it is 20 x 20,
     # and its mass lies to the left: 200 pixels around column 5 and 50 around column 15 have their centre at column 7,
@@ -253,6 +254,7 @@ def test_a_drawing_is_scaled_to_twenty_pixels_and_centred_by_its_mass(page):
     assert not bare.any()
 
 
+@pytest.mark.slow
 def test_images_of_mnist_come_back_as_they_are(page, dataset, mnist_path):
     # They were made in this way, so that making them again moves them by a pixel at most. The source's resampling left
     # some in a box smaller than 20 x 20; these would grow and are left out.
@@ -268,6 +270,7 @@ def test_images_of_mnist_come_back_as_they_are(page, dataset, mnist_path):
         assert min(differences) == 0
 
 
+@pytest.mark.slow
 def test_a_digit_can_be_drawn_with_keys(page):
     program = """
         const board = document.getElementById("board");
@@ -308,6 +311,7 @@ def test_a_digit_can_be_drawn_with_keys(page):
     assert tab_goes_on, "the board keeps the focus for itself"
 
 
+@pytest.mark.slow
 def test_a_digit_can_be_drawn_with_a_pen_and_takes_an_example_away(page):
     program = """
         const board = document.getElementById("board");
@@ -347,6 +351,7 @@ POINT = """
         };"""
 
 
+@pytest.mark.slow
 def test_a_dot_is_named_and_puts_its_network_on_the_board(page):
     program = f"""{POINT}
         const plot = document.getElementById("plane");
@@ -372,6 +377,7 @@ def test_a_dot_is_named_and_puts_its_network_on_the_board(page):
         assert x == pytest.approx(62 + place * (right - 62), abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_slider_marks_the_expected_best(page):
     program = """
         const input = document.getElementById("size");
@@ -428,6 +434,7 @@ def test_a_cell_of_the_map_shows_its_mistakes(page):
 
 
 @pytest.mark.parametrize(("scheme", "bright"), [("light", False), ("dark", True)])
+@pytest.mark.slow
 def test_ink_is_dark_on_a_light_page_and_bright_on_a_dark_one(page, scheme, bright):
     program = """
         await frame();
@@ -478,6 +485,7 @@ def test_every_reference_finds_its_id(page):
     check_references(page.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_pictures_have_texts(page):
     program = """
         document.getElementById("layers").closest("details").open = true;

@@ -568,7 +568,7 @@ def hostile_keras_json():
     keras.config.set_floatx(before[1])
 
 
-@pytest.mark.parametrize("name", ["chain", "graph", "recurrent"])
+@pytest.mark.parametrize("name", ["chain", "graph", pytest.param("recurrent", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("hostile_keras_json")
 def test_the_users_keras_json_changes_nothing(name, of_keras_2):
     model = load(FIXTURES / f"keras2_{name}.h5")

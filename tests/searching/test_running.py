@@ -98,6 +98,7 @@ def test_of_two_that_end_together_one_tests_the_finalists(tmp_path, digits):
     assert searches[0].closed
 
 
+@pytest.mark.slow
 def test_what_the_last_one_finds_left_behind_when_it_leaves_is_judged_before_the_finals(tmp_path, digits):
     class Last(Storage):
         """Leaves just after another process was killed."""

@@ -279,6 +279,7 @@ def test_a_teacher_has_not_seen_what_a_student_is_judged_by(tmp_path):
         teaching.check(taught, file, digits, "holdout")
 
 
+@pytest.mark.slow
 def test_a_teachers_training_is_interrupted_and_so_is_waiting_for_it(tmp_path):
     from mnist_minimal.data import sets
     from mnist_minimal.data.choice import Choice

@@ -177,6 +177,7 @@ def test_while_a_job_runs(tmp_path, edit):
 
 
 @pytest.mark.parametrize("edit", cases())
+@pytest.mark.slow
 def test_between_two_jobs(tmp_path, edit):
     first = Job(tmp_path, (*OPTIONS, "2"), model="sep697")
     status, output = first.run()

@@ -137,6 +137,7 @@ MOMENTS = [("1.h5", 1), ("1.checkpoint.npz", 1)]
         ),
     ],
 )
+@pytest.mark.slow
 def test_csv_edited_into_one_that_can_be_read(count, new_job, change, moments):
     for name, number in MOMENTS[:moments]:
         job = new_job()
@@ -156,6 +157,7 @@ def test_csv_edited_into_one_that_can_be_read(count, new_job, change, moments):
         ),
     ],
 )
+@pytest.mark.slow
 def test_csv_edited_into_one_that_is_none(count, new_job, change, moments):
     for name, number in MOMENTS[:moments]:
         job = new_job()
@@ -210,6 +212,7 @@ def flipped(content: bytes) -> bytes:
         for change in (cut, flipped, nothing)
     ],
 )
+@pytest.mark.slow
 def test_damaged_files_of_a_trial_that_was_killed(count, new_job, name, change):
     job = new_job()
     # Killed when the second trial's model is there and its row is not.
@@ -260,6 +263,7 @@ LINKS = [
     ("dangling", "stride"),
     [(False, 6), pytest.param(False, 1, marks=pytest.mark.slow), pytest.param(True, 1, marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_symbolic_links_in_the_output_folder_lead_nowhere(count, new_job, dangling, stride):
     for name in LINKS[::stride]:
         job = new_job()

@@ -41,6 +41,7 @@ def test_kill_before_every_step_that_changes_a_file(count, new_job, stride):
 
 
 @pytest.mark.parametrize("row", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
 def test_kill_halfway_through_a_row(count, new_job, row):
     job = new_job()
     status, _ = job.run(KillHalfwayThroughARow(row))
@@ -51,6 +52,7 @@ def test_kill_halfway_through_a_row(count, new_job, row):
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_kill_while_a_model_is_written(count, new_job, kills):
     in_writing = 0
     for attempt in range(kills):
@@ -69,6 +71,7 @@ def test_kill_while_a_model_is_written(count, new_job, kills):
 
 
 @pytest.mark.parametrize("others", [1, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_study_that_another_job_is_training_is_refused_until_that_ends(count, new_job, others):
     job = replace(new_job(), options=("--runs", "2", "--epochs", "200", "--trainer", "native"))
     running = job.start()

@@ -52,10 +52,8 @@ def assert_agree(found: Arrays, expected: Arrays, part: str, oracles: int = 1) -
 @pytest.mark.parametrize(
     ("trainer", "weight_decay"),
     [
-        # Of Keras the quick tier has the decay that can be seen.
-        pytest.param(
-            trainer, decay, marks=pytest.mark.slow if (trainer, decay) == ("keras", min(WEIGHT_DECAYS)) else ()
-        )
+        # The quick tier has the core.
+        pytest.param(trainer, decay, marks=pytest.mark.slow if trainer == "keras" else ())
         for trainer in TRAINERS
         for decay in WEIGHT_DECAYS
     ],

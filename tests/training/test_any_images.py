@@ -61,6 +61,7 @@ def splits() -> Splits:
     return Splits("made", "source", x[:60], y[:60], x[60:], y[60:], x[60:], y[60:])
 
 
+@pytest.mark.slow
 def test_both_trainers_give_the_same_figures_from_the_same_seed():
     """With every kind of augmentation."""
     augmentation = Augmentation(rotation=10, translation=0.1, scale=(0.9, 1.1), crop=1, brightness=0.1, contrast=0.1)

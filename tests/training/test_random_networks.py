@@ -54,7 +54,7 @@ pytestmark = pytest.mark.skipif(
     not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1", reason="the C++ core was not built"
 )
 
-FEW_NETWORKS = 25
+FEW_NETWORKS = 12
 NETWORKS = int(os.environ.get("MNIST_MINIMAL_NETWORKS", "250"))
 SEED = int(os.environ.get("MNIST_MINIMAL_NETWORKS_SEED", random.randrange(10**9)))
 

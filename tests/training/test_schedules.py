@@ -134,6 +134,7 @@ def splits(train: int = 50) -> Splits:
         pytest.param(KerasObject("SGD", {"learning_rate": 0.05, "momentum": 0.5}), False, id="of Keras"),
     ],
 )
+@pytest.mark.slow
 def test_both_trainers_take_the_same_steps(optimizer, drop_remainder):
     """Two or three steps an epoch, and the warm-up is longer."""
     by = dataclasses.replace(recipe(ByStep(warm_up=0.5), optimizer=optimizer, epochs=5), drop_remainder=drop_remainder)
