@@ -58,8 +58,7 @@ def keras_accuracy(path: Path, start: int) -> tuple[int, float]:
     return round(accuracy * len(labels)), loss
 
 
-@pytest.mark.parametrize("start", [0, START])
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("start", "packed"), [(0, False), (START, True)])
 def test_figures_are_those_of_keras_without_mnist_at_hand(run_main, files, tmp_path, monkeypatch, packed, start):
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)

@@ -38,7 +38,7 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("ending", ["h5", "keras"])
+@pytest.mark.parametrize("ending", ["h5", pytest.param("keras", marks=pytest.mark.slow)])
 def test_a_saved_model_loads_with_every_array(name, ending, tmp_path):
     model = randomized(name)
     save(model, tmp_path / f"model.{ending}")
@@ -182,7 +182,7 @@ def more_models(monkeypatch):
 
 
 @pytest.mark.parametrize("name", [pytest.param("mixedAveragePooling2D", marks=pytest.mark.slow), "mixedMaxPooling2D"])
-@pytest.mark.parametrize("ending", ["h5", "keras", "weights.h5"])
+@pytest.mark.parametrize("ending", ["h5", pytest.param("keras", marks=pytest.mark.slow), "weights.h5"])
 @pytest.mark.usefixtures("more_models")
 def test_models_of_all_kinds_of_layers(name, ending, tmp_path, images):
     model = randomized(name)

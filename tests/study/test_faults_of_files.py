@@ -74,6 +74,7 @@ def test_output_folder_made_read_only_at_every_step(count, new_job):
     assert count.caused > 15
 
 
+@pytest.mark.slow
 def test_output_folder_that_was_read_only_from_the_start(count, small_disk, new_job):
     job = replace(new_job(), out=small_disk / "results")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
