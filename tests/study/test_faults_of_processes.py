@@ -22,6 +22,7 @@ from mnist_minimal.training import core
 from tests.disturbances import AtStep, KillHalfwayThroughARow, Signal, kill
 from tests.faults import OPTIONS, one_error, rows
 from tests.jobs import Job
+from tests.whole import whole_only
 
 pytestmark = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 
@@ -236,8 +237,17 @@ def test_training_in_the_core_that_diverges_for_every_seed(new_job, request):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(
+    ("number", "jobs"),
+    [
+        (signal.SIGINT, "1"),
+        (signal.SIGTERM, "2"),
+        pytest.param(signal.SIGHUP, "1", marks=whole_only),
+        pytest.param(signal.SIGINT, "2", marks=whole_only),
+        pytest.param(signal.SIGTERM, "1", marks=whole_only),
+        pytest.param(signal.SIGHUP, "2", marks=whole_only),
+    ],
+)
 def test_signals_at_every_fourth_step(count, new_job, number, jobs):
     for step in itertools.count(2, 4):
         job = replace(new_job(), options=(*OPTIONS, "--jobs", jobs))

@@ -9,6 +9,7 @@ import pytest
 
 from mnist_minimal.training import core
 from tests.jobs import Job, differences
+from tests.whole import whole_only
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 SLOW = [NEEDS_CORE, pytest.mark.slow]
@@ -57,9 +58,11 @@ def new_job(tmp_path) -> Callable[..., Job]:
     [
         pytest.param("ruled:net", "native", 2, 1.0, ("--runs", "8", "--epochs", "25", "--jobs", "2"), marks=SLOW),
         pytest.param("sep997", "native", 20, 2.0, ("--runs", "10", "--epochs", "60"), marks=SLOW),
-        pytest.param("sep997", "native", 4, 2.0, ("--runs", "6", "--epochs", "60", "--jobs", "3"), marks=SLOW),
+        pytest.param(
+            "sep997", "native", 4, 2.0, ("--runs", "6", "--epochs", "60", "--jobs", "3"), marks=[*SLOW, whole_only]
+        ),
         pytest.param("ruled:net", "native", 8, 2.0, ("--runs", "16", "--epochs", "40", "--jobs", "3"), marks=SLOW),
-        pytest.param("sep997", "keras", 3, 3.0, ("--runs", "2", "--epochs", "6"), marks=pytest.mark.slow),
+        pytest.param("sep997", "keras", 3, 3.0, ("--runs", "2", "--epochs", "6"), marks=[pytest.mark.slow, whole_only]),
     ],
 )
 def test_a_job_killed_again_and_again_ends_as_if_nothing_had_happened(

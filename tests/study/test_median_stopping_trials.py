@@ -18,6 +18,7 @@ from mnist_minimal.study.worker import make_train
 from mnist_minimal.training import core
 from mnist_minimal.training.trainers import numerics
 from mnist_minimal.trial import EpochReport, Trial
+from tests.whole import whole_only
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 
@@ -48,7 +49,7 @@ def rows_of(out: Path) -> dict[int, Trial]:
     [
         pytest.param("native", 12, "source", marks=[NEEDS_CORE, pytest.mark.slow]),
         pytest.param("native", 12, "holdout", marks=[NEEDS_CORE, pytest.mark.slow]),
-        pytest.param("keras", 9, "source", marks=pytest.mark.slow),
+        pytest.param("keras", 9, "source", marks=[pytest.mark.slow, whole_only]),
     ],
 )
 def test_real_trials_stop_as_their_histories_without_the_rule_say(tmp_path, ruled, trainer, runs, protocol, capsys):
