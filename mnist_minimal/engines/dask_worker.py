@@ -11,6 +11,8 @@ import cloudpickle
 
 from mnist_minimal.engines.threads import reason
 from mnist_minimal.errors import UserError
+from mnist_minimal.models.defaults import pin_keras_defaults
+from mnist_minimal.models.silence import silence_tensorflow
 from mnist_minimal.trial import EpochReport, Owner, StoppedError
 from mnist_minimal.version import version
 
@@ -59,6 +61,9 @@ def make_ready(name: str, wanted: str, make_train: bytes, shared: bytes | None) 
     """
     if version() != wanted:
         return "refused", f"it has mnist_minimal {version()}, expected {wanted}"
+    # Before what comes imports Keras and TensorFlow.
+    pin_keras_defaults()
+    silence_tensorflow()
     try:
         _READY[name] = cloudpickle.loads(make_train)(shared)
     except SharedMissingError:

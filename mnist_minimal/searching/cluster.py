@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.engines.dask import DaskEngine, Remote
 from mnist_minimal.errors import UserError
-from mnist_minimal.models.defaults import pin_keras_defaults
-from mnist_minimal.models.silence import silence_tensorflow
 from mnist_minimal.searching.evaluation import Score, evaluate, without_test_set
 from mnist_minimal.study.images import find_images, packed
 from mnist_minimal.trial import EpochReport, Owner, StoppedError
@@ -191,8 +189,6 @@ def make_remote_evaluation(choice: Choice, checksums: Mapping[str, str], images:
         SharedMissingError: if these images are not here, and none were sent.
         UserError: if the core can't run here or gives other bits, or the images sent are others.
     """
-    pin_keras_defaults()
-    silence_tensorflow()
     from mnist_minimal.training import core
     from mnist_minimal.training.keras_fit import set_memory_growth
     from mnist_minimal.training.trainers import numerics

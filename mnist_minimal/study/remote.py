@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.engines.dask import Remote
 from mnist_minimal.engines.dask_worker import RemoteTrain
-from mnist_minimal.models.defaults import pin_keras_defaults
-from mnist_minimal.models.silence import silence_tensorflow
 from mnist_minimal.study.images import find_images, packed
 from mnist_minimal.study.job import Job
 from mnist_minimal.study.parcel import Parcel, study_in, temporary_folder
@@ -43,8 +41,6 @@ def make_remote_train(job: Job, images: bytes | None) -> RemoteTrain:
         SharedMissingError: if these images are not here, and none were sent.
         UserError: if the core can't run here or gives other bits than the study has, or the images sent are others.
     """
-    pin_keras_defaults()
-    silence_tensorflow()
     import joblib
 
     from mnist_minimal.training import core
