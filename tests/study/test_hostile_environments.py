@@ -168,7 +168,7 @@ def quiet(tmp_path_factory):
 LIKE_OTHERS = (
     *("keras.json, Keras", "keras.json, processes", "damaged keras.json", "ignored signals, processes", "nohup"),
     *("full output, processes", "full errors", "closed output", "hiding files, processes", "umask 077"),
-    *("warnings", "warnings as errors, processes", "missing home"),
+    *("warnings", "warnings as errors, processes", "missing home", "cut short, Keras", "umask 002"),
 )
 
 
