@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from mnist_minimal import content, files
+from mnist_minimal import files
 from mnist_minimal.data import archive
-from mnist_minimal.errors import UserError, one_line
+from mnist_minimal.errors import UserError
+from mnist_minimal.training.checkpoint import unreadable
 from mnist_minimal.training.slots.callbacks import MEMORY
 
 # What a file may unpack to, and what of it may be text: 10,000 trials have some 4 MB.
@@ -89,10 +90,7 @@ def read(path: Path, identity: Mapping[str, Any], like: Mapping[str, np.ndarray]
     except UserError as error:
         print(f"{path}: {error}; {AGAIN}", file=sys.stderr)
     except (AttributeError, *archive.CORRUPT_FILE_ERRORS) as error:
-        found = content.refusal(files.first_bytes(path), "a checkpoint", AGAIN, {})
-        if found.startswith(f"found {content.ZIP},"):
-            found = f"found a checkpoint that can't be read ({one_line(error)}); {AGAIN}"
-        print(f"{path}: {found}", file=sys.stderr)
+        print(f"{path}: {unreadable(path, error, AGAIN)}", file=sys.stderr)
     return {}
 
 

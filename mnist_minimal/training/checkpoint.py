@@ -36,6 +36,16 @@ CALLBACK_STATE = {
 MAX_BYTES = 500_000_000
 MAX_STATE_BYTES = 4_000_000
 
+AGAIN = "the trial starts again"
+
+
+def unreadable(path: Path, error: Exception, again: str) -> str:
+    """What is said of a file that raised this where a checkpoint was expected, and what follows from it."""
+    found = content.refusal(files.first_bytes(path), "a checkpoint", again, {})
+    if found.startswith(f"found {content.ZIP},"):
+        return f"found a checkpoint that can't be read ({one_line(error)}); {again}"
+    return found
+
 
 class Checkpoint:
     """The state of one trial in a file, read when this is made and written after every epoch.
@@ -75,12 +85,9 @@ class Checkpoint:
         try:
             self._read(path, shapes)
         except UserError as error:
-            print(f"{path}: {error}; the trial starts again", file=sys.stderr)
+            print(f"{path}: {error}; {AGAIN}", file=sys.stderr)
         except (AttributeError, *archive.CORRUPT_FILE_ERRORS) as error:
-            found = content.refusal(files.first_bytes(path), "a checkpoint", "the trial starts again", {})
-            if found.startswith(f"found {content.ZIP},"):
-                found = f"found a checkpoint that can't be read ({one_line(error)}); the trial starts again"
-            print(f"{path}: {found}", file=sys.stderr)
+            print(f"{path}: {unreadable(path, error, AGAIN)}", file=sys.stderr)
 
     def _read(self, path: Path, shapes: Sequence[tuple[int, ...]] | None) -> None:
         if not path.is_file():

@@ -54,9 +54,8 @@ def choose(
                 raise
             raise UserError(f"the study was trained with JAX, which can't run here: {error}") from error
         return "jax", ""
-    supported = not (native_fit.unsupported(model) or (recipe and native_fit.unsupported_recipe(recipe)))
     # The device is asked last: JAX takes most of a GPU's memory, of which Keras would be left little.
-    if trainer == "auto" and recorded is None and supported and device.worth_while(trials):
+    if trainer == "auto" and recorded is None and not _unsupported(model, recipe) and device.worth_while(trials):
         try:
             check_jax(model, recipe)
             return (
@@ -75,8 +74,7 @@ def check_jax(model: keras.Model, recipe: Recipe | None) -> None:
     Raises:
         UserError: if it can't, is not installed, or has no device that computes.
     """
-    reason = native_fit.unsupported(model) or (recipe and native_fit.unsupported_recipe(recipe))
-    if reason:
+    if reason := _unsupported(model, recipe):
         raise UserError(reason)
     if recipe and isinstance(recipe.optimizer, KerasObject):
         raise UserError(
@@ -86,6 +84,11 @@ def check_jax(model: keras.Model, recipe: Recipe | None) -> None:
     device.check()
 
 
+def _unsupported(model: keras.Model, recipe: Recipe | None) -> str | None:
+    """Why the core's list of layers or its optimizers will not do, as one line; None where they do."""
+    return native_fit.unsupported(model) or (native_fit.unsupported_recipe(recipe) if recipe else None)
+
+
 def _core_or_keras(trainer: str, model: keras.Model, recorded: str | None, recipe: Recipe | None) -> tuple[str, str]:
     if core.available():
         core.require()  # A wrong MNIST_MINIMAL_SIMD is no reason to train with Keras, which takes 40 times as long.
@@ -93,9 +96,8 @@ def _core_or_keras(trainer: str, model: keras.Model, recorded: str | None, recip
         return "keras", "Training with Keras, as the study's earlier trials were."
     try:
         core.require()
-        refused = native_fit.unsupported(model) or (recipe and native_fit.unsupported_recipe(recipe))
-        if refused:
-            raise UserError(refused)
+        if reason := _unsupported(model, recipe):
+            raise UserError(reason)
     except UserError as error:
         if trainer == "native":
             raise

@@ -176,10 +176,6 @@ class Program:
         chosen = np.asarray(places, np.int32)
         return State(*(array[chosen] for array in state))
 
-    def weights(self, state: State, place: int) -> tuple[np.ndarray, np.ndarray]:
-        """Parameters (P,) and moving statistics (S,) of a place."""
-        return np.asarray(state.parameters[place]), np.asarray(state.statistics[place])
-
     def bytes_a_trial(self) -> int:
         """About how much memory of the device a place takes: its state, and the activations of a batch.
 

@@ -92,7 +92,7 @@ def assert_program_is_the_reference(
         state = program.begin(*(np.stack([values] * len(recipes)) for values in weights))
         by_step = np.repeat(np.array(rates, np.float32)[:, np.newaxis], program.steps, axis=1)
         state, figures = program.epoch(state, np.array(seeds), np.array(epochs), by_step, numbers_of(recipes))
-        found = [program.weights(state, place) for place in range(len(recipes))]
+        found = list(zip(np.asarray(state.parameters), np.asarray(state.statistics), strict=True))
     assert state.parameters.dtype == np.float64
     np.testing.assert_array_equal(state.steps, program.steps)
     for place, (recipe, seed, epoch) in enumerate(zip(recipes, seeds, epochs, strict=True)):
