@@ -435,6 +435,7 @@ Network::Network(Shape input, float scale, float offset, std::vector<Layer> laye
   gradients.resize(parameters);
   moments.resize(2 * parameters);
   this->statistics.resize(statistics);
+  sums.resize(parameters + statistics);
   classes_ = layers.back().out.channels;  // An activation after Flatten becomes part of a layer of another shape.
   layers_ = fuse(layers);
   segments_.push_back(0);
@@ -727,7 +728,7 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
 
 Totals Network::train(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int64_t count,
                       int batch_size, uint64_t seed, uint32_t epoch, const float* learning_rates, int threads,
-                      const Augmentation* augmentation) {
+                      const Augmentation* augmentation, int64_t sum_from) {
   const std::lock_guard<std::mutex> lock(running_);
   const DefaultArithmetic arithmetic;
   const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
@@ -753,6 +754,9 @@ Totals Network::train(Images images, const uint8_t* labels, const float* targets
     ++steps;
     optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps,
                       learning_rates[step]);
+    if (steps <= sum_from) continue;
+    for (size_t i = 0; i < parameters.size(); ++i) sums[i] += parameters[i];
+    for (size_t i = 0; i < statistics.size(); ++i) sums[parameters.size() + i] += statistics[i];
   }
   totals.helper_seconds = pool.stop();
   return totals;
