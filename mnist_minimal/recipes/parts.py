@@ -126,10 +126,10 @@ class Averaging(Part):
 
     Of all n steps, which are those of `max_epochs` epochs whatever the cap on them is, step t, counted from 0, is the
     first whose weights count, t = min(round(start * n), n - 1). The mean is of all weights and, of batch
-    normalisation, of the moving statistics after these steps, each summed in double precision. It is what is monitored
-    too: the figures of the monitored images are the mean's from the epoch on in which step t is, and of the last
-    weights before that, as the training figures always are. A training that a cap ends before step t keeps its last
-    weights.
+    normalisation, of the moving statistics after these steps, each summed in double precision, by JAX as a running mean
+    in single. From the epoch on in which step t is, the figures of the monitored images are those of the mean so far;
+    the training figures are always those of the last weights, from which the training goes on. A training that a cap
+    ends before step t keeps its last weights.
 
     Averages of the course of stochastic gradient descent: B. Polyak and A. Juditsky, "Acceleration of stochastic
     approximation by averaging", https://doi.org/10.1137/0330046; of networks, P. Izmailov et al., "Averaging weights

@@ -6,25 +6,24 @@ Sums are float64, and so is their quotient by the number of steps, which is then
 import keras
 import numpy as np
 
-from mnist_minimal.data.batches import batches_per_epoch
 from mnist_minimal.recipes import Recipe
 
 Arrays = list[np.ndarray]
 
 
-def first_step(recipe: Recipe, images: int) -> int | None:
+def first_step(recipe: Recipe, steps_per_epoch: int) -> int | None:
     """The step, counted from 0 over the whole training, after which the weights are the first that count.
 
     Args:
         recipe: The recipe; the steps of its `max_epochs` epochs are the whole training.
-        images: Number of training images.
+        steps_per_epoch: Steps that every epoch has.
 
     Returns:
         The step; None by a recipe that averages no weights.
     """
     if recipe.averaging is None:
         return None
-    steps = recipe.max_epochs * batches_per_epoch(images, recipe.batch_size, recipe.drop_remainder)
+    steps = recipe.max_epochs * steps_per_epoch
     return min(round(recipe.averaging.start * steps), steps - 1)
 
 

@@ -227,7 +227,7 @@ def fit(
     compile_model(model, recipe, rates, by_targets=splits.targets is not None)
     model.optimizer.build(model.trainable_variables)
     recipes_own = recipe_callbacks(recipe)
-    first_averaged = averaging.first_step(recipe, len(splits.x_train))
+    first_averaged = averaging.first_step(recipe, len(batches))
     average = [] if first_averaged is None else [averaging.WeightAverage(first_averaged, len(batches))]
     state = checkpoint or Checkpoint()
     y_val = splits.y_val

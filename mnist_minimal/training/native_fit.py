@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from mnist_minimal.data.batches import epoch_batches
+from mnist_minimal.data.batches import batches_per_epoch, epoch_batches
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import Augmentation, ByStep, Recipe
@@ -77,7 +77,8 @@ def fit(
     network = chain.network
     augmentation = core_augmentation(recipe.augmentation) if recipe.augmentation else None
     recipes_own = recipe_callbacks(recipe)
-    first_averaged = averaging.first_step(recipe, len(splits.x_train))
+    steps = batches_per_epoch(len(splits.x_train), recipe.batch_size, recipe.drop_remainder)
+    first_averaged = averaging.first_step(recipe, steps)
     state = checkpoint or Checkpoint()
     y_train, y_val = splits.y_train.astype(np.uint8), splits.y_val.astype(np.uint8)
     cpu_before, helper_seconds = time.thread_time(), 0.0

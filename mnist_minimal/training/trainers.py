@@ -81,11 +81,6 @@ def check_jax(model: keras.Model, recipe: Recipe | None) -> None:
             f"expected one of the optimizers AdamW, Adam and SGD, found {recipe.optimizer.class_name} of Keras'; train "
             "with --trainer native or --trainer keras"
         )
-    if recipe and recipe.averaging:
-        raise UserError(
-            "expected a recipe that keeps the weights of an epoch, found averaging, which JAX's program has not; train "
-            "with --trainer native or --trainer keras"
-        )
     device.check()
 
 

@@ -7,7 +7,7 @@ import pytest
 from mnist_minimal import trials
 from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
-from mnist_minimal.recipes import RECIPES, Averaging, KerasObject
+from mnist_minimal.recipes import RECIPES, KerasObject
 from mnist_minimal.training import trainers
 from mnist_minimal.training.slots import device
 from tests.training.test_trainers import model_with_a_branch
@@ -131,8 +131,6 @@ def test_what_jax_can_not_train_is_refused_where_it_is_asked_for():
             trainers.choose("jax", model, None, RECIPES["sep997"].replace(optimizer=refused))
     with pytest.raises(UserError, match="found Adam of Keras'"):
         trainers.choose("jax", model, None, RECIPES["sep997"].replace(optimizer=KerasObject("Adam")))
-    with pytest.raises(UserError, match="found averaging, which JAX's program has not; train with --trainer native"):
-        trainers.choose("jax", model, None, RECIPES["sep997-cosine"].replace(averaging=Averaging()))
 
 
 @pytest.mark.slow
