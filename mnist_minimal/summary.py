@@ -50,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{model.name}: one image's way from the pixels, {shape}, to the output")
     print(layer_lines(layer_table(model), terminal_width()))
     storage = stored(model)
-    print(
-        f"To run it {storage.numbers:,} numbers have to be stored, where batch normalisations can be folded in they are."
-    )
+    print(f"To run it {storage.numbers:,} numbers have to be stored, batch normalisations folded in where they can be.")
     print(f"Bytes: {', '.join(f'{storage.bytes(bits):,} in {bits} bits' for bits in WIDTHS)}.")
     if model.name in RECEPTIVE_FIELDS:
         fields = ", ".join(map(str, RECEPTIVE_FIELDS[model.name]))
