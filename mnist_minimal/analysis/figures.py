@@ -400,8 +400,9 @@ def parameters_against_accuracy(
 ) -> "Axes":
     """Draws every trial of every study by its network's parameters, the means, and the frontiers of means and bests.
 
-    Trials of one accuracy stand side by side, and so do studies of about as many parameters, in the order of these. A
-    trial far below all others would squeeze them: it is a triangle at the lower edge, with its accuracy.
+    Trials of one accuracy stand side by side, and so do studies of about as many parameters, in the order of these.
+    Trials far below all others would squeeze them: of a study's there is a triangle at the lower edge, with the
+    accuracy, or how many they are and the lowest.
 
     Args:
         entries: The studies, by one way of counting.
@@ -424,7 +425,8 @@ def parameters_against_accuracy(
             place = next((places[each.name] for each in entries if each.params == entry.params), float(entry.params))
         x, y = _side_by_side(entry.accuracies, place)
         shown = y >= lowest
-        below += [(place, entry, float(accuracy)) for accuracy in y[~shown]]
+        if not shown.all():
+            below.append((place, color, y[~shown]))
         few = entry.kind == "published" and len(y) < _FEW_RUNS
         style: dict[str, Any] = {"markersize": 2.6, "alpha": 0.6, "color": color}
         if few:
@@ -434,17 +436,9 @@ def parameters_against_accuracy(
             width = place * 10 ** np.array([-_COLUMN / 2, _COLUMN / 2])
             if entry.mean >= lowest:
                 ax.plot(width, [entry.mean] * 2, color="black", linewidth=1.8, zorder=5, label=_LINES_OF_FRONTIER[0])
-    for number, (place, entry, accuracy) in enumerate(sorted(below, key=lambda each: each[0])):
-        ax.plot(place, lowest, "v", color=_KINDS[entry.kind][1], markersize=6, clip_on=False, zorder=6)
-        ax.annotate(
-            percent(accuracy),
-            (place, lowest),
-            xytext=(6, 3 + 10 * (number % 2)),
-            textcoords="offset points",
-            fontsize=8,
-            color=_KINDS[entry.kind][1],
-        )
-    low, high = min(places.values()) * 10**-0.05, max(places.values()) * 10**0.05
+    _note_below(ax, below, lowest)
+    there = [*places.values(), *(each.params for each in published)]
+    low, high = min(there) * 10**-0.05, max(there) * 10**0.05
     for said, line, value in zip(_LINES_OF_FRONTIER[1:], LINES, (MEAN, BEST), strict=False):
         steps = frontier(entries, value)
         # As far as another panel may be drawn.
@@ -508,6 +502,21 @@ def _side_by_side(accuracies: Sequence[float], place: float) -> tuple[np.ndarray
     found = [(step * (k - (count - 1) / 2), y) for y, count in counts.items() for k in range(count)]
     offsets, heights = np.array(found).T
     return place * 10**offsets, heights
+
+
+def _note_below(ax: "Axes", below: Sequence[tuple[float, str, np.ndarray]], lowest: float) -> None:
+    """Says at the lower edge of axes what lies below it: of each study its place, its colour and the accuracies."""
+    for number, (place, color, accuracies) in enumerate(sorted(below, key=lambda study: study[0])):
+        ax.plot(place, lowest, "v", color=color, markersize=6, clip_on=False, zorder=6)
+        ax.annotate(
+            f"{len(accuracies)} from {percent(accuracies.min())}" if len(accuracies) > 1 else percent(accuracies[0]),
+            (place, lowest),
+            # Of neighbours the texts stand one above the other.
+            xytext=(6, 3 + 10 * (number % 2)),
+            textcoords="offset points",
+            fontsize=8,
+            color=color,
+        )
 
 
 def _parameters_axis(ax: "Axes", names: Sequence[tuple[float, str]]) -> None:
