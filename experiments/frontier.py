@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for (counted, entries), ax in zip(panels, axes, strict=True):
         published = published_runs() if counted == SOURCES else []
         figures.parameters_against_accuracy(entries, published, ax=ax)
-        ax.set_title(heading(counted, entries), loc="left", pad=64, fontsize=11, fontweight="bold")
+        ax.set_title(heading(counted, entries), loc="left", pad=54, fontsize=11, fontweight="bold")
     limits = [ax.get_xlim() for ax in axes]
     for ax in axes:
         ax.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))

@@ -400,7 +400,7 @@ def parameters_against_accuracy(
 ) -> "Axes":
     """Draws every trial of every study by its network's parameters, the means, and the frontiers of means and bests.
 
-    Trials of one accuracy stand side by side, and so do studies of about as many parameters, in the order of these.
+    Trials of one accuracy stand side by side, and so do studies of about as many parameters, in their order.
     Trials far below all others would squeeze them: of a study's there is a triangle at the lower edge, with the
     accuracy, or how many they are and the lowest.
 
@@ -473,25 +473,22 @@ def parameters_against_accuracy(
 
 
 def _columns(entries: Sequence["Entry"]) -> tuple[list[tuple[float, str]], dict[str, float]]:
-    """Where the entries stand on an axis of parameters.
+    """Where the entries stand on an axis of parameters: no nearer to each other than can be read, else where they are.
 
     Returns:
-        The middle of each group of entries of about as many parameters, and the names of its networks; and the place of
-        each entry by its name.
+        The middle and the name of each network, and the place of each entry by its name.
     """
-    groups: list[list[Entry]] = []
-    for entry in sorted(entries, key=lambda each: (each.params, each.kind != "published", each.name)):
-        if groups and math.log10(entry.params / groups[-1][-1].params) < _APART:
-            groups[-1].append(entry)
-        else:
-            groups.append([entry])
-    names, places = [], {}
-    for group in groups:
-        middle = float(np.exp(np.mean([math.log(params) for params in {each.params for each in group}])))
-        names.append((middle, ", ".join(dict.fromkeys(each.network for each in group))))
-        for number, entry in enumerate(group):
-            places[entry.name] = middle * 10 ** (_APART * (number - (len(group) - 1) / 2))
-    return names, places
+    from scipy.optimize import isotonic_regression
+
+    ordered = sorted(entries, key=lambda each: (each.params, each.network, each.kind != "published", each.name))
+    spaces = _APART * np.arange(len(ordered))
+    # The nearest places, in squares, that are as far apart: those without the spaces do not fall.
+    nearest = isotonic_regression(np.log10([each.params for each in ordered]) - spaces).x + spaces
+    places = {entry.name: float(10**place) for entry, place in zip(ordered, nearest, strict=True)}
+    networks: dict[tuple[int, str], list[float]] = {}
+    for entry, place in zip(ordered, nearest, strict=True):
+        networks.setdefault((entry.params, entry.network), []).append(float(place))
+    return [(10 ** float(np.mean(found)), name) for (_, name), found in networks.items()], places
 
 
 def _side_by_side(accuracies: Sequence[float], place: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """The frontier: every trial is drawn, every study is a row, and accuracies of the two ways of counting never mix."""
 
+import itertools
 from dataclasses import replace
 
 import matplotlib.figure
@@ -131,6 +132,17 @@ def test_no_two_trials_are_drawn_in_one_place(axes):
     assert len({tuple(point) for point in points}) == len(points)
 
 
+def test_columns_do_not_meet_and_keep_their_order(axes):
+    close = [entry(f"study {params}", params, *(0.985,) * 30) for params in (690, 691, 697, 730)]
+    far = entry("far", 5000, 0.99)
+    parameters_against_accuracy([*close, far], ax=axes)
+    columns = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+    assert all(one.max() < other.min() for one, other in itertools.pairwise(columns))
+    assert columns[-1] == pytest.approx([5000])
+    # As near to where they belong as they can be.
+    assert np.log10(columns[:4]).mean() == pytest.approx(np.log10([690, 691, 697, 730]).mean(), abs=1e-6)
+
+
 def test_published_runs_are_crosses_beside_the_trials_of_their_network(axes):
     one = entry("loser, published", 900, 0.99, kind="published")
     many = entry("good, published", 705, *np.linspace(0.98, 0.99, 20), kind="published")
@@ -138,7 +150,8 @@ def test_published_runs_are_crosses_beside_the_trials_of_their_network(axes):
     crosses = [line for line in axes.lines if line.get_marker() == "x"]
     assert sorted(drawn(axes, "x")) == sorted([*one.accuracies, *many.accuracies])
     (single,) = (line for line in crosses if len(line.get_xdata()) == 1)
-    assert single.get_xdata()[0] == pytest.approx(900)
+    (of_network,) = (line.get_xdata() for line in axes.lines if set(line.get_ydata()) == set(LOSER.accuracies))
+    assert single.get_xdata() == pytest.approx(of_network[:1])
     assert set(published_of_legend(axes)) >= {"published run", "mean of a study", "frontier of the best runs"}
 
 
