@@ -38,7 +38,7 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +53,6 @@ from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.data.sets import Dataset, load
 from mnist_minimal.errors import UserError
-from mnist_minimal.models import MODELS
 from mnist_minimal.models.searched import SearchedNetwork
 from mnist_minimal.recipes import Adam, Augmentation, ByStep, Recipe
 from mnist_minimal.searching.evaluation import FOLDS, fold_splits, require_core, without_test_set
@@ -62,22 +61,20 @@ from mnist_minimal.version import version
 if TYPE_CHECKING:
     import keras
 
-NETWORKS: dict[str, "Callable[[], keras.Model]"] = {
-    "sep997": MODELS["sep997"],
-    "sep697": MODELS["sep697"],
-    "691a": SearchedNetwork(
-        stem_channels=9,
-        stem_size=3,
-        stem_padding="same",
-        pool="average",
-        channels=(9, 9, 9, 12),
-        block_size=3,
-        block_padding="valid",
-        second_pool=0,
-        sharing="depthwise",
-        slope=0.2,
-    ).build,
-}
+NETWORKS = ("sep997", "sep697", "691a")
+# The last one, which no catalogue has.
+SEARCHED = SearchedNetwork(
+    stem_channels=9,
+    stem_size=3,
+    stem_padding="same",
+    pool="average",
+    channels=(9, 9, 9, 12),
+    block_size=3,
+    block_padding="valid",
+    second_pool=0,
+    sharing="depthwise",
+    slope=0.2,
+)
 WEAK = Augmentation(rotation=4, translation=0.025, scale=(0.95, 1.05), affine_share=0.5)
 AUGMENTATIONS = {
     "sep997": Augmentation(rotation=6, translation=0.04, scale=(0.92, 1.08), affine_share=0.5),
@@ -89,6 +86,8 @@ ADAM, SOAP = ARMS = "adam", "soap"
 TUNING, COMPARISON = "tuning", "comparison"
 TUNING_SEEDS, PAIRS = range(1000, 1003), 40
 NEEDED, NETWORKS_NEEDED = 0.0005, 2
+
+FIGURES = ("n", "mean", "sd", "loss", "train", "train loss", "CPU s")
 
 # Arm, batch and peaks of the rate.
 GRID = ((SOAP, 64, (0.03, 0.05, 0.06)), (ADAM, 64, (0.015, 0.03, 0.06)), (ADAM, 128, (0.015, 0.03, 0.06)))
@@ -219,6 +218,13 @@ def chosen(trials: Sequence[Trial], network: str, arm: str) -> tuple[float, int,
     return max(sorted({trial.setting for trial in found}), key=merit)
 
 
+def build(network: str) -> "keras.Model":
+    """The Keras model of one of NETWORKS."""
+    from mnist_minimal.models import MODELS
+
+    return MODELS[network]() if network in MODELS else SEARCHED.build()
+
+
 def train(planned: Planned, dataset: Dataset) -> Trial:
     """Trains a trial of the plan, and has the images judge it that were held out."""
     from experiments import soap_step
@@ -228,7 +234,7 @@ def train(planned: Planned, dataset: Dataset) -> Trial:
 
     splits, _ = fold_splits(dataset, planned.fold)
     with seeded(planned.seed):
-        model = NETWORKS[planned.network]()
+        model = build(planned.network)
     initial_weights.draw(model, planned.seed)
     set_dropout(model, planned.recipe.dropout)
     fit = {ADAM: native_fit.fit, SOAP: soap_step.fit}[planned.arm]
@@ -298,29 +304,35 @@ def train_missing(path: Path, networks: Sequence[str], dataset: Dataset) -> None
                 append(path, train(planned, dataset))
 
 
+def of_setting(
+    trials: Sequence[Trial], stage: str, network: str, arm: str, setting: tuple[float, int, int] | None
+) -> list[Trial]:
+    """Those of a setting, of a network and arm in a stage."""
+    return [one for one in trials if (one.stage, one.network, one.arm, one.setting) == (stage, network, arm, setting)]
+
+
 def tuning_table(trials: Sequence[Trial]) -> str:
     """The table of stage 1, as Markdown; the settings that go on in bold."""
-    head = ["network, arm", "batch", "rate", "epochs", "n", "mean", "sd", "loss", "train", "train loss", "CPU s"]
-    rows = [head]
+    rows = [["network, arm", "batch", "rate", "epochs", *FIGURES]]
     for network, (arm, batch_size, rates) in itertools.product(NETWORKS, GRID):
         for rate in rates:
-            setting = (rate, batch_size, EPOCHS[network, arm, batch_size])
-            found = [
-                one
-                for one in trials
-                if (one.stage, one.network, one.arm, one.setting) == (TUNING, network, arm, setting)
-            ]
+            epochs = EPOCHS[network, arm, batch_size]
+            setting = (rate, batch_size, epochs)
             name = f"{network}, {arm}"
-            if setting == chosen(trials, network, arm):
-                name = f"**{name}**"
-            rows.append([name, str(batch_size), f"{rate:g}", str(setting[2]), *figures(found)])
+            rows.append(
+                [
+                    f"**{name}**" if setting == chosen(trials, network, arm) else name,
+                    *(str(batch_size), f"{rate:g}", str(epochs)),
+                    *figures(of_setting(trials, TUNING, network, arm, setting)),
+                ]
+            )
     return markdown(rows)
 
 
 def figures(trials: Sequence[Trial]) -> list[str]:
-    """Number, accuracy, losses and time of some trials, as cells."""
+    """The cells of FIGURES: number, held-out accuracy and loss, those of the training images, and time."""
     if not trials:
-        return ["0", *["-"] * 6]
+        return ["0", *["-"] * (len(FIGURES) - 1)]
     found = summarize([trial.accuracy for trial in trials])
 
     def mean(name: str) -> float:
@@ -339,18 +351,16 @@ def figures(trials: Sequence[Trial]) -> list[str]:
 
 def comparison_table(trials: Sequence[Trial]) -> str:
     """The table of stage 2 as Markdown, and the decision in a sentence."""
-    head = ["network, arm", "setting", "n", "mean", "sd", "loss", "train", "train loss", "CPU s"]
-    rows, differences = [head], [["network", "pairs", "SOAP minus Adam", "CPU s, SOAP over Adam"]]
+    rows, differences = (
+        [["network, arm", "setting", *FIGURES]],
+        [["network", "pairs", "SOAP minus Adam", "CPU s, SOAP over Adam"]],
+    )
     ahead = 0
     for network in NETWORKS:
         arms = []
         for arm in ARMS:
             setting = chosen(trials, network, arm)
-            found = [
-                one
-                for one in trials
-                if (one.stage, one.network, one.arm, one.setting) == (COMPARISON, network, arm, setting)
-            ]
+            found = of_setting(trials, COMPARISON, network, arm, setting)
             words = "-" if setting is None else "{:g}, batch {}, {} epochs".format(*setting)
             rows.append([f"{network}, {arm}", words, *figures(found)])
             arms.append({trial.seed: trial for trial in found})
@@ -381,6 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=expanded_path, default=Path("runs/soap.csv"), metavar="FILE.csv", help="default: runs/soap.csv"
     )
     add_arguments(parser)
+    parser.set_defaults(dataset="mnist")
     options = parser.parse_args(arguments)
     if options.train:
         require_core()

@@ -103,7 +103,7 @@ def test_a_rotation_of_the_parameters_rotates_the_later_steps():
     ],
 )
 def test_a_block_is_a_layer(network, sizes):
-    chain = Chain(soap.NETWORKS[network](), keras.optimizers.SGD())
+    chain = Chain(soap.build(network), keras.optimizers.SGD())
     assert soap_step.layer_sizes(chain.description.parameters) == sizes
 
 
@@ -126,7 +126,7 @@ PLANNED = soap.Planned(soap.COMPARISON, "sep997", soap.SOAP, 0.05, 16, 2, 14)
 def test_the_training_beside_gradients_of_augmented_images(dataset):
     splits, kept = fold_splits(dataset, PLANNED.fold)
     assert set(range(240)) - set(kept) == set(range(40, 60))
-    models = [soap.NETWORKS["sep997"]() for _ in range(2)]
+    models = [soap.build("sep997") for _ in range(2)]
     for model in models:
         initial_weights.draw(model, 14)
         for layer in model.layers:
