@@ -170,11 +170,11 @@ def test_a_trial_that_diverges_counts_as_nothing_right(dataset):
 
 def test_the_plan():
     planned = soap.tuning()
-    assert len(planned) == len(set(planned)) == 3 * 3 * (3 + 6)
-    assert {one.seed for one in planned[:27]} == {1000}
+    assert len(planned) == len(set(planned)) == 3 * 3 * (4 + 6)
+    assert {one.seed for one in planned[:30]} == {1000}
     assert {one.fold for one in planned} == {4, 5, 6}
     assert soap.comparison([]) == []
-    assert [one.network for one in soap.tuning(["691a"])] == 27 * ["691a"]
+    assert [one.network for one in soap.tuning(["691a"])] == 30 * ["691a"]
 
 
 def trial_of(planned, correct, loss=0.04):
@@ -248,7 +248,7 @@ def test_the_tables(run_main, tmp_path):
 def test_nothing_trained_yet(run_main):
     done = run_main(soap.main, "--out", "none.csv")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("| 0 ") == 27 + 6 + 3
+    assert done.stdout.count("| 0 ") == 30 + 6 + 3
 
 
 @needs_core
@@ -257,12 +257,12 @@ def test_what_is_there_is_not_trained_again(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(soap, "TUNING_SEEDS", range(1000, 1001))
     monkeypatch.setattr(soap, "PAIRS", 2)
     path = tmp_path / "soap.csv"
-    for planned in soap.tuning(["sep697"])[:8]:
+    for planned in soap.tuning(["sep697"])[:9]:
         soap.append(path, trial_of(planned, 18))
     soap.train_missing(path, ["sep697"], dataset)
     trials = soap.read(path)
     assert [trial.planned for trial in trials] == [*soap.tuning(["sep697"]), *soap.comparison(trials)]
-    assert len(trials) == 9 + 4
+    assert len(trials) == 10 + 4
     content = path.read_text()
     soap.train_missing(path, ["sep697"], dataset)
     assert path.read_text() == content
