@@ -33,31 +33,24 @@ networks alone; several may write to one file side by side. The plan is of 2026-
 - Decision: SOAP goes into the core if that mean is .0005 or more for two of the three networks.
 """
 
-import csv
 import dataclasses
 import itertools
-import math
-import os
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from experiments.held_out import FIGURES, Judged, append, figures, fold_of, judge, read
 from mnist_minimal.analysis.comparison import interval
-from mnist_minimal.analysis.statistics import paired_difference, summarize
-from mnist_minimal.analysis.tables import markdown, sd_cell
+from mnist_minimal.analysis.statistics import paired_difference
+from mnist_minimal.analysis.tables import markdown
 from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.data.sets import Dataset, load
-from mnist_minimal.errors import UserError
 from mnist_minimal.models.searched import SearchedNetwork
 from mnist_minimal.recipes import Adam, Augmentation, ByStep, Recipe
-from mnist_minimal.searching.evaluation import FOLDS, fold_splits, require_core, without_test_set
-from mnist_minimal.version import version
+from mnist_minimal.searching.evaluation import require_core, without_test_set
 
 if TYPE_CHECKING:
     import keras
@@ -88,7 +81,6 @@ TUNING, COMPARISON = "tuning", "comparison"
 TUNING_SEEDS, PAIRS = range(1000, 1003), 40
 NEEDED, NETWORKS_NEEDED = 0.0005, 2
 
-FIGURES = ("n", "mean", "sd", "loss", "train", "train loss", "CPU s")
 
 # Arm, batch and peaks of the rate.
 GRID = ((SOAP, 64, (0.015, 0.03, 0.05, 0.06)), (ADAM, 64, (0.015, 0.03, 0.06)), (ADAM, 128, (0.015, 0.03, 0.06)))
@@ -131,8 +123,8 @@ class Planned:
 
     @property
     def fold(self) -> int:
-        """Which of the FOLDS parts of the training images is held out, from 0."""
-        return self.seed % FOLDS
+        """Which part of the training images is held out, from 0."""
+        return fold_of(self.seed)
 
     @property
     def setting(self) -> tuple[float, int, int]:
@@ -153,34 +145,13 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Trial(Planned):
-    """A trained one, a row of the ledger.
-
-    Attributes:
-        correct, size: How many of the held-out images it got right, and how many there are; 0 right where it diverged.
-        loss: Their mean cross-entropy, nats; infinite where it diverged.
-        train_accuracy, train_loss: The same of the images that it was trained on, as they are.
-        cpu_seconds: Processor time of the training.
-        version: Of this package.
-    """
-
-    correct: int
-    size: int
-    loss: float
-    train_accuracy: float
-    train_loss: float
-    cpu_seconds: float
-    version: str
+class Trial(Judged, Planned):
+    """A trained one, a row of the ledger."""
 
     @property
     def planned(self) -> Planned:
         """The trial as the plan has it."""
         return Planned(**{each.name: getattr(self, each.name) for each in dataclasses.fields(Planned)})
-
-    @property
-    def accuracy(self) -> float:
-        """The share of held-out images that it got right."""
-        return self.correct / self.size
 
 
 def tuning(networks: Iterable[str] = NETWORKS) -> list[Planned]:
@@ -229,77 +200,17 @@ def build(network: str) -> "keras.Model":
 def train(planned: Planned, dataset: Dataset) -> Trial:
     """Trains a trial of the plan, and has the images judge it that were held out."""
     from experiments import soap_step
-    from mnist_minimal.models.dropout import set_dropout
-    from mnist_minimal.training import DivergedError, initial_weights, native_fit
-    from mnist_minimal.training.seeding import seeded
+    from mnist_minimal.training import native_fit
 
-    splits, _ = fold_splits(dataset, planned.fold)
-    with seeded(planned.seed):
-        model = build(planned.network)
-    initial_weights.draw(model, planned.seed)
-    set_dropout(model, planned.recipe.dropout)
     fit = {ADAM: native_fit.fit, SOAP: soap_step.fit}[planned.arm]
-    begun = time.thread_time()
-    try:
-        fit(model, planned.recipe, splits, planned.seed)
-        diverged = False
-    except DivergedError:
-        diverged = True
-    cpu_seconds = round(time.thread_time() - begun, 2)
-    held_out = native_fit.evaluate(model, splits.x_test, splits.y_test)
-    trained = native_fit.evaluate(model, splits.x_train, splits.y_train)
-    return Trial(
-        **dataclasses.asdict(planned),
-        correct=0 if diverged else held_out.correct,
-        size=held_out.size,
-        loss=math.inf if diverged else held_out.loss,
-        train_accuracy=trained.accuracy,
-        train_loss=trained.loss,
-        cpu_seconds=cpu_seconds,
-        version=version(),
-    )
-
-
-def read(path: Path) -> list[Trial]:
-    """The trials of a ledger; none where there is no file.
-
-    Raises:
-        UserError: if it is no ledger, or a row of it is not whole.
-    """
-    if not path.exists():
-        return []
-    kinds = {each.name: each.type for each in dataclasses.fields(Trial)}
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file)
-        if lines.fieldnames != list(kinds):
-            raise UserError(f"{path}: expected the columns {', '.join(kinds)}, found others; use another --out")
-        try:
-            return [Trial(**{name: kinds[name](text) for name, text in line.items()}) for line in lines]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: expected whole rows, found another in line {lines.line_num}; remove that line"
-            ) from error
-
-
-def append(path: Path, trial: Trial) -> None:
-    """Adds a row, and the head before the first; on disk when this returns.
-
-    A row is one write at the file's end, so that processes may add to one file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
-        row = csv.DictWriter(file, [each.name for each in dataclasses.fields(Trial)], lineterminator="\n")
-        if file.tell() == 0:
-            row.writeheader()
-        row.writerow(dataclasses.asdict(trial))
-        file.flush()
-        os.fsync(file.fileno())
+    judged = judge(lambda: build(planned.network), fit, planned.recipe, planned.seed, dataset)
+    return Trial(**dataclasses.asdict(planned), **dataclasses.asdict(judged))
 
 
 def train_missing(path: Path, networks: Sequence[str], dataset: Dataset) -> None:
     """Trains what a ledger has not of the plan, and adds it."""
-    for stage in (lambda: tuning(networks), lambda: comparison(read(path), networks)):
-        done = {trial.planned for trial in read(path)}
+    for stage in (lambda: tuning(networks), lambda: comparison(read(path, Trial), networks)):
+        done = {trial.planned for trial in read(path, Trial)}
         for planned in stage():
             if planned not in done:
                 append(path, train(planned, dataset))
@@ -328,26 +239,6 @@ def tuning_table(trials: Sequence[Trial]) -> str:
                 ]
             )
     return markdown(rows)
-
-
-def figures(trials: Sequence[Trial]) -> list[str]:
-    """The cells of FIGURES: number, held-out accuracy and loss, those of the training images, and time."""
-    if not trials:
-        return ["0", *["-"] * (len(FIGURES) - 1)]
-    found = summarize([trial.accuracy for trial in trials])
-
-    def mean(name: str) -> float:
-        return float(np.mean([getattr(trial, name) for trial in trials]))
-
-    return [
-        str(found.n),
-        f"{found.mean:.5f}",
-        sd_cell(found),
-        f"{mean('loss'):.4f}",
-        f"{mean('train_accuracy'):.5f}",
-        f"{mean('train_loss'):.4f}",
-        f"{mean('cpu_seconds'):.1f}",
-    ]
 
 
 def comparison_table(trials: Sequence[Trial]) -> str:
@@ -398,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_core()
         train_missing(options.out, options.networks, without_test_set(load(from_arguments(options))))
     else:
-        trials = read(options.out)
+        trials = read(options.out, Trial)
         print(tuning_table(trials), comparison_table(trials), sep="\n\n")
     return 0
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import soap, soap_step
+from experiments import held_out, soap, soap_step
 from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Dataset
 from mnist_minimal.searching.evaluation import FOLDS, fold_splits
@@ -226,7 +226,7 @@ def test_the_tables(run_main, tmp_path):
             if (key := (each.network, each.arm, each.seed)) in correct
         ),
     ]:
-        soap.append(tmp_path / "soap.csv", one)
+        held_out.append(tmp_path / "soap.csv", one)
     done = run_main(soap.main, "--out", tmp_path / "soap.csv")
     assert done.returncode == 0, done.stderr
     _, of_arms, of_pairs, decision = done.stdout.strip().split("\n\n")
@@ -258,9 +258,9 @@ def test_what_is_there_is_not_trained_again(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(soap, "PAIRS", 2)
     path = tmp_path / "soap.csv"
     for planned in soap.tuning(["sep697"])[:9]:
-        soap.append(path, trial_of(planned, 18))
+        held_out.append(path, trial_of(planned, 18))
     soap.train_missing(path, ["sep697"], dataset)
-    trials = soap.read(path)
+    trials = held_out.read(path, soap.Trial)
     assert [trial.planned for trial in trials] == [*soap.tuning(["sep697"]), *soap.comparison(trials)]
     assert len(trials) == 10 + 4
     content = path.read_text()
@@ -270,7 +270,7 @@ def test_what_is_there_is_not_trained_again(dataset, tmp_path, monkeypatch):
 
 def test_a_row_cut_short_is_named(run_main, tmp_path):
     path = tmp_path / "soap.csv"
-    soap.append(path, trial_of(PLANNED, 4950))
+    held_out.append(path, trial_of(PLANNED, 4950))
     path.write_text(path.read_text()[:-12])
     done = run_main(soap.main, "--out", path)
     assert done.returncode == 2
