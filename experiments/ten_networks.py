@@ -25,11 +25,13 @@ The plan is of 2026-11-27, before the first of its trials beyond those that `res
   batch.
 """
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mnist_minimal.analysis.objectives import within
 from mnist_minimal.analysis.published import OBJECTIVES, PUBLISHED
@@ -47,22 +49,30 @@ from mnist_minimal.trial import FAILED, STOPPED, Trial
 
 @dataclass(frozen=True)
 class Planned:
-    """A study of a plan: `n` trials of a recipe under a protocol, on MNIST or a fold of it."""
+    """A study of a plan: `n` trials of a recipe under a protocol, on MNIST or a fold of it.
+
+    Attributes:
+        settings: What is set in the recipe, by field.
+        variant: `module:function` of the model that it trains in place of its own; "" for its own.
+    """
 
     recipe: str
     n: int
     protocol: str = "source"
     fold: Fold | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def model(self) -> str:
         """The model that the recipe trains."""
-        return RECIPES[self.recipe].model
+        return self.variant or RECIPES[self.recipe].model
 
     def study(self, results: Path) -> Study:
         """Where its trials are recorded in a folder of results."""
         dataset = self.fold.name_of("mnist") if self.fold else "mnist"
-        return Study.of(results, self.model, dataset, self.protocol, RECIPES[self.recipe])
+        recipe = RECIPES[self.recipe].replace(**self.settings)
+        return Study.of(results, self.model, dataset, self.protocol, recipe)
 
     def rows(self, results: Path) -> list[Trial]:
         """What is recorded of its trials, failed ones too, and of none beyond the plan."""
@@ -92,6 +102,7 @@ def command(planned: Planned, jobs: int, out: Path) -> list[str]:
         *("--protocol", planned.protocol, "--runs", str(planned.n), "--trainer", "native"),
         *("--jobs", str(jobs), "--out", str(out), "--dataset", "mnist"),
         *(("--fold", str(planned.fold)) if planned.fold else ()),
+        *(word for name, value in planned.settings.items() for word in ("--set", f"{name}={json.dumps(value)}")),
     ]
 
 
