@@ -15,14 +15,10 @@ the first of its trials, but for one of momentum .95 (seed 0).
 - Power: of five pairs whose differences have an sd of .0004, as two seeds differ, the mean shows (p < .05, four times
   in five) from .0007 on. The published run lies .0029 above our mean.
 
-What the source says of each is said beside it. The weights of the published run, which its repository has
-(mnist/weight), settle some of it without a trial. 28,125 batches went into their statistics, 15 epochs of 1,875 whole
-batches of 32: there is no last batch that could be dropped. The biases in front of batch normalisations, which have no
-gradient, are 0 but for rounding, as the source's utils.py sets them and PyTorch by itself does not. And with them the
-network that is built here classifies 9,952 of the test images rightly, with the loss that the log prints: what it
-computes is the published network, and the difference is in the training. Of the source's other run of this network
-(MNIST_ALBUMENTATION_CONSOLIDATED.ipynb: 20 epochs, and a sum of the weights' sizes times 1e-7 in the loss) the log has
-.9924 after 15 epochs, .9919 at the end and .9929 at best, which are figures as ours; so .9952 may be a lucky run.
+What the source says of each is said beside it. `experiments/LOG.md` has what the weights of the published run say, which are in
+the source's repository: that there is no last batch to drop, 60,000 images being 1,875 batches of 32, and that the
+momentum was .95. Not tried: rounding to whole grey levels after each step of the augmentation, as albumentations does;
+and the next epoch's learning rate in an epoch's last batches, of 1,875 at most 14.
 """
 
 import math

@@ -10,7 +10,8 @@ runs/pyramid3762-tone-first/accuracies.csv, which is no study: `verify` does not
 The two orders are the same but for clipping. Resampling gives each pixel a mean of four pixels, whose weights sum up to
 1 since the border is mirrored and nothing is filled in; x * contrast + brightness of a mean is the mean of it. Only
 where it leaves 0 .. 255 for some of the four and not for others, at the edges of strokes, the mean of the clipped
-values is another than the clipped mean.
+values is another than the clipped mean. Of MNIST's training images in the first epoch of seed 0, 22 % differ in a pixel
+by more than half a grey level, in an eighth of their pixels, and by 1.1 of 255 on average.
 """
 
 import csv
