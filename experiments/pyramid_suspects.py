@@ -15,10 +15,11 @@ the first of its trials, but for one of momentum .95 (seed 0).
 - Power: of five pairs whose differences have an sd of .0004, as two seeds differ, the mean shows (p < .05, four times
   in five) from .0007 on. The published run lies .0029 above our mean.
 
-What the source says of each is said beside it. `experiments/LOG.md` has what the weights of the published run say, which are in
-the source's repository: that there is no last batch to drop, 60,000 images being 1,875 batches of 32, and that the
-momentum was .95. Not tried: rounding to whole grey levels after each step of the augmentation, as albumentations does;
-and the next epoch's learning rate in an epoch's last batches, of 1,875 at most 14.
+What the source says of each is said beside it. The weights of the published run, which the source's repository has, say
+more (`experiments.pyramid_weights`, and `experiments/LOG.md`): there is no last batch to drop, 60,000 images being
+1,875 batches of 32; and the momentum was .95. Not tried: rounding to whole grey levels after each step of the
+augmentation, as albumentations does; and the next epoch's learning rate in an epoch's last batches, of 1,875 at most
+14.
 """
 
 import math
