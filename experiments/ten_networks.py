@@ -13,11 +13,11 @@ The plan is of 2026-11-27, before the first of its trials beyond those that `res
   not come to its end then; one that sep697's median stopping rule stops is counted as stopped, below any target.
 - Measure: for each network that of its publication (last epoch, best epoch or kept model on the test set), mean, sd,
   the share over the target of the source with its 95 % interval (Wilson), and the share of our trials at or below the
-  published run. sep997's 223 beside the published 223, by sep997_published.py: difference of the means (Welch),
-  Kolmogorov and Smirnov.
+  published run. sep997's 223 beside the published 223: difference of the means (Welch), Kolmogorov and Smirnov; below
+  the table, and at more length by sep997_published.py.
 - Power: of a study of n trials with sd s, a difference of its mean from a given number shows in four of five such
-  studies if it is 2.8 s / sqrt(n) or more (normal, two-sided, 5 %); the table has that figure. Two studies of 223
-  with sd .00105 show .00028.
+  studies if it is 2.8 s / sqrt(n) or more (normal, two-sided, 5 %); the table has that figure, with the planned n and,
+  where that is not reached, with the n that there is. Two studies of 223 with sd .00105 show .00028.
 - pyramid3762: the recipe with momentum .9, which the published run most likely had, and the code as it stands, 10
   trials each. Whether .9952 is within reach: the largest of 10, and the mean and sd, from which the chance of .9952
   follows. If it is not, the suspects are tried one at a time, 5 trials each, of the same seeds: epsilon and momentum
@@ -25,15 +25,20 @@ The plan is of 2026-11-27, before the first of its trials beyond those that `res
   batch.
 """
 
+import json
+import math
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from mnist_minimal.analysis.comparison import compare_pairs, probability
 from mnist_minimal.analysis.objectives import within
-from mnist_minimal.analysis.published import OBJECTIVES, PUBLISHED
-from mnist_minimal.analysis.statistics import share_reaching, summarize
+from mnist_minimal.analysis.published import OBJECTIVES, PUBLISHED, published_accuracies
+from mnist_minimal.analysis.samples import Sample
+from mnist_minimal.analysis.statistics import Summary, kolmogorov_smirnov, share_reaching, summarize
 from mnist_minimal.analysis.tables import MEASURE_NAMES, markdown, sd_cell, share_cell
 from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.parser import command_parser
@@ -47,22 +52,30 @@ from mnist_minimal.trial import FAILED, STOPPED, Trial
 
 @dataclass(frozen=True)
 class Planned:
-    """A study of a plan: `n` trials of a recipe under a protocol, on MNIST or a fold of it."""
+    """A study of a plan: `n` trials of a recipe under a protocol, on MNIST or a fold of it.
+
+    Attributes:
+        settings: What is set in the recipe, by field.
+        variant: `module:function` of the model that it trains in place of its own; "" for its own.
+    """
 
     recipe: str
     n: int
     protocol: str = "source"
     fold: Fold | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def model(self) -> str:
         """The model that the recipe trains."""
-        return RECIPES[self.recipe].model
+        return self.variant or RECIPES[self.recipe].model
 
     def study(self, results: Path) -> Study:
         """Where its trials are recorded in a folder of results."""
         dataset = self.fold.name_of("mnist") if self.fold else "mnist"
-        return Study.of(results, self.model, dataset, self.protocol, RECIPES[self.recipe])
+        recipe = RECIPES[self.recipe].replace(**self.settings)
+        return Study.of(results, self.model, dataset, self.protocol, recipe)
 
     def rows(self, results: Path) -> list[Trial]:
         """What is recorded of its trials, failed ones too, and of none beyond the plan."""
@@ -92,6 +105,7 @@ def command(planned: Planned, jobs: int, out: Path) -> list[str]:
         *("--protocol", planned.protocol, "--runs", str(planned.n), "--trainer", "native"),
         *("--jobs", str(jobs), "--out", str(out), "--dataset", "mnist"),
         *(("--fold", str(planned.fold)) if planned.fold else ()),
+        *(word for name, value in planned.settings.items() for word in ("--set", f"{name}={json.dumps(value)}")),
     ]
 
 
@@ -110,7 +124,7 @@ def row(planned: Planned, results: Path) -> list[str]:
     measure = "test" if planned.protocol == "holdout" else publication.measure
     cells = [f"`{study.name}`", str(planned.n), str(len(trials)), f"{stopped}, {failed}", MEASURE_NAMES[measure]]
     if not trials:
-        return [*cells, *["-"] * 7]
+        return [*cells, *["-"] * 8]
     accuracies = ledger.accuracies(trials, measure)
     found, objectives = summarize(accuracies), OBJECTIVES[planned.model]
     counted = (
@@ -118,25 +132,58 @@ def row(planned: Planned, results: Path) -> list[str]:
         if planned.protocol == "holdout"
         else [within(trial, objectives, study.history(trial.seed)) for trial in trials]
     )
-    shows = f"{2.8 * found.sd / found.n**0.5:.5f}" if found.sd is not None else "-"
     below = sum(accuracy <= publication.accuracy for accuracy in accuracies)
     return [
         *cells,
         f"{found.mean:.5f}",
         sd_cell(found),
-        shows,
+        shows_cell(found, planned.n),
         f"{found.best:.4f}",
         f"{objectives.accuracy:.4g}: {share_cell(share_reaching(counted, objectives.accuracy, stopped))}",
         f"{publication.accuracy}",
         f"{below} of {found.n}",
+        f"{cpu_hours(rows):.2f}",
     ]
 
 
+def shows_cell(found: Summary, planned: int) -> str:
+    """The difference that the planned trials show, and in brackets that which so many as there are do."""
+    if math.isnan(found.sd):
+        return "-"
+    whole, now = (f"{2.8 * found.sd / n**0.5:.5f}" for n in (planned, found.n))
+    return whole if found.n == planned else f"{whole} (now {now})"
+
+
+def cpu_hours(rows: Sequence[Trial]) -> float:
+    """Processor time of the trials, in hours; what failed ones took is not known."""
+    return sum(trial.cpu_seconds or 0 for trial in rows) / 3600
+
+
+def beside_published(planned: Planned, results: Path) -> str:
+    """What is to be said of a study beside all the accuracies that were published of its model; "" without two each."""
+    publication = next(each for each in PUBLISHED if each.model == planned.model)
+    published = published_accuracies(planned.model)
+    ours = ledger.accuracies(ledger.finished(planned.rows(results)), publication.measure)
+    if min(len(ours), len(published)) < 2:
+        return ""
+    found = kolmogorov_smirnov(ours, published)
+    samples = Sample(f"`{planned.study(results).name}`", ours), Sample(f"the {len(published)} published", published)
+    return (
+        f"{compare_pairs(samples)[0]} Kolmogorov-Smirnov: largest distance {found.distance:.3f}, p "
+        f"{probability(found.p_value)} by permutation."
+    )
+
+
 def table(results: Path) -> str:
-    """The table of all planned studies, as Markdown."""
+    """The table of all planned studies, as Markdown, and what is below it."""
     head = ["study", "planned", "n", "stopped, failed", "measure", "mean", "sd", "shows", "best run"]
-    head += ["target reached (95 %)", "published", "ours at or below it"]
-    return markdown([head, *(row(planned, results) for planned in PLAN)])
+    head += ["target reached (95 %)", "published", "ours at or below it", "CPU hours"]
+    text = markdown([head, *(row(planned, results) for planned in PLAN)])
+    rows = [trial for planned in PLAN for trial in planned.rows(results)]
+    text += f"\n\n{len(rows)} trials started, {cpu_hours(rows):.1f} CPU hours."
+    if compared := beside_published(PLAN[0], results):
+        text += f"\n\n{compared}"
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

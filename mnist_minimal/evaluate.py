@@ -16,7 +16,7 @@ from mnist_minimal.analysis.tables import confusion_table
 from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments, model_name, positive
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
-from mnist_minimal.data.choice import Choice
+from mnist_minimal.data.choice import Choice, recorded_fold
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.counting import trainable_parameters
 from mnist_minimal.models.lookup import OWN_FORM, builder
@@ -124,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             status = 1
             continue
+        if further is None and (line := seen(data(choice).name, trained_on)):
+            print(f"{file}: {line}", file=sys.stderr)
         found = evaluate(model, images, labels)
         parameters = trainable_parameters(model)
         which = "the kept model of a trial, " if trained_on else ""
@@ -139,6 +141,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             summary = summarize(of_models)
             print(f"{what}: mean accuracy {summary.mean:.5f}, sd {summary.sd:.5f}, n = {summary.n}")
     return status
+
+
+def seen(tested_on: str, trained_on: str | None) -> str:
+    """What to say of a model that is tested on a fold of the images it was trained on, or may have been; else "".
+
+    Args:
+        tested_on: Name of the data set whose test set judges the model.
+        trained_on: That of the one it was trained on; None where nothing is known.
+    """
+    whole, fold = recorded_fold(tested_on)
+    if fold is None or trained_on == tested_on:
+        return ""
+    expected = f"expected a model that has seen none of the test images of {tested_on}"
+    if trained_on is None:
+        return f"{expected}, found none that is recorded in a study; make sure of it"
+    if recorded_fold(trained_on)[0] != whole:
+        return ""
+    return (
+        f"{expected}, found one that was trained on {trained_on}, which has most of them; judge it without --fold, or "
+        f"train one with --fold {fold}"
+    )
 
 
 def check_size(images: "np.ndarray", training: "np.ndarray", where: str) -> None:

@@ -1,4 +1,4 @@
-"""A model's layers: output shapes, parameters, multiply-accumulates, receptive fields."""
+"""A model's layers: output shapes, parameters, multiply-accumulates, receptive fields; and what has to be stored."""
 
 import argparse
 import os
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0."""
     options = parse(arguments)
     from mnist_minimal.models import MODELS
+    from mnist_minimal.models.storage import WIDTHS, stored
     from mnist_minimal.saving.saved_model import load
 
     name = options.what if options.model is None else options.model
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shape = " x ".join(map(str, model.inputs[0].shape[1:]))
     print(f"{model.name}: one image's way from the pixels, {shape}, to the output")
     print(layer_lines(layer_table(model), terminal_width()))
+    storage = stored(model)
+    print(f"To run it {storage.numbers:,} numbers have to be stored, batch normalisations folded in where they can be.")
+    print(f"Bytes: {', '.join(f'{storage.bytes(bits):,} in {bits} bits' for bits in WIDTHS)}.")
     if model.name in RECEPTIVE_FIELDS:
         fields = ", ".join(map(str, RECEPTIVE_FIELDS[model.name]))
         print(f"Its source prints other receptive fields after the convolutions and the pool: {fields}.")

@@ -175,6 +175,29 @@ def test_each_file_is_judged_on_what_it_was_trained_on(study, capsys, monkeypatc
     assert re.findall(r"a trial, on the test set of (\w+)", capsys.readouterr().out) == ["mnist", "mnist"]
 
 
+def test_it_warns_where_the_model_was_trained_on_images_of_the_fold(study, capsys, tmp_path):
+    whole = study("sep697-digits", dataset="digits", test_correct=290, test_size=297)
+    second = study("sep697-digits-fold2of10", dataset="digits-fold2of10", test_correct=170, test_size=180)
+    mnist = study("sep697")
+    foreign = tmp_path / "foreign.h5"
+    foreign.write_bytes(whole.read_bytes())
+    assert main([*map(str, (whole, second, mnist, foreign)), "--dataset", "digits", "--fold", "2/10"]) == 0
+    printed = capsys.readouterr()
+    assert re.findall(r"on the test set of (\S+)\n", printed.out) == ["digits-fold2of10"] * 4
+    assert printed.err.splitlines() == [
+        f"{whole}: expected a model that has seen none of the test images of digits-fold2of10, found one that was "
+        "trained on digits, which has most of them; judge it without --fold, or train one with --fold 2/10",
+        f"{foreign}: expected a model that has seen none of the test images of digits-fold2of10, found none that is "
+        "recorded in a study; make sure of it",
+    ]
+    assert main([str(second), "--fold", "3/10"]) == 0
+    warning = capsys.readouterr().err
+    assert "trained on digits-fold2of10, which has most of them" in warning
+    assert warning.count("\n") == 1
+    assert main([str(whole), str(second)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_images_of_the_users_own_have_to_be_given(study):
     path = study("sep697-fashion", dataset="fashion")
     with pytest.raises(UserError, match=r"expected the images of fashion, .* --data PATH --dataset-name fashion"):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from mnist_minimal.analysis.frontier import Entry
     from mnist_minimal.analysis.summaries import StudySummary
 
 
@@ -374,6 +375,167 @@ def augmentation_grid(
             ax.imshow(version[..., 0], cmap="gray", vmin=0, vmax=255)
             ax.set_axis_off()
     return figure
+
+
+# How the kinds of `frontier.Entry` are drawn, and what the legend calls them, in its order.
+_KINDS: dict[str, tuple[str, str, str]] = {
+    "published": ("x", "0.35", "published run"),
+    "recipe": ("o", COLORS[0], "trial, published network and recipe"),
+    "retrained": ("D", COLORS[1], "trial, published network, another recipe"),
+    "network": ("s", COLORS[2], "trial, another network"),
+}
+
+_LINES_OF_FRONTIER = ("mean of a study", "frontier of the means", "frontier of the best runs")
+
+# Widths on the axis of parameters, in powers of ten: a column of trials, and from one to the next of about as many
+# parameters.
+_COLUMN, _APART = 0.034, 0.044
+
+# Fewer published runs than this stand among the trials of their network, and not in a column of their own.
+_FEW_RUNS = 10
+
+
+def parameters_against_accuracy(
+    entries: Sequence["Entry"], published: Sequence["Entry"] = (), target: float = 0.99, ax: "Axes | None" = None
+) -> "Axes":
+    """Draws every trial of every study by its network's parameters, the means, and the frontiers of means and bests.
+
+    Trials of one accuracy stand side by side, and so do studies of about as many parameters, in their order.
+    Trials far below all others would squeeze them: of a study's there is a triangle at the lower edge, with the
+    accuracy, or how many they are and the lowest.
+
+    Args:
+        entries: The studies, by one way of counting.
+        published: Published runs by the same.
+        target: An accuracy to mark.
+        ax: Axes to draw on.
+    """
+    from mnist_minimal.analysis.frontier import BEST, MEAN, frontier
+
+    ax = ax or _new_axes()
+    names, places = _columns([*entries, *(each for each in published if len(each.accuracies) >= _FEW_RUNS)])
+    # A tenth of a study may lie below the axis.
+    tenths = [float(np.quantile(each.accuracies, 0.1, method="higher")) for each in (*entries, *published)]
+    lowest = min(*tenths, target) - 0.0015
+    below = []
+    for entry in (*published, *entries):
+        marker, color, said = _KINDS[entry.kind]
+        place = places.get(entry.name)
+        if place is None:
+            place = next((places[each.name] for each in entries if each.params == entry.params), float(entry.params))
+        x, y = _side_by_side(entry.accuracies, place)
+        shown = y >= lowest
+        if not shown.all():
+            below.append((place, color, y[~shown]))
+        few = entry.kind == "published" and len(y) < _FEW_RUNS
+        style: dict[str, Any] = {"markersize": 2.6, "alpha": 0.6, "color": color}
+        if few:
+            style = {"markersize": 6.5, "markeredgewidth": 1.8, "color": "0.1"}
+        ax.plot(x[shown], y[shown], marker, label=said, zorder=4 if few else 2, **style)
+        if entry.kind != "published":
+            width = place * 10 ** np.array([-_COLUMN / 2, _COLUMN / 2])
+            if entry.mean >= lowest:
+                ax.plot(width, [entry.mean] * 2, color="black", linewidth=1.8, zorder=5, label=_LINES_OF_FRONTIER[0])
+    _note_below(ax, below, lowest)
+    there = [*places.values(), *(each.params for each in published)]
+    low, high = min(there) * 10**-0.05, max(there) * 10**0.05
+    for said, line, value in zip(_LINES_OF_FRONTIER[1:], LINES, (MEAN, BEST), strict=False):
+        steps = frontier(entries, value)
+        # As far as another panel may be drawn.
+        ends = [*(each.params for each in steps), 100 * high]
+        heights = [*(value(each) for each in steps), value(steps[-1])]
+        ax.step(ends, heights, where="post", color="0.45", linestyle=line, linewidth=1.1, zorder=1, label=said)
+    ax.axhline(target, color=COLORS[3], linewidth=1, zorder=1)
+    ax.annotate(
+        f"{100 * target:g} %",
+        (1, target),
+        xycoords=ax.get_yaxis_transform(),
+        xytext=(-2, 2),
+        textcoords="offset points",
+        ha="right",
+        color=COLORS[3],
+    )
+    _parameters_axis(ax, names)
+    ax.set_xlim(low, high)
+    highest = max(max(each.accuracies) for each in (*entries, *published))
+    ax.set_ylim(lowest, highest + 0.04 * (highest - lowest))
+    ax.set_ylabel("accuracy on the test set")
+    _percent_axis(ax, "y")
+    _despine(ax)
+    ax.grid(axis="y", color=FAINT, linewidth=0.8)
+    handles = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+    order = sorted(handles, key=[*(said for _, _, said in _KINDS.values()), *_LINES_OF_FRONTIER].index)
+    legend = ax.legend([handles[said] for said in order], order, loc="lower right", fontsize=8, framealpha=0.95)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)
+    return ax
+
+
+def _columns(entries: Sequence["Entry"]) -> tuple[list[tuple[float, str]], dict[str, float]]:
+    """Where the entries stand on an axis of parameters: no nearer to each other than can be read, else where they are.
+
+    Returns:
+        The middle and the name of each network, and the place of each entry by its name.
+    """
+    from scipy.optimize import isotonic_regression
+
+    ordered = sorted(entries, key=lambda each: (each.params, each.network, each.kind != "published", each.name))
+    spaces = _APART * np.arange(len(ordered))
+    # The nearest places, in squares, that are as far apart: those without the spaces do not fall.
+    nearest = isotonic_regression(np.log10([each.params for each in ordered]) - spaces).x + spaces
+    places = {entry.name: float(10**place) for entry, place in zip(ordered, nearest, strict=True)}
+    networks: dict[tuple[int, str], list[float]] = {}
+    for entry, place in zip(ordered, nearest, strict=True):
+        networks.setdefault((entry.params, entry.network), []).append(float(place))
+    return [(10 ** float(np.mean(found)), name) for (_, name), found in networks.items()], places
+
+
+def _side_by_side(accuracies: Sequence[float], place: float) -> tuple[np.ndarray, np.ndarray]:
+    """Places on an axis of parameters around one, and accuracies: those of one accuracy beside each other."""
+    counts = Counter(accuracies)
+    most = max(counts.values())
+    step = min(_COLUMN / most, 0.006)
+    found = [(step * (k - (count - 1) / 2), y) for y, count in counts.items() for k in range(count)]
+    offsets, heights = np.array(found).T
+    return place * 10**offsets, heights
+
+
+def _note_below(ax: "Axes", below: Sequence[tuple[float, str, np.ndarray]], lowest: float) -> None:
+    """Says at the lower edge of axes what lies below it: of each study its place, its colour and the accuracies."""
+    for number, (place, color, accuracies) in enumerate(sorted(below, key=lambda study: study[0])):
+        ax.plot(place, lowest, "v", color=color, markersize=6, clip_on=False, zorder=6)
+        ax.annotate(
+            f"{len(accuracies)} from {percent(accuracies.min())}" if len(accuracies) > 1 else percent(accuracies[0]),
+            (place, lowest),
+            # Of neighbours the texts stand one above the other.
+            xytext=(6, 3 + 10 * (number % 2)),
+            textcoords="offset points",
+            fontsize=8,
+            color=color,
+        )
+
+
+def _parameters_axis(ax: "Axes", names: Sequence[tuple[float, str]]) -> None:
+    """A logarithmic axis of parameters, and the networks' names above it, each at its middle."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("trainable parameters (logarithmic)")
+    for middle, name in names:
+        ax.annotate(
+            label(name),
+            (middle, 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(0, 3),
+            textcoords="offset points",
+            rotation=40,
+            fontsize=8,
+            color=QUIET,
+        )
 
 
 def draw_samples(samples: Sequence[Sample], measure: str, path: Path) -> None:

@@ -129,7 +129,7 @@ class _Table:
         import keras
 
         values = {id(tensor): value for tensor, value in zip(model.inputs, sources, strict=True)}
-        for node in _applications(model):
+        for node in applications(model):
             operation, inputs = node.operation, [values[id(tensor)] for tensor in node.input_tensors]
             if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
                 outputs = self.follow(operation, inputs, f"{prefix}{operation.name}/")
@@ -176,7 +176,7 @@ class _Table:
         return _elements(new)
 
 
-def _applications(model: "keras.Model") -> Iterator[Any]:
+def applications(model: "keras.Model") -> Iterator[Any]:
     """The applications of a model's layers, Keras' nodes, each after those whose outputs it takes."""
     sources = {id(tensor) for tensor in model.inputs}
     done: set[tuple[int, int]] = set()

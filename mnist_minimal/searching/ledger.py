@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_minimal import files
+from mnist_minimal.analysis.frontier import frontier as frontier_of
 from mnist_minimal.searching import storage as stored
 from mnist_minimal.searching.evaluation import Score
 from mnist_minimal.searching.rungs import FIRST_FRESH_SEED, Rung, fold_of, seed_of
@@ -128,11 +129,7 @@ def finalists(study: optuna.Study) -> list[Figure]:
 
 def frontier(figures: Iterable[Figure]) -> list[Figure]:
     """Those that no other has at most as many parameters as and a median as high, by rising parameters."""
-    found: list[Figure] = []
-    for figure in sorted(figures, key=lambda each: (each.params, -(each.median or 0))):
-        if not found or (figure.median or 0) > (found[-1].median or 0):
-            found.append(figure)
-    return found
+    return frontier_of(figures, lambda each: each.median or 0)
 
 
 def write(path: Path, table: Sequence[Row] | Sequence[Figure], kind: type[Row] | type[Figure]) -> Path:

@@ -632,7 +632,7 @@ class SlotTrials:
         return self.tested[trial.key]
 
     def _with_best(self, trials: Sequence[Member], state: Any) -> Any:
-        """A state with the weights that trials keep: the best ones where they stop early, their mean, or the last ones."""
+        """A state with the weights that trials keep: the best where they stop early, the mean, or the last ones."""
         recipes = [trial.of.job.recipe for trial in trials]
         best = np.array([bool(recipe.early_stopping or recipe.averaging) for recipe in recipes])[:, np.newaxis]
         return state._replace(

@@ -1,0 +1,167 @@
+"""The frontier: every trial is drawn, every study is a row, and accuracies of the two ways of counting never mix."""
+
+import itertools
+from dataclasses import replace
+
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from mnist_minimal.analysis.figures import parameters_against_accuracy
+from mnist_minimal.analysis.frontier import (
+    BEST,
+    MEAN,
+    Entry,
+    as_sources_count,
+    chosen_without_test_set,
+    fewest_parameters,
+    frontier,
+    frontier_table,
+    published_runs,
+)
+from mnist_minimal.analysis.summaries import find_studies
+from mnist_minimal.models.parameters import PARAMETERS
+from tests.study.test_ledger import FAILED, TRIAL, append_row
+
+
+def entry(name: str, params: int, *accuracies: float, kind: str = "recipe") -> Entry:
+    return Entry(name, name.partition(" ")[0], params, accuracies, kind)
+
+
+SMALL = entry("small", 600, 0.985, 0.9851, 0.9851, kind="network")
+LUCKY = entry("lucky", 700, 0.98, 0.991)
+GOOD = entry("good", 705, 0.99, 0.9902, 0.9902, kind="retrained")
+LOSER = entry("loser", 900, 0.984, 0.985)
+DIVERGED = entry("good again", 705, *(0.99,) * 22, 0.1, 0.2)
+ALL = [GOOD, LOSER, SMALL, DIVERGED, LUCKY]
+
+
+@pytest.fixture
+def axes():
+    return matplotlib.figure.Figure().subplots()
+
+
+@pytest.fixture
+def summaries(tmp_path):
+    """Studies of two protocols, one whose recipe monitors training images, one on other images."""
+    for study, model, protocol, dataset in (
+        ("sep997", "sep997", "source", "mnist"),
+        ("sep997-holdout", "sep997", "holdout", "mnist"),
+        ("shared1936", "shared1936", "source", "mnist"),
+        ("sep697-digits", "sep697", "source", "digits"),
+    ):
+        for seed, correct in enumerate((9860, 9870)):
+            figures = {"saved_accuracy": 0.97, "best_accuracy": 0.98 + seed / 1000, "test_correct": correct}
+            trial = replace(TRIAL, model=model, protocol=protocol, dataset=dataset, seed=seed, **figures)
+            append_row(tmp_path / f"{study}.csv", trial)
+    append_row(tmp_path / "sep997.csv", replace(FAILED, seed=7))
+    return find_studies(tmp_path)
+
+
+def test_the_two_ways_of_counting(summaries):
+    best, kept = (0.98, 0.981), (0.986, 0.987)
+    assert [(each.name, each.measure, each.accuracies, each.failed) for each in as_sources_count(summaries)] == [
+        ("sep997", "best", best, 1),
+        ("shared1936", "test", kept, 0),
+    ]
+    # Those of shared1936 monitor the last images of the training set.
+    assert [(each.name, each.accuracies) for each in chosen_without_test_set(summaries)] == [
+        ("sep997-holdout", kept),
+        ("shared1936", kept),
+    ]
+
+
+def test_a_published_network_is_told_from_others(tmp_path):
+    append_row(tmp_path / "a.csv", TRIAL)
+    append_row(tmp_path / "b.csv", replace(TRIAL, model="search:runs/small/c691_4fe37244"))
+    (tmp_path / "c.json").write_text('{"recipe": {"model": "sep997", "name": "sep997-cosine"}, "set": {}}')
+    append_row(tmp_path / "c.csv", TRIAL)
+    found = {each.name: (each.network, each.kind) for each in as_sources_count(find_studies(tmp_path))}
+    # Of a network that nothing is known of nobody can say what was monitored.
+    assert found == {"a": ("sep997", "recipe"), "b": ("c691", "network"), "c": ("sep997", "retrained")}
+
+
+def test_published_runs_are_of_every_network():
+    runs = {each.network: each for each in published_runs()}
+    assert runs.keys() == PARAMETERS.keys()
+    assert len(runs["sep997"].accuracies) == 223
+    assert runs["sep697"].accuracies == (0.9903,)
+    assert runs["gap13914"].accuracies == (0.9943,)
+
+
+def test_the_frontier_is_what_no_smaller_network_reaches():
+    assert frontier(ALL, MEAN) == [SMALL, LUCKY, GOOD]
+    assert frontier(ALL, BEST) == [SMALL, LUCKY]
+    assert frontier([], MEAN) == []
+
+
+def test_the_fewest_parameters_with_a_target():
+    assert (fewest_parameters(ALL, MEAN), fewest_parameters(ALL, BEST)) == (705, 700)
+    assert fewest_parameters([SMALL, LOSER], BEST) is None
+
+
+def test_every_study_is_a_row_of_the_table():
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in frontier_table(ALL).splitlines()
+    )
+    assert [row[0] for row in rows] == ["`small`", "`lucky`", "`good`", "`good again`", "`loser`"]
+    assert [row[head.index("on the frontier")] for row in rows] == ["mean, best run", "mean, best run", "mean", "", ""]
+    lucky = dict(zip(head, rows[1], strict=True))
+    assert (lucky["n"], lucky["mean"], lucky["best run"]) == ("2", "0.98550", "0.9910")
+    assert lucky["at least 99% (95 %)"].startswith("1 of 2 (")
+
+
+def drawn(axes, marker: str) -> np.ndarray:
+    """Heights of all markers of a kind."""
+    return np.concatenate([line.get_ydata() for line in axes.lines if line.get_marker() == marker] or [[]])
+
+
+def test_every_trial_is_drawn(axes):
+    parameters_against_accuracy(ALL, ax=axes)
+    # What is far below all others is a triangle at the edge, and said.
+    assert sorted(drawn(axes, "o")) == sorted([0.991, *LOSER.accuracies, *DIVERGED.accuracies[:-2]])
+    assert sorted(drawn(axes, "D")) == sorted(GOOD.accuracies)
+    assert sorted(drawn(axes, "s")) == sorted(SMALL.accuracies)
+    assert list(drawn(axes, "v")) == 2 * [axes.get_ylim()[0]]
+    assert {"98.00 %", "2 from 10.00 %"} <= {text.get_text() for text in axes.texts}
+
+
+def test_no_two_trials_are_drawn_in_one_place(axes):
+    parameters_against_accuracy(ALL, ax=axes)
+    points = [point for line in axes.lines if line.get_marker() in "oDs" for point in line.get_xydata()]
+    assert len({tuple(point) for point in points}) == len(points)
+
+
+def test_columns_do_not_meet_and_keep_their_order(axes):
+    close = [entry(f"study {params}", params, *(0.985,) * 30) for params in (690, 691, 697, 730)]
+    far = entry("far", 5000, 0.99)
+    parameters_against_accuracy([*close, far], ax=axes)
+    columns = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+    assert all(one.max() < other.min() for one, other in itertools.pairwise(columns))
+    assert columns[-1] == pytest.approx([5000])
+    # As near to where they belong as they can be.
+    assert np.log10(columns[:4]).mean() == pytest.approx(np.log10([690, 691, 697, 730]).mean(), abs=1e-6)
+
+
+def test_published_runs_are_crosses_beside_the_trials_of_their_network(axes):
+    one = entry("loser, published", 900, 0.99, kind="published")
+    many = entry("good, published", 705, *np.linspace(0.98, 0.99, 20), kind="published")
+    parameters_against_accuracy(ALL, [one, many], ax=axes)
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert sorted(drawn(axes, "x")) == sorted([*one.accuracies, *many.accuracies])
+    (single,) = (line for line in crosses if len(line.get_xdata()) == 1)
+    (of_network,) = (line.get_xdata() for line in axes.lines if set(line.get_ydata()) == set(LOSER.accuracies))
+    assert single.get_xdata() == pytest.approx(of_network[:1])
+    assert set(published_of_legend(axes)) >= {"published run", "mean of a study", "frontier of the best runs"}
+
+
+def published_of_legend(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_the_lines_are_the_frontiers(axes):
+    parameters_against_accuracy(ALL, ax=axes)
+    lines = {line.get_label(): line for line in axes.lines}
+    found = {name: lines[f"frontier of the {name}"] for name in ("means", "best runs")}
+    assert list(found["means"].get_xdata())[:-1] == [600, 700, 705]
+    assert list(found["best runs"].get_ydata()) == [0.9851, 0.991, 0.991]
