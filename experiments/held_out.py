@@ -70,6 +70,7 @@ def judge(
     recipe: Recipe,
     seed: int,
     dataset: Dataset,
+    probabilities: np.ndarray | None = None,
 ) -> Judged:
     """Trains a network, and has the images judge it that were held out.
 
@@ -79,12 +80,16 @@ def judge(
         recipe: By which it is trained.
         seed: Its seed, which says too which part of the training images is held out.
         dataset: The images; the test set is not looked at.
+        probabilities: float32 (n, classes), what the recipe's teacher, if it has one, gives the training images.
     """
     from mnist_minimal.models.dropout import set_dropout
     from mnist_minimal.training import DivergedError, initial_weights, native_fit
     from mnist_minimal.training.seeding import seeded
+    from mnist_minimal.training.targets import mixed
 
-    splits, _ = fold_splits(dataset, fold_of(seed))
+    splits, kept = fold_splits(dataset, fold_of(seed))
+    if recipe.teacher is not None and probabilities is not None:
+        splits = dataclasses.replace(splits, targets=mixed(probabilities[kept], splits.y_train, recipe.teacher.weight))
     with seeded(seed):
         model = build()
     initial_weights.draw(model, seed)
