@@ -68,6 +68,13 @@ def odd_models() -> dict[str, keras.Model]:
             (15, 18, 1),
             [layers.Conv2D(7, (3, 5)), slope(0.2), layers.MaxPooling2D(2), layers.Conv2D(9, 2), relu(), average()],
         ),
+        "averaged first": (
+            (15, 18, 1),
+            [
+                *(layers.Conv2D(7, (3, 5)), slope(0.2), layers.AveragePooling2D(2), layers.Dropout(0.1)),
+                *(layers.Conv2D(9, 2), relu(), average()),
+            ],
+        ),
         "twelve to twenty channels": (
             (12, 11, 2),
             [

@@ -35,6 +35,7 @@ from mnist_minimal.training.network import Network
 _ODD = {
     "five by five, same": "6c0969c3e3902c99",
     "pooled first": "baa371b1c8004177",
+    "averaged first": "9a6a871bcc127d7c",
     "twelve to twenty channels": "fd8cf144743c273a",
     "separable, odd average": "8ee83c4812f19fd2",
     "batch normalisation first": "cb935a1aef9f0b53",

@@ -38,5 +38,15 @@ def epoch_batches(seed: int, epoch: int, images: int, batch_size: int, drop_rema
         int64 arrays of `batch_size` indices, the last one perhaps shorter.
     """
     order = epoch_order(seed, epoch, images)
+    starts = _starts(images, batch_size, drop_remainder)
+    return [order[start : start + batch_size] for start in starts]
+
+
+def batches_per_epoch(images: int, batch_size: int, drop_remainder: bool) -> int:
+    """How many batches `epoch_batches` gives."""
+    return len(_starts(images, batch_size, drop_remainder))
+
+
+def _starts(images: int, batch_size: int, drop_remainder: bool) -> range:
     end = images - images % batch_size if drop_remainder and images >= batch_size else images
-    return [order[start : start + batch_size] for start in range(0, end, batch_size)]
+    return range(0, end, batch_size)

@@ -82,13 +82,14 @@ class PiecewiseLinear(Part):
 
 @dataclass(frozen=True)
 class ByStep(Part):
-    """The learning rate is set for every step: it rises in a straight line, then follows a course to the last step.
+    """The learning rate is set for every step: it rises in a straight line, then follows a course to its floor.
 
     The peak is the optimizer's learning rate. Of all n steps, which are those of `max_epochs` epochs whatever the cap
-    on them is, the first w = round(warm_up * n) warm up. Step t, counted from 0, is taken with this share of the peak:
+    on them is, the first w = round(warm_up * n) warm up, and the course has come down to its floor after
+    e = round(floor_from * n). Step t, counted from 0, is taken with this share of the peak:
 
         start + (1 - start) * t / w                                 where t < w,
-        floor + (1 - floor) * (1 + cos(pi * x)) / 2   "cosine",     where x = (t - w) / (n - w),
+        floor + (1 - floor) * (1 + cos(pi * x)) / 2   "cosine",     where x = min(1, (t - w) / (e - w)),
         floor + (1 - floor) * (1 - x)                 "linear",
         1                                             "constant".
 
@@ -100,12 +101,45 @@ class ByStep(Part):
         warm_up: Share of all steps that warm up.
         start: The first step's share of the peak.
         floor: The share of the peak that the course comes down to; a constant one does not.
+        floor_from: Share of all steps after which the rate stays at the floor, at least that of the warm-up; with 1 the
+            course ends with the training.
     """
 
     course: Literal["cosine", "linear", "constant"] = "cosine"
     warm_up: Share = 0.05
     start: Share = 0.1
     floor: Share = 0.0
+    floor_from: Share = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.floor_from < self.warm_up:
+            raise UserError(
+                f"ByStep: expected floor_from of at least the warm-up, {self.warm_up:g}, after which the rate falls, "
+                f"found {self.floor_from:g}; raise floor_from or lower warm_up"
+            )
+
+
+@dataclass(frozen=True)
+class Averaging(Part):
+    """The model that is kept is the plain mean of the weights after every step of the last part of the training.
+
+    Of all n steps, which are those of `max_epochs` epochs whatever the cap on them is, step t, counted from 0, is the
+    first whose weights count, t = min(round(start * n), n - 1). The mean is of all weights and, of batch
+    normalisation, of the moving statistics after these steps, each summed in double precision, by JAX as a running mean
+    in single. From the epoch on in which step t is, the figures of the monitored images are those of the mean so far;
+    the training figures are always those of the last weights, from which the training goes on. A training that a cap
+    ends before step t keeps its last weights.
+
+    Averages of the course of stochastic gradient descent: B. Polyak and A. Juditsky, "Acceleration of stochastic
+    approximation by averaging", https://doi.org/10.1137/0330046; of networks, P. Izmailov et al., "Averaging weights
+    leads to wider optima and better generalization", https://arxiv.org/abs/1803.05407.
+
+    Attributes:
+        start: Share of all steps after which averaging begins.
+    """
+
+    start: Decrease = 0.6
 
 
 @dataclass(frozen=True)
@@ -179,6 +213,10 @@ class Teacher(Part):
 # What a variation of a recipe keeps.
 _NAMES = ("model", "name")
 
+# Fields that are younger than published files, by the part that has them, with their defaults, at which `as_dict`
+# leaves them out: a recipe without them is written, and named by its content, as it was before there were any.
+_ADDED: dict[str, dict[str, Any]] = {"Recipe": {"averaging": None}, "ByStep": {"floor_from": 1.0}}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Part):
@@ -199,6 +237,8 @@ class Recipe(Part):
         dropout: Rate of all the model's dropout layers; None leaves each as the model's builder has it.
         early_stopping: When training ends before `max_epochs`, with the best epoch's weights; None trains to the end
             and keeps the last epoch's.
+        averaging: From when on the weights are averaged, whose mean is kept; None keeps those of one epoch. Neither
+            early stopping nor a plateau goes with it: both follow figures that averaging changes on the way.
         augmentation: What is done to the training images.
         teacher: Whose probabilities are part of the targets; None where the labels alone are learned.
         validation_share: The last part of the training set, as a share of it, that the source holds out to monitor; 0
@@ -220,6 +260,7 @@ class Recipe(Part):
     schedule: Plateau | Steps | PiecewiseLinear | ByStep | KerasObject | None = None
     dropout: Decrease | None = None
     early_stopping: EarlyStopping | None = None
+    averaging: Averaging | None = None
     augmentation: Augmentation | None = None
     teacher: Teacher | None = None
     validation_share: Decrease = 0.0
@@ -237,6 +278,16 @@ class Recipe(Part):
                 "expected one schedule of the learning rate, found one in the optimizer's configuration and "
                 f"schedule {type(self.schedule).__name__}; set schedule to None or optimizer.learning_rate to a number"
             )
+        if self.averaging and self.early_stopping:
+            raise UserError(
+                "expected averaging or early_stopping, which keeps the best epoch's weights and not a mean, found "
+                "both; set one of them to None"
+            )
+        if self.averaging and isinstance(self.schedule, Plateau):
+            raise UserError(
+                "expected a schedule that does not follow the monitored figures, which averaging makes others on the "
+                "way, found a Plateau; set schedule to another, such as ByStep, or averaging to None"
+            )
 
     @property
     def known_as(self) -> str:
@@ -244,8 +295,11 @@ class Recipe(Part):
         return self.name or self.model
 
     def as_dict(self) -> dict[str, Any]:
-        """The recipe as nested dictionaries and lists of JSON's types; a part that has variants names its `kind`."""
-        return {name: _plain(getattr(self, name)) for name in hints(Recipe)}
+        """The recipe as nested dictionaries and lists of JSON's types; a part that has variants names its `kind`.
+
+        `averaging`, and `floor_from` of a schedule, are left out at their defaults.
+        """
+        return _plain_fields(self, list(hints(Recipe)))
 
     def replace(self, **values: Any) -> "Recipe":
         """A variation of the recipe: the fields that are named have other values, the others stay.
@@ -310,9 +364,20 @@ def _stretched(schedule: Any, factor: float) -> Any:
     return schedule
 
 
+def completed(content: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What `Recipe.as_dict` gives, or of a part of this kind, with the fields that are left out there."""
+    return {**_ADDED.get(kind, {}), **content}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value):
-        return {"kind": type(value).__name__} | {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+        return {"kind": type(value).__name__} | _plain_fields(value, [each.name for each in fields(value)])
     return value
+
+
+def _plain_fields(part: Any, names: list[str]) -> dict[str, Any]:
+    added = _ADDED.get(type(part).__name__, {})
+    values = {name: getattr(part, name) for name in names}
+    return {name: _plain(value) for name, value in values.items() if name not in added or value != added[name]}

@@ -6,7 +6,7 @@ from typing import Any
 
 from mnist_minimal.recipes.catalogue import RECIPES
 from mnist_minimal.recipes.digits import for_dataset
-from mnist_minimal.recipes.parts import Recipe
+from mnist_minimal.recipes.parts import Recipe, completed
 
 HASH_DIGITS = 6
 
@@ -24,7 +24,7 @@ def changes(model: str, recipe: Recipe, dataset: str) -> dict[str, Any]:
     if origin is RECIPES.get(model):
         origin = for_dataset(origin, dataset)
     before, now = ({k: v for k, v in each.as_dict().items() if k not in PROSE} for each in (origin, recipe))
-    return _differences(before, now, "")
+    return _differences(completed(before, "Recipe"), completed(now, "Recipe"), "")
 
 
 def short_hash(changed: dict[str, Any]) -> str:
@@ -47,14 +47,13 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str) -> di
     found: dict[str, Any] = {}
     for name, value in now.items():
         old = before[name]
-        if (
-            isinstance(old, dict)
-            and isinstance(value, dict)
-            and old.keys() == value.keys()
-            and _kind(old) == _kind(value)
-        ):
-            found |= _differences(old, value, f"{prefix}{name}.")
-        elif old != value:
+        if isinstance(old, dict) and isinstance(value, dict) and _kind(old) == _kind(value):
+            kind = str(value.get("kind"))
+            whole = completed(old, kind), completed(value, kind)
+            if whole[0].keys() == whole[1].keys():
+                found |= _differences(*whole, f"{prefix}{name}.")
+                continue
+        if old != value:
             found[f"{prefix}{name}"] = value
     return found
 

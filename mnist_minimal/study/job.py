@@ -149,7 +149,7 @@ def make_job(plan: Plan, before: Sequence[Trial]) -> tuple[Job, str]:
         "numerics": bits,
         "callbacks": [type(callback).__qualname__ for callback in _callbacks(plan)],
     }
-    # A model's file, and a checkpoint of the weights, the best ones and the optimizer's two moments.
+    # A model's file, and a checkpoint of the weights, the best ones or the sums of an average, and two moments.
     check_room(study, (plan.jobs or 1) * (ROOM + 4 * 5 * built.count_params()))
     identity.record(study, facts)
     job = Job(

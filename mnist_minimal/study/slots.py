@@ -632,8 +632,9 @@ class SlotTrials:
         return self.tested[trial.key]
 
     def _with_best(self, trials: Sequence[Member], state: Any) -> Any:
-        """A state with the weights that its trials keep: the best ones where they stop early, else the last ones."""
-        best = np.array([trial.of.job.recipe.early_stopping is not None for trial in trials])[:, np.newaxis]
+        """A state with the weights that trials keep: the best where they stop early, the mean, or the last ones."""
+        recipes = [trial.of.job.recipe for trial in trials]
+        best = np.array([bool(recipe.early_stopping or recipe.averaging) for recipe in recipes])[:, np.newaxis]
         return state._replace(
             parameters=np.where(best, np.asarray(state.best_parameters), np.asarray(state.parameters)),
             statistics=np.where(best, np.asarray(state.best_statistics), np.asarray(state.statistics)),

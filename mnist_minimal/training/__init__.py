@@ -26,7 +26,7 @@ class Fit:
     Attributes:
         history: A list by epoch of `loss`, `accuracy`, `val_loss`, `val_accuracy` and `learning_rate` each.
         best_epoch: The first epoch with the highest monitored accuracy, counted from 1. Its weights are those that the
-            model now has if the recipe stops early, else the last epoch's are.
+            model now has if the recipe stops early, else the last epoch's are, or those of its `averaging`.
         saved_accuracy: The last epoch's monitored accuracy, in [0, 1].
         best_accuracy: The best epoch's monitored accuracy, in [0, 1].
         train_seconds: Wall-clock time.

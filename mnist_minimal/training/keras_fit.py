@@ -13,7 +13,7 @@ from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.models.defaults import keras_defaults
 from mnist_minimal.recipes import ByStep, PiecewiseLinear, Plateau, Recipe, Steps
-from mnist_minimal.training import DivergedError, Fit, epochs_to_train, targets
+from mnist_minimal.training import DivergedError, Fit, averaging, epochs_to_train, targets
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.keras_objects import keras_object
 from mnist_minimal.training.optimizers import make_optimizer
@@ -198,7 +198,8 @@ def fit(
 ) -> Fit:
     """Trains a model from the weights it has, and leaves in it those of the best epoch where the recipe stops early.
 
-    A recipe without early stopping leaves those of its last epoch, as its source does.
+    A recipe without early stopping leaves those of its last epoch, as its source does, or the mean of its `averaging`,
+    of which `averaging.WeightAverage` says when the model has it.
 
     The order of the images, their augmentation, and the dropout and whatever else the model's layers draw from a
     keras.random.SeedGenerator follow from the seed and the epoch: the same model, recipe, splits and seed give the same
@@ -226,21 +227,30 @@ def fit(
     compile_model(model, recipe, rates, by_targets=splits.targets is not None)
     model.optimizer.build(model.trainable_variables)
     recipes_own = recipe_callbacks(recipe)
+    first_averaged = averaging.first_step(recipe, len(batches))
+    average = [] if first_averaged is None else [averaging.WeightAverage(first_averaged, len(batches))]
     state = checkpoint or Checkpoint()
     y_val = splits.y_val
     if splits.targets is not None:
         y_val = targets.with_labels(y_val, targets.one_hot(y_val, splits.targets.shape[1]))
     cpu_before = time.process_time()
 
+    def optimizer_state() -> list[np.ndarray]:
+        own = [keras.ops.convert_to_numpy(variable) for variable in model.optimizer.variables]
+        return own + [array for each in average for array in each.state()]
+
     def restore_optimizer(arrays: list[np.ndarray]) -> None:
-        for variable, array in zip(model.optimizer.variables, arrays, strict=True):
+        own = len(model.optimizer.variables)
+        for variable, array in zip(model.optimizer.variables, arrays[:own], strict=True):
             variable.assign(array)
+        for each in average:
+            each.restore(arrays[own:])
 
     resumption = Resumption(
         state,
         recipes_own,
-        optimizer_state=lambda: [keras.ops.convert_to_numpy(variable) for variable in model.optimizer.variables],
-        restore_optimizer=restore_optimizer,
+        optimizer_state,
+        restore_optimizer,
         cpu_seconds=lambda: time.process_time() - cpu_before,
     )
     model.fit(
@@ -249,7 +259,14 @@ def fit(
         epochs=state.epochs if state.stopped else epochs,
         validation_data=(splits.x_val.astype(np.float32), y_val),
         validation_batch_size=EVALUATION_BATCH_SIZE,
-        callbacks=[EpochRandomness(batches, seed), *recipes_own, *keras_callbacks(recipe), *callbacks, resumption],
+        callbacks=[
+            *average,
+            EpochRandomness(batches, seed),
+            *recipes_own,
+            *keras_callbacks(recipe),
+            *callbacks,
+            resumption,
+        ],
         # Keras would visit the batches themselves in an order of its own.
         shuffle=False,
         verbose=0,

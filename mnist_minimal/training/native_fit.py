@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from mnist_minimal.data.batches import epoch_batches
+from mnist_minimal.data.batches import batches_per_epoch, epoch_batches
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import Augmentation, ByStep, Recipe
-from mnist_minimal.training import DivergedError, Fit, epochs_to_train
+from mnist_minimal.training import DivergedError, Fit, averaging, epochs_to_train
 from mnist_minimal.training.chain import Chain, check_optimizer, unsupported
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.core import _core, available
@@ -43,9 +43,10 @@ def fit(
 ) -> Fit:
     """Trains a model from the weights it has, and leaves in it those of the best epoch where the recipe stops early.
 
-    A recipe without early stopping leaves those of its last epoch, as its source does.
+    A recipe without early stopping leaves those of its last epoch, as its source does, or the mean of its `averaging`.
 
-    The callbacks see the Keras model, with the weights of the epoch that has ended; what they change of its weights,
+    The callbacks see the Keras model, with the weights of the epoch that has ended, which are those of its last step
+    also where the figures of the monitored images are the mean's; what they change of its weights,
     its optimizer's learning rate and `stop_training` holds for the next epoch. Where the recipe sets a learning rate
     for each step they have to leave it alone. They are not called for single batches.
     The result is a function of the model, recipe, splits and seed: the same bits for any number of threads, beside any
@@ -76,17 +77,22 @@ def fit(
     network = chain.network
     augmentation = core_augmentation(recipe.augmentation) if recipe.augmentation else None
     recipes_own = recipe_callbacks(recipe)
+    steps = batches_per_epoch(len(splits.x_train), recipe.batch_size, recipe.drop_remainder)
+    first_averaged = averaging.first_step(recipe, steps)
     state = checkpoint or Checkpoint()
     y_train, y_val = splits.y_train.astype(np.uint8), splits.y_val.astype(np.uint8)
     cpu_before, helper_seconds = time.thread_time(), 0.0
 
     def optimizer_state() -> list[np.ndarray]:
-        return [np.array(learning_rate_of(model)), np.array(network.steps), network.moments]
+        sums = [] if first_averaged is None else [network.sums]
+        return [np.array(learning_rate_of(model)), np.array(network.steps), network.moments, *sums]
 
     def restore_optimizer(arrays: list[np.ndarray]) -> None:
-        learning_rate, steps, network.moments = arrays
+        learning_rate, steps, network.moments, *sums = arrays
         model.optimizer.learning_rate = float(learning_rate)
         network.steps = int(steps)
+        if sums:
+            (network.sums,) = sums
 
     resumption = Resumption(
         state,
@@ -118,12 +124,14 @@ def fit(
             threads=threads,
             targets=splits.targets,
             augmentation=augmentation,
+            sum_from=first_averaged,
         )
         helper_seconds += trained
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss became {loss} in epoch {epoch + 1}")
         chain.to_keras()
         called.on_test_begin()
+        put_mean(network, first_averaged)
         val_loss, val_correct, evaluated = network.evaluate(splits.x_val, y_val, threads=threads)
         called.on_test_end()
         helper_seconds += evaluated
@@ -137,6 +145,8 @@ def fit(
         called.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
+    if put_mean(network, first_averaged):
+        chain.to_keras()
     called.on_train_end(logs)
     return Fit.from_history(state.history.figures, len(y_val), state.train_seconds, state.cpu_seconds)
 
@@ -177,6 +187,15 @@ def unsupported_recipe(recipe: Recipe) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def put_mean(network: "_core.Network", first_averaged: int | None) -> bool:
+    """Gives a network the mean of the weights after all steps from one on; whether there were any."""
+    if first_averaged is None or network.steps <= first_averaged:
+        return False
+    mean = (network.sums / (network.steps - first_averaged)).astype(np.float32)
+    network.parameters, network.statistics = np.split(mean, [len(network.parameters)])
+    return True
 
 
 def core_augmentation(augmentation: Augmentation) -> "_core.Augmentation":

@@ -39,15 +39,16 @@ def _rates(recipe: Recipe, chosen: range, steps_per_epoch: int) -> np.ndarray:
     if not isinstance(schedule, ByStep):
         raise ValueError(f"expected a schedule by step, found {schedule}")
     steps = steps_per_epoch * recipe.max_epochs
-    warm_up = round(schedule.warm_up * steps)
+    warm_up, end = round(schedule.warm_up * steps), round(schedule.floor_from * steps)
     step = np.array(chosen, np.float64)
     rising = schedule.start + (1 - schedule.start) * (step / max(1, warm_up))
-    share = np.where(step < warm_up, rising, _course(schedule, (step - warm_up) / max(1, steps - warm_up)))
+    passed = np.minimum((step - warm_up) / max(1, end - warm_up), 1)
+    share = np.where(step < warm_up, rising, _course(schedule, passed))
     return (first_rate(recipe) * share).astype(np.float32)
 
 
 def _course(schedule: ByStep, passed: np.ndarray) -> np.ndarray:
-    """The share of the peak after the warm-up, of which a share in [0, 1) has passed."""
+    """The share of the peak after the warm-up, when a share in [0, 1] of the course has passed."""
     match schedule.course:
         case "cosine":
             falling = (1 + elementary.cos(math.pi * passed)) / 2

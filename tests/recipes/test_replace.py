@@ -13,18 +13,23 @@ import numpy as np
 import pytest
 
 from mnist_minimal.errors import UserError
+from mnist_minimal.models.searched import Candidate, SearchedNetwork
 from mnist_minimal.recipes import (
     RECIPES,
     SGD,
     Adam,
     AdamW,
     Augmentation,
+    Averaging,
+    ByStep,
     EarlyStopping,
     KerasObject,
+    Plateau,
     Recipe,
     Steps,
     variation,
 )
+from mnist_minimal.recipes.fields import checked
 from mnist_minimal.study.study import Study
 from mnist_minimal.training.schedules import scheduled_rate
 
@@ -169,6 +174,45 @@ def test_parts_are_part_of_the_name():
     assert name("conv18242", steps) == "conv18242-cc1e05"
     lion = varied("conv18242", optimizer="Lion", **{"optimizer.learning_rate": 0.001})
     assert name("conv18242", lion) == "conv18242-7ac486"
+
+
+def test_fields_that_came_later_leave_older_names_and_files_as_they_were():
+    by_step = varied("sep997", schedule="ByStep", early_stopping=None)
+    assert name("sep997", by_step) == "sep997-3393c5"
+    assert not {"averaging", "floor_from"} & {*by_step.as_dict(), *by_step.as_dict()["schedule"]}
+    averaged = by_step.replace(averaging="Averaging", **{"averaging.start": 0.5, "schedule.floor_from": 0.5})
+    assert averaged.as_dict()["averaging"] == {"kind": "Averaging", "start": 0.5}
+    assert checked({"kind": "Recipe", **averaged.as_dict()}, Recipe, "recipe") == averaged
+    assert name("sep997", averaged) != name("sep997", by_step)
+    # What is set of a recipe that has them already, and what is taken away.
+    of_cosine = RECIPES["sep997-cosine"]
+    later = of_cosine.replace(averaging=Averaging(0.6), **{"schedule.floor_from": 0.6})
+    assert variation.changes("sep997", later, "mnist") == {
+        "schedule.floor_from": 0.6,
+        "averaging": {"kind": "Averaging", "start": 0.6},
+    }
+    own = replace(later, name="own", origin=None)
+    assert variation.changes("nets:tiny", own.replace(averaging=None), "mnist") == {"averaging": None}
+    assert later.replace(averaging=None, **{"schedule.floor_from": 1}) is of_cosine
+
+
+def test_a_candidate_of_a_search_has_the_name_that_it_had():
+    network = SearchedNetwork(9, 3, "same", "average", (9, 9, 9, 12), 3, "valid", 0, "depthwise", 0.2)
+    schedule = ByStep("cosine", 0.05, floor=0.1)
+    recipe = Recipe(batch_size=64, max_epochs=40, optimizer=Adam(0.03), schedule=schedule, dropout=0.0)
+    assert Candidate(network, recipe).name == "c691_0d7850f6"
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"early_stopping": {"patience": 3}}, "expected averaging or early_stopping, .* found both; set one"),
+        ({"schedule": Plateau(0.5, 3, 0.0, 0.0)}, "expected a schedule that does not follow the monitored .* Plateau"),
+    ],
+)
+def test_averaging_goes_with_nothing_that_follows_the_monitored_figures(values, complaint):
+    with pytest.raises(UserError, match=complaint):
+        RECIPES["sep997-cosine"].replace(averaging=Averaging(0.6), **values)
 
 
 def test_a_schedule_by_epoch_is_stretched_with_the_epochs():

@@ -9,7 +9,7 @@ from keras import layers
 
 import mnist_minimal as mm
 from mnist_minimal import verify
-from mnist_minimal.recipes import SGD, EarlyStopping, Plateau
+from mnist_minimal.recipes import SGD, Adam, Averaging, ByStep, EarlyStopping, Plateau
 from mnist_minimal.study import ledger
 from mnist_minimal.training import core
 from mnist_minimal.training.slots import device
@@ -88,6 +88,28 @@ def test_trials_of_jax_are_those_of_the_core_but_for_rounding(tmp_path, run_main
     checked = run_main(verify.main, study.paths.csv, "--model", "own:net")
     assert checked.returncode == 1
     assert "not within" in checked.stdout
+
+
+@NEEDS_CORE
+@pytest.mark.slow
+def test_averaged_trials_of_jax_are_those_of_the_core_but_for_rounding(tmp_path):
+    """The kept model is the one that was monitored."""
+    recipe = mm.Recipe(
+        batch_size=50,
+        max_epochs=4,
+        optimizer=Adam(0.01),
+        schedule=ByStep(floor=0.2, floor_from=0.5),
+        averaging=Averaging(0.4),
+    )
+    study = mm.run_trials(net, recipe, 2, jobs=2, trainer="jax", out=tmp_path, **QUIET)
+    other = mm.run_trials(net, recipe, 2, trainer="native", out=tmp_path / "core", **QUIET)
+    for found in (study.dataframe(), other.dataframe()):
+        assert (found["saved_accuracy"] == found["test_correct"] / found["test_size"]).all()
+    for seed in range(2):
+        for name in ("loss", "val_loss"):
+            np.testing.assert_allclose(study.history(seed)[name], other.history(seed)[name], rtol=0.02)
+        for one, another in zip(study.load(seed).get_weights(), other.load(seed).get_weights(), strict=True):
+            np.testing.assert_allclose(one, another, atol=0.02)
 
 
 def _test_set():

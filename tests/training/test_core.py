@@ -1,5 +1,6 @@
 """The C++ core: what it computes worked by hand, its bits, dropout, what it refuses."""
 
+import dataclasses
 import os
 import threading
 import time
@@ -15,7 +16,8 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.models import MODELS
 from mnist_minimal.models.normalization import InstanceNormalization
 from mnist_minimal.training import core
-from mnist_minimal.training.chain import Chain, flat, unsupported
+from mnist_minimal.training.chain import Chain, describe, flat, unsupported
+from mnist_minimal.training.network import Layer
 from mnist_minimal.training.optimizers import AdamW
 from tests.rounding import exact_loss, exact_outputs
 
@@ -84,6 +86,12 @@ CHAINS = {
     ),
     "first convolution, pool, odd": lambda: sequential(
         layers.Conv2D(7, (3, 2), padding="same"), layers.MaxPooling2D(2), layers.ReLU(), *head()
+    ),
+    "first convolution and average": lambda: sequential(
+        layers.Conv2D(7, 3, padding="same"), layers.LeakyReLU(0.2), layers.AveragePooling2D(2), *head()
+    ),
+    "first convolution, average, odd": lambda: sequential(
+        layers.Conv2D(13, (3, 2), use_bias=False), layers.AveragePooling2D(2), layers.ReLU(), *head(), shape=(11, 8, 1)
     ),
     "max pool": lambda: sequential(
         layers.Conv2D(5, 2), layers.Conv2D(5, 2, activation="relu"), layers.MaxPooling2D((2, 3)), *head()
@@ -239,6 +247,48 @@ def test_same_bits_for_any_number_of_threads(model, instruction_set: str) -> Non
         evaluated = ours.network.evaluate(x, y, threads=threads)
         found.append((totals[:2], evaluated[:2], ours.network.parameters.tobytes(), ours.network.statistics.tobytes()))
     assert all(other == found[0] for other in found)
+
+
+@every_instruction_set
+@pytest.mark.parametrize(
+    ("shape", "convolution", "behind"),
+    [
+        ((28, 28, 1), layers.Conv2D(9, 3, padding="same"), [layers.LeakyReLU(0.2)]),
+        ((27, 24, 1), layers.Conv2D(7, (5, 4), use_bias=False), [layers.ReLU(), layers.Dropout(0.3)]),
+        ((12, 13, 3), layers.Conv2D(11, (2, 5)), []),
+        ((9, 8, 2), layers.Conv2D(3, 1), [layers.Dropout(0.1), layers.LeakyReLU(0.5)]),
+        ((10, 10, 8), layers.Conv2D(8, 3), [layers.LeakyReLU(0.2)]),
+    ],
+    ids=["same", "odd, dropout", "no activation", "activation behind", "two rows at once"],
+)
+def test_a_first_convolution_with_its_average_pool_has_the_bits_of_the_two(
+    shape, convolution, behind, instruction_set
+) -> None:
+    """Behind a layer that does nothing a convolution is not the first one, and its pool is a layer of its own."""
+    activation = [layer for layer in behind[:1] if not isinstance(layer, layers.Dropout)]
+    chain_of_layers = [convolution, *activation, layers.AveragePooling2D(2), *behind[len(activation) :]]
+    chain_of_layers += [layers.Conv2D(5, 2), *head()]
+    description = describe(sequential(layers.Rescaling(1 / 255), *chain_of_layers, shape=shape))
+    network = description.network
+    nothing = Layer("elementwise", network.input_shape, network.input_shape)
+    x, y = images(150, shape), labels(150)
+
+    def trained(chosen: tuple[Layer, ...], threads: int) -> list[bytes]:
+        made = core._core.Network(
+            **core.core_arguments(dataclasses.replace(network, layers=chosen)),
+            optimizer=core._core.Optimizer.adam(beta_1=0.9, beta_2=0.999, epsilon=1e-7, decay=0.0),
+            instruction_set=instruction_set,
+        )
+        made.parameters = flat(description.parameters)
+        loss, correct, _ = made.train(
+            x, y, np.arange(150), batch_size=64, seed=1, epoch=2, learning_rates=0.02, threads=threads
+        )
+        made.compute_gradients(x, y, np.arange(77), seed=3)
+        arrays = made.parameters, made.moments, made.gradients, made.predict(x)
+        return [np.array([loss, correct]).tobytes(), *(array.tobytes() for array in arrays)]
+
+    apart = trained((nothing, *network.layers), 1)
+    assert trained(network.layers, 1) == apart == trained(network.layers, 3)
 
 
 def test_training_follows_from_weights_moments_and_steps() -> None:

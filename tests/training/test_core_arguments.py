@@ -264,6 +264,7 @@ TRAINING = {
     "epoch": lambda n: is_whole(n, 0, 2**32 - 1),
     "learning_rates": is_single,
     "threads": lambda n: is_whole(n, 1, 2**31 - 1),
+    "sum_from": lambda n: n is None or is_whole(n, 0, 2**63 - 1),
 }
 
 

@@ -53,6 +53,18 @@ def test_rates_worked_by_hand():
     assert rates(recipe(ByStep("cosine", warm_up=0.0), epochs=3), 4)[8] == pytest.approx(0.5 * 0.25, rel=1e-7)
 
 
+def test_a_floor_before_the_end_worked_by_hand():
+    """20 steps, of which 2 warm up; from step 12 on at the floor, and half-way there after 5 of 10 steps, at step 7."""
+    for course, at_half in {"cosine": 0.6, "linear": 0.6, "constant": 1.0}.items():
+        found = rates(recipe(ByStep(course, warm_up=0.1, floor=0.2, floor_from=0.6)), 4)
+        assert found[:3] == pytest.approx([0.05, 0.5 * 0.55, 0.5], rel=1e-7)
+        assert found[7] == pytest.approx(0.5 * at_half, rel=1e-7)
+        assert (found[11] > found[12]) == (course != "constant")
+        np.testing.assert_array_equal(found[12:], np.float32(0.5 if course == "constant" else 0.1))
+    with pytest.raises(UserError, match=r"expected floor_from of at least the warm-up, 0\.1, .* found 0\.05; raise"):
+        ByStep(warm_up=0.1, floor_from=0.05)
+
+
 def test_the_cosine_is_that_of_keras():
     ours = RECIPES["sep997-cosine"]
     found = rates(ours, 469)

@@ -65,6 +65,7 @@ class Network:
     parameters: np.ndarray
     moments: np.ndarray
     statistics: np.ndarray
+    sums: np.ndarray
     steps: int
     def __init__(
         self,
@@ -95,6 +96,7 @@ class Network:
         threads: int = ...,
         augmentation: Augmentation | None = ...,
         targets: np.ndarray | None = ...,
+        sum_from: int | None = ...,
     ) -> tuple[float, int, float]: ...
     def compute_gradients(
         self,

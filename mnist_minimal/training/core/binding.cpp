@@ -58,9 +58,10 @@ auto exclusively(Network& network, Work work) {
   return work();
 }
 
-py::array_t<float> copy(Network& network, std::vector<float> Network::* member) {
-  const std::vector<float> from = exclusively(network, [&] { return network.*member; });
-  return py::array_t<float>(py::ssize_t(from.size()), from.data());
+template <class Number>
+py::array_t<Number> copy(Network& network, std::vector<Number> Network::* member) {
+  const std::vector<Number> from = exclusively(network, [&] { return network.*member; });
+  return py::array_t<Number>(py::ssize_t(from.size()), from.data());
 }
 
 template <class AnyNetwork>
@@ -263,7 +264,8 @@ py::array_t<float> augment_images(const py::array& images, const py::array& orde
 
 py::tuple train(Network& network, const py::array& images, const py::array& labels, const py::array& order,
                 int batch_size, uint64_t seed, uint32_t epoch, const Rates& learning_rates, int threads,
-                const std::optional<py::array>& targets, const Augmentation* augmentation) {
+                const std::optional<py::array>& targets, const Augmentation* augmentation,
+                std::optional<int64_t> sum_from) {
   const Images checked = checked_images(network, images);
   const uint8_t* values = checked_labels(network, images, labels);
   const float* aims = checked_targets(network, images, targets);
@@ -274,11 +276,12 @@ py::tuple train(Network& network, const py::array& images, const py::array& labe
   const std::vector<float> rates = checked_rates(learning_rates, count, size);
   checked_threads(threads);
   if (augmentation && !checked.bytes) throw py::type_error("expected images of dtype uint8 where they are augmented");
+  if (sum_from && *sum_from < 0) throw py::value_error("expected sum_from of at least 0");
   Totals totals;
   {
     py::gil_scoped_release release;
     totals = network.train(checked, values, aims, indices, count, size, seed, epoch, rates.data(), threads,
-                           augmentation);
+                           augmentation, sum_from.value_or(std::numeric_limits<int64_t>::max()));
   }
   return as_tuple(totals);
 }
@@ -338,12 +341,13 @@ std::vector<Layer> as_layers(const py::list& layers) {
 }
 
 // A property that is read as a copy and written as a whole.
-void define_array(py::class_<Network>& type, const char* name, std::vector<float> Network::* member, const char* doc) {
+template <class Number>
+void define_array(py::class_<Network>& type, const char* name, std::vector<Number> Network::* member, const char* doc) {
   type.def_property(
       name, [member](Network& network) { return copy(network, member); },
       [member, name](Network& network, const py::array& value) {
-        std::vector<float>& to = network.*member;  // Its size never changes.
-        const float* from = vector_data<float>(value, to.size(), name);
+        std::vector<Number>& to = network.*member;  // Its size never changes.
+        const Number* from = vector_data<Number>(value, to.size(), name);
         exclusively(network, [&] { std::copy(from, from + to.size(), to.begin()); });
       },
       doc);
@@ -505,10 +509,12 @@ PYBIND11_MODULE(_core, module) {
       .def("train", &train, py::arg("images"), py::arg("labels"), py::arg("order"), py::kw_only(),
            py::arg("batch_size"), py::arg("seed"), py::arg("epoch"), py::arg("learning_rates"),
            py::arg("threads") = 1, py::arg("targets") = py::none(), py::arg("augmentation") = py::none(),
+           py::arg("sum_from") = py::none(),
            "An epoch. `learning_rates` are float32 (steps,), or one number for all steps. The loss is by the targets, float32 "
            "(n, classes), whose rows sum up to 1, where there are some; an answer is right by its label. Images of bytes "
-           "are augmented where `augmentation` is one. Returns the summed loss, the number of correct answers and the "
-           "helper threads' CPU seconds.")
+           "are augmented where `augmentation` is one. The weights after each step that follows on at least `sum_from` "
+           "others, in this call and those before it, are added to `sums`; after none without it. Returns the summed loss, "
+           "the number of correct answers and the helper threads' CPU seconds.")
       .def("compute_gradients", &compute_gradients, py::arg("images"), py::arg("labels"), py::arg("order"),
            py::kw_only(), py::arg("seed") = 0, py::arg("epoch") = 0, py::arg("step") = 0, py::arg("threads") = 1,
            py::arg("targets") = py::none(),
@@ -528,6 +534,7 @@ PYBIND11_MODULE(_core, module) {
   define_array(network, "parameters", &Network::parameters, "Trainable parameters, float32 (n,).");
   define_array(network, "moments", &Network::moments, "The optimizer's first and second moments, float32 (2 n,).");
   define_array(network, "statistics", &Network::statistics, "Moving means and variances, float32.");
+  define_array(network, "sums", &Network::sums, "Sums of parameters and then statistics, float64; see train.");
   define_reference<float>(module, "Reference32");
   define_reference<double>(module, "Reference64");
   network.def_property_readonly("gradients", [](Network& self) { return copy(self, &Network::gradients); });

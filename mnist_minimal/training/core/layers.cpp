@@ -7,6 +7,7 @@
 #include "layers.h"
 
 #include "kernels/augmentation.h"
+#include "kernels/averaged_convolution.h"
 #include "kernels/batch_norm.h"
 #include "kernels/convolution.h"
 #include "kernels/depthwise.h"
@@ -40,13 +41,16 @@ void forward(const Layer& layer, const Group& group) {
   const Epilogue epilogue = epilogue_of(layer, group);
   switch (layer.kind) {
     case Kind::kConvolution:
-      if (layer.pooled) {
-        return pooled_convolution_forward(out, group.argmax, in, kernel, bias, layer, epilogue, group.scratch);
+      if (layer.pooled == Pooled::kMax) {
+        return pooled_convolution_forward(out, group.taps, in, kernel, bias, layer, epilogue, group.scratch);
+      }
+      if (layer.pooled == Pooled::kAverage) {
+        return averaged_convolution_forward(out, group.taps, in, kernel, bias, layer, epilogue, group.scratch);
       }
       return convolution_forward(out, in, kernel, at(group.transformed, layer.winograd_weights), bias, layer, epilogue,
                                  group.scratch);
     case Kind::kDepthwise: return depthwise_forward(out, in, kernel, bias, layer, epilogue);
-    case Kind::kMaxPool: return max_pool_forward(out, group.argmax, in, layer);
+    case Kind::kMaxPool: return max_pool_forward(out, group.taps, in, layer);
     case Kind::kAveragePool: return average_pool_forward(out, in, layer);
     case Kind::kBatchNorm: return batch_norm_forward(out, in, kernel, bias, group.batch, layer.in, epilogue);
     case Kind::kInstanceNorm:
@@ -63,9 +67,13 @@ void backward(const Layer& layer, const Group& group) {
   const Epilogue epilogue = epilogue_of(layer, group);
   switch (layer.kind) {
     case Kind::kConvolution: {
-      if (layer.pooled) {
-        return pooled_convolution_backward(grad_kernel, grad_bias, grad_out, in, out, group.argmax, layer, epilogue,
+      if (layer.pooled == Pooled::kMax) {
+        return pooled_convolution_backward(grad_kernel, grad_bias, grad_out, in, out, group.taps, layer, epilogue,
                                            group.scratch);
+      }
+      if (layer.pooled == Pooled::kAverage) {
+        return averaged_convolution_backward(grad_kernel, grad_bias, grad_out, in, out, group.taps, layer, epilogue,
+                                             group.scratch);
       }
       const float* winograd = at(group.transformed, layer.winograd_weights);
       // Those of the kernel, four rows instead of its three, come first.
@@ -84,7 +92,7 @@ void backward(const Layer& layer, const Group& group) {
   }
   if (!grad_in.data) return;
   switch (layer.kind) {
-    case Kind::kMaxPool: return max_pool_backward(grad_in, grad_out, group.argmax, layer);
+    case Kind::kMaxPool: return max_pool_backward(grad_in, grad_out, group.taps, layer);
     case Kind::kAveragePool: return average_pool_backward(grad_in, grad_out, layer);
     default:
       return batch_norm_backward(grad_in, group.grad_preactivation, in, kernel, group.batch, group.lane_mask, layer.in);

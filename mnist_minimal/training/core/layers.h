@@ -35,6 +35,10 @@ enum class Kind {
   kElementwise,         // activation and dropout alone
 };
 
+// The 2x2 pool that follows a convolution of the network's input, and is made with it. A max pool changes places with the
+// activation, which comes before an average; dropout comes after both.
+enum class Pooled { kNot, kMax, kAverage };
+
 constexpr ptrdiff_t kNone = -1;
 
 // The shapes of a layer, and the window that it moves over its input.
@@ -48,8 +52,7 @@ struct Geometry {
 
 struct Layer : Geometry {
   Kind kind;
-  // Whether a 2x2 max pool, that changes places with the activation, follows a convolution of the network's input.
-  bool pooled = false;
+  Pooled pooled = Pooled::kNot;
   // Positions in the flat array of parameters, kNone where there is none. A convolution's kernel is [kernel_rows]
   // [kernel_columns][in.channels][out.channels], a depthwise one [kernel_rows][kernel_columns][channels]; `bias` has
   // one number for each channel. A normalisation's scale is `kernel`, its offset is `bias`.
@@ -99,7 +102,8 @@ struct Group {
   const float* transformed;            // [transformed kernels]
   float* gradients;                    // [parameters], this group's, added to
   float* scratch;                      // of the thread
-  int32_t* argmax;                     // the largest in each window of a max pool, [out shape][kLanes]
+  int32_t* taps;                       // [out shape][kLanes]: the largest in each window of a max pool; which were
+                                       // positive in each of a pooled convolution's average
   float* saved;                        // [2][kLanes], mean and reciprocal deviation of an instance normalisation
   const float* lane_mask;              // [kLanes], 1 for a sample and 0 for an empty lane
   int samples;                         // lanes that hold a sample: the first ones

@@ -63,7 +63,7 @@ Border input_border(const Layer& layer) {
 
 // Zeros that a layer needs around the gradient of its output.
 Border gradient_border(const Layer& layer) {
-  if (!has_kernel_window(layer) || layer.pooled) return {};
+  if (!has_kernel_window(layer) || layer.pooled != Pooled::kNot) return {};
   return {layer.kernel_rows - 1 - layer.pad_top, layer.kernel_columns - 1 - layer.pad_left,
           layer.kernel_rows - 1 - layer.pad_bottom, layer.kernel_columns - 1 - layer.pad_right};
 }
@@ -107,25 +107,35 @@ const float* gather_targets(const float* targets, const int64_t* order, int size
   return rows.data();
 }
 
+// Whether a convolution has enough channels to make two rows at once; see winograd_f2x3.
+bool uses_winograd(const Layer& layer) {
+  return layer.kind == Kind::kConvolution && layer.pooled == Pooled::kNot && layer.kernel_rows == 3 &&
+         layer.kernel_columns == 3 && std::min(layer.in.channels, layer.out.channels) >= kMinWinogradChannels;
+}
+
 bool is_identity(const Layer& layer) { return layer.slope == 1 && layer.drop == 0; }
 
-// Merges what one kernel does at once: activation and dropout into the layer before them, and a 2x2 max pool into the
-// convolution of the network's input.
+// Merges what one kernel does at once: activation and dropout into the layer before them, and a 2x2 pool into the
+// convolution of the network's input; an average pool only where that does not make its rows by Winograd's products, so
+// that the bits are those of the two layers.
 std::vector<Layer> fuse(const std::vector<Layer>& layers) {
   std::vector<Layer> fused;
   for (const Layer& layer : layers) {
     if (!fused.empty()) {
       Layer& last = fused.back();
       const bool last_is_pool = last.kind == Kind::kMaxPool || last.kind == Kind::kAveragePool;
+      const bool takes_activation = last.slope == 1 && last.pooled != Pooled::kAverage;
       if (layer.kind == Kind::kElementwise && !is_identity(layer) && !last_is_pool && last.drop == 0 &&
-          (layer.slope == 1 || last.slope == 1)) {
+          (layer.slope == 1 || takes_activation)) {
         if (layer.slope != 1) last.slope = layer.slope;
         if (layer.drop != 0) last.drop = layer.drop, last.dropout_index = layer.dropout_index;
         continue;
       }
-      if (layer.kind == Kind::kMaxPool && layer.kernel_rows == 2 && layer.kernel_columns == 2 && fused.size() == 1 &&
-          last.kind == Kind::kConvolution && last.drop == 0 && !last.pooled) {
-        last.pooled = true;
+      const bool max = layer.kind == Kind::kMaxPool;
+      const bool average = layer.kind == Kind::kAveragePool && !uses_winograd(last);
+      if ((max || average) && layer.kernel_rows == 2 && layer.kernel_columns == 2 && fused.size() == 1 &&
+          last.kind == Kind::kConvolution && last.drop == 0 && last.pooled == Pooled::kNot) {
+        last.pooled = max ? Pooled::kMax : Pooled::kAverage;
         last.out = layer.out;
         continue;
       }
@@ -239,12 +249,6 @@ void check_offsets(const std::vector<Layer>& layers, size_t parameters, size_t s
   }
 }
 
-// Whether a convolution has enough channels to make two rows at once; see winograd_f2x3.
-bool uses_winograd(const Layer& layer) {
-  return layer.kind == Kind::kConvolution && !layer.pooled && layer.kernel_rows == 3 && layer.kernel_columns == 3 &&
-         std::min(layer.in.channels, layer.out.channels) >= kMinWinogradChannels;
-}
-
 // Rows of a 3x3 kernel [3][floats] -> weights [4][floats]; see winograd_f2x3.
 void winograd_weights(const float* kernel, size_t floats, float* weights) {
   for (size_t i = 0; i < floats; ++i) {
@@ -268,7 +272,7 @@ size_t scratch_floats(const Layer& layer) {
     const Shape gradient = {rows, layer.out.width + border.left + border.right, layer.out.channels};
     floats += floats / 3 + padded_floats(input, {}) + padded_floats(gradient, {});
   }
-  if (layer.pooled) {
+  if (layer.pooled != Pooled::kNot) {
     floats += 2 * size_t(layer.in.width + layer.pad_left + layer.pad_right) * layer.out.channels * kLanes;
   }
   return floats;
@@ -395,16 +399,16 @@ class Network::ThreadPool {
 // group after the other in a thread, which makes it again before it goes back through a segment.
 struct Network::Slot {
   std::vector<View> activations;  // the input and every layer's result
-  std::vector<int32_t*> argmax;   // of the layer before
+  std::vector<int32_t*> taps;     // of the layer before
   std::vector<float*> saved;      // by the layer before
   std::vector<View> gradients;    // of the same; only a thread's
   float* grad_preactivation = nullptr;  // only a group's
   Floats memory{nullptr, free_floats};
 };
 
-// How many floats a slot needs: [layers + 1] for activations and for argmax, one after the other, and the rest.
+// How many floats a slot needs: [layers + 1] for activations and for taps, one after the other, and the rest.
 struct Network::Plan {
-  std::vector<size_t> activations, argmax;
+  std::vector<size_t> activations, taps;
   size_t results;       // the sum of these, and of what is saved
   size_t max_gradient;  // of one layer
   size_t rest;          // two gradients, or one before its activation
@@ -435,6 +439,7 @@ Network::Network(Shape input, float scale, float offset, std::vector<Layer> laye
   gradients.resize(parameters);
   moments.resize(2 * parameters);
   this->statistics.resize(statistics);
+  sums.resize(parameters + statistics);
   classes_ = layers.back().out.channels;  // An activation after Flatten becomes part of a layer of another shape.
   layers_ = fuse(layers);
   segments_.push_back(0);
@@ -501,9 +506,9 @@ Network::Plan Network::plan_slot(bool kept) const {
     }
     if (is_kept(i) != kept) continue;
     plan.activations[i] = padded_floats(shape, i < count ? input_border(layers_[i]) : Border());
-    const bool max_pool = i > 0 && (layers_[i - 1].pooled || layers_[i - 1].kind == Kind::kMaxPool);
-    if (max_pool) plan.argmax[i] = padded_floats(shape, {});
-    plan.results += plan.activations[i] + plan.argmax[i] + 2 * kLanes;
+    const bool has_taps = i > 0 && (layers_[i - 1].pooled != Pooled::kNot || layers_[i - 1].kind == Kind::kMaxPool);
+    if (has_taps) plan.taps[i] = padded_floats(shape, {});
+    plan.results += plan.activations[i] + plan.taps[i] + 2 * kLanes;
   }
   plan.rest = kept ? max_preactivation : 2 * plan.max_gradient;
   return plan;
@@ -520,9 +525,9 @@ std::unique_ptr<Network::Slot> Network::make_slot(bool kept) const {
   for (size_t i = 0; i <= count; ++i) {
     const Shape shape = i > 0 ? layers_[i - 1].out : input_;
     slot->activations.push_back(padded_view(next, shape, i < count ? input_border(layers_[i]) : Border()));
-    slot->argmax.push_back(reinterpret_cast<int32_t*>(next + plan.activations[i]));
-    slot->saved.push_back(next + plan.activations[i] + plan.argmax[i]);
-    if (is_kept(i) == kept) next += plan.activations[i] + plan.argmax[i] + 2 * kLanes;
+    slot->taps.push_back(reinterpret_cast<int32_t*>(next + plan.activations[i]));
+    slot->saved.push_back(next + plan.activations[i] + plan.taps[i]);
+    if (is_kept(i) == kept) next += plan.activations[i] + plan.taps[i] + 2 * kLanes;
     if (kept) continue;
     slot->gradients.push_back(
         padded_view(rest + i % 2 * plan.max_gradient, shape, i > 0 ? gradient_border(layers_[i - 1]) : Border()));
@@ -543,7 +548,7 @@ Group Network::group_at(size_t index, const Batch& batch, size_t group, size_t s
   result.transformed = transformed_.data();
   result.gradients = group_gradients_[group < group_gradients_.size() ? group : 0].data();
   result.scratch = scratch_[thread].get();
-  result.argmax = after.argmax[index + 1];
+  result.taps = after.taps[index + 1];
   result.saved = after.saved[index + 1];
   result.samples = batch.samples(group);
   result.lane_mask = lane_mask(result.samples);
@@ -727,7 +732,7 @@ Totals Network::run_batch(const Batch& batch, ThreadPool& pool) {
 
 Totals Network::train(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int64_t count,
                       int batch_size, uint64_t seed, uint32_t epoch, const float* learning_rates, int threads,
-                      const Augmentation* augmentation) {
+                      const Augmentation* augmentation, int64_t sum_from) {
   const std::lock_guard<std::mutex> lock(running_);
   const DefaultArithmetic arithmetic;
   const size_t max_groups = groups_of(std::min<int64_t>(batch_size, count));
@@ -753,6 +758,9 @@ Totals Network::train(Images images, const uint8_t* labels, const float* targets
     ++steps;
     optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps,
                       learning_rates[step]);
+    if (steps <= sum_from) continue;
+    for (size_t i = 0; i < parameters.size(); ++i) sums[i] += parameters[i];
+    for (size_t i = 0; i < statistics.size(); ++i) sums[parameters.size() + i] += statistics[i];
   }
   totals.helper_seconds = pool.stop();
   return totals;

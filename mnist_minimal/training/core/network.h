@@ -46,16 +46,18 @@ class Network {
   std::unique_lock<std::mutex> lock() { return std::unique_lock<std::mutex>(running_); }
 
   std::vector<float> parameters, gradients, moments, statistics;
+  std::vector<double> sums;  // of parameters and statistics, [parameters + statistics]; see train
   int64_t steps = 0;
 
   // Everywhere here `threads` says how many may share the work; no more are started than a batch has groups.
 
   // An epoch: the images order[0 .. count-1] in batches of `batch_size`, the last perhaps smaller, each with a learning rate
   // of its own. The loss is by the labels, or by the probabilities `targets` [images][classes] unless they are null. Images
-  // of bytes are augmented unless `augmentation` is null.
+  // of bytes are augmented unless `augmentation` is null. After every step that is taken when at least `sum_from` have been
+  // taken before, in this call and those before it, parameters and statistics are added to `sums`, one after the other.
   Totals train(Images images, const uint8_t* labels, const float* targets, const int64_t* order, int64_t count,
                int batch_size, uint64_t seed, uint32_t epoch, const float* learning_rates, int threads,
-               const Augmentation* augmentation);
+               const Augmentation* augmentation, int64_t sum_from);
   // Leaves in `gradients` those of the mean loss of one batch, as at the epoch's step `step`; updates no parameter and no
   // moving statistic.
   Totals compute_gradients(Images images, const uint8_t* labels, const float* targets, const int64_t* order,

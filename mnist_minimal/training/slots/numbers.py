@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from mnist_minimal.recipes import SGD, Adam, AdamW, Augmentation, Recipe
+from mnist_minimal.recipes import SGD, Adam, AdamW, Augmentation, Averaging, Recipe
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Numbers:
         momentum: Of SGD; 0 for other optimizers.
         dropout: Rate of all dropout layers; not a number where each has its own.
         teacher_weight: The teacher's share of the targets.
+        max_epochs: The recipe's epochs, whatever the cap on them is.
+        averaging_start: Share of all steps after which averaging begins; 0 where none does.
         rotation, translation, min_scale, max_scale, affine_share, brightness, contrast, tone_share: Of the
             augmentation, as `recipes.Augmentation` has them.
     """
@@ -26,6 +28,8 @@ class Numbers:
     momentum: np.ndarray
     dropout: np.ndarray
     teacher_weight: np.ndarray
+    max_epochs: np.ndarray
+    averaging_start: np.ndarray
     rotation: np.ndarray
     translation: np.ndarray
     min_scale: np.ndarray
@@ -50,6 +54,8 @@ def _numbers(recipe: Recipe) -> dict[str, float]:
         "dropout": math.nan if recipe.dropout is None else recipe.dropout,
         # Targets without a teacher are taken as they are.
         "teacher_weight": recipe.teacher.weight if recipe.teacher else 1.0,
+        "max_epochs": recipe.max_epochs,
+        "averaging_start": recipe.averaging.start if recipe.averaging else 0.0,
         "rotation": augmented.rotation,
         "translation": augmented.translation,
         "min_scale": augmented.scale[0],
@@ -85,6 +91,7 @@ def structure(recipe: Recipe) -> Recipe:
         max_epochs=1,
         optimizer=optimizer,
         dropout=0.0 if recipe.dropout == 0 else None,
+        averaging=recipe.averaging and Averaging(start=0.0),
         augmentation=augmented
         and Augmentation(interpolation=augmented.interpolation, crop=augmented.crop, fill=augmented.fill),
         teacher=recipe.teacher and replace(recipe.teacher, weight=1.0),

@@ -46,7 +46,8 @@ class State(NamedTuple):
         first: (K, P); gradient descent has its velocity there.
         second: (K, P), or (K, 0) with gradient descent.
         steps: Steps taken, int32 (K,).
-        best_parameters, best_statistics: Those of the epoch that was kept last, (K, P) and (K, S).
+        best_parameters, best_statistics: Those of the epoch that was kept last, (K, P) and (K, S); by a recipe that
+            averages weights their mean, a running one, and before averaging begins those of the last step.
     """
 
     parameters: jax.Array
@@ -77,6 +78,7 @@ class Settings(NamedTuple):
     """`Numbers` as a program takes them, arrays (K,) of NumPy or, in it, of JAX.
 
     Attributes:
+        first_averaged: The step, counted from 0, after which the weights are the first in the mean, int32.
         drops: Of 65,536 activations how many are dropped, uint32, by the number of the dropout layer.
         ranges: Of the augmentation.
     """
@@ -84,6 +86,7 @@ class Settings(NamedTuple):
     weight_decay: Any
     momentum: Any
     teacher_weight: Any
+    first_averaged: Any
     drops: dict[int, Any]
     ranges: augmentation.Ranges
 
@@ -235,11 +238,14 @@ class Program:
         for layer in self._dropouts:
             rates = np.where(np.isnan(numbers.dropout), layer.rate, numbers.dropout).astype(np.float32)
             drops[layer.dropout_index] = np.minimum(np.floor(rates * ONE + 0.5), ONE - 1).astype(np.uint32)
+        steps = numbers.max_epochs * self.steps
+        first_averaged = np.minimum(np.rint(numbers.averaging_start * steps), steps - 1)
         # The core has its optimizers' numbers in single precision.
         return Settings(
             numbers.weight_decay.astype(np.float32),
             numbers.momentum.astype(np.float32),
             numbers.teacher_weight,
+            first_averaged.astype(np.int32),
             drops,
             augmentation.ranges(numbers),
         )
@@ -281,7 +287,10 @@ class Program:
             last = jax.tree.map(lambda array: array[:, trained:], (order, changes))
             state, (last_loss, last_correct) = step(state, (*last, *(values[full] for values in by_step)))
             loss, correct = loss + last_loss, correct + last_correct
-        return state, (loss, correct, *self._evaluated(val, state.parameters, state.statistics))
+        monitored = state.parameters, state.statistics
+        if self.recipe.averaging:
+            monitored = state.best_parameters, state.best_statistics
+        return state, (loss, correct, *self._evaluated(val, *monitored))
 
     def _step(
         self,
@@ -334,7 +343,21 @@ class Program:
             second=second,
             steps=steps,
         )
-        return state, (losses, correct)
+        return self._averaged(state, settings), (losses, correct)
+
+    def _averaged(self, state: State, settings: Settings) -> State:
+        """After a step: the mean in place of the best weights, where the recipe averages them."""
+        if self.recipe.averaging is None:
+            return state
+        count = (state.steps - settings.first_averaged)[:, None]
+
+        def moved(mean: jax.Array, value: jax.Array) -> jax.Array:
+            return jnp.where(count > 1, mean + (value - mean) / jnp.maximum(count, 1), value)
+
+        return state._replace(
+            best_parameters=moved(state.best_parameters, state.parameters),
+            best_statistics=moved(state.best_statistics, state.statistics),
+        )
 
     def _changes(self, order: jax.Array, key: layers.Key, settings: Settings) -> augmentation.Changes | None:
         """What augmentation draws for an epoch's images, in their order; None without augmentation."""

@@ -11,14 +11,15 @@ from keras import layers
 
 from experiments.oracles import gradients_in_double, in_double, keras_gradients, patterns, randomise, without_dropout
 from mnist_minimal.data import sets
-from mnist_minimal.data.batches import epoch_batches
+from mnist_minimal.data.batches import epoch_batches, epoch_order
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.models import MODELS
 from mnist_minimal.models.normalization import InstanceNormalization
-from mnist_minimal.recipes import RECIPES, SGD, AdamW, Augmentation, Recipe, Teacher
+from mnist_minimal.recipes import RECIPES, SGD, AdamW, Augmentation, Averaging, Recipe, Teacher
 from mnist_minimal.recipes.digits import for_dataset
 from mnist_minimal.training import core, initial_weights
-from mnist_minimal.training.chain import Chain, describe, flat
+from mnist_minimal.training.chain import Chain, core_optimizer, describe, flat
+from mnist_minimal.training.core import _core, core_arguments
 from mnist_minimal.training.optimizers import make_optimizer
 from tests.rounding import noisy
 from tests.training.test_core import CHAINS, sequential
@@ -28,7 +29,7 @@ if importlib.util.find_spec("jax") is None:
     pytest.skip("JAX, of the extra `test`, is not installed", allow_module_level=True)
 
 from mnist_minimal.training.slots.program import Program, numbers_of, structure
-from tests.training.slots.double import assert_program_is_the_reference, splits
+from tests.training.slots.double import assert_program_is_the_reference, double_precision, splits
 
 # Where the core is required, its absence is a failure and no reason to skip.
 needs_core = pytest.mark.skipif(
@@ -262,6 +263,50 @@ def test_the_best_weights_are_kept_place_by_place() -> None:
         np.testing.assert_allclose(kept.best_statistics[place], statistics[place] + of_statistics, rtol=1e-6)
 
 
+@needs_core
+def test_the_mean_of_the_weights_is_that_of_the_steps_of_the_reference() -> None:
+    """Three epochs of four steps; a trial averages from the second step on, and one from the eleventh, in the last."""
+    network, (parameters, statistics) = described(small(), scale=1 / 255)
+    x, y = patterns(20, network.input_shape)
+    recipes = [
+        Recipe(batch_size=6, max_epochs=3, optimizer=AdamW(0.01, 0.0), averaging=Averaging(start))
+        for start in (0.1, 0.8)
+    ]
+    with double_precision():
+        program = Program(network, structure(recipes[0]), splits(x, y, 20))
+        assert (program.steps, structure(recipes[0])) == (4, structure(recipes[1]))
+        state = program.begin(*(np.stack([values] * 2) for values in (parameters, statistics)))
+        losses = []
+        for epoch in range(3):
+            rates = np.full((2, 4), 0.01, np.float32)
+            state, figures = program.epoch(state, [5, 6], [epoch, epoch], rates, numbers_of(recipes))
+            losses.append(figures.val_loss)
+        found = np.concatenate([state.best_parameters, state.best_statistics], axis=1)
+    for place, first in enumerate((1, 10)):
+        reference = _core.Reference64(
+            **core_arguments(network), optimizer=core_optimizer(make_optimizer(recipes[place]))
+        )
+        reference.parameters, reference.statistics = parameters.astype(np.float64), statistics.astype(np.float64)
+        weights = []
+        for epoch in range(3):
+            order = epoch_order(5 + place, epoch, 20)
+            for start in range(0, 20, 6):
+                batch = order[start : start + 6]
+                reference.train(
+                    x, y, batch, batch_size=len(batch), seed=0, epoch=0, learning_rates=float(np.float32(0.01))
+                )
+                weights.append((reference.parameters, reference.statistics))
+            monitored = [np.mean(arrays, axis=0) for arrays in zip(*weights[first:], strict=True)] or weights[-1]
+            evaluated = _core.Reference64(
+                **core_arguments(network), optimizer=core_optimizer(make_optimizer(recipes[place]))
+            )
+            evaluated.parameters, evaluated.statistics = monitored
+            of_label = evaluated.predict(x)[np.arange(20), y]
+            np.testing.assert_allclose(losses[epoch][place], -np.log(of_label).sum(), rtol=1e-9)
+        np.testing.assert_allclose(found[place], np.concatenate(monitored), rtol=0, atol=1e-9)
+        assert np.abs(found[place] - np.concatenate(weights[-1])).max() > 1e-4
+
+
 @pytest.mark.parametrize(("drop_remainder", "batch_size", "images", "steps"), [(True, 6, 18, 3), (True, 50, 20, 1)])
 def test_a_smaller_last_batch_is_left_out_where_it_is_not_the_only_one(drop_remainder, batch_size, images, steps):
     optimizer = SGD(learning_rate=0.1, momentum=0.9)
@@ -285,5 +330,6 @@ def test_the_structure_of_a_recipe_is_that_of_its_variations() -> None:
         {"augmentation": None},
         {"optimizer": SGD(learning_rate=0.1, momentum=0.9)},
         {"dropout": 0.0},
+        {"averaging": Averaging(0.6)},
     ):
         assert structure(recipe.replace(**changed)) != structure(recipe)

@@ -1,0 +1,277 @@
+"""The experiment of SOAP against Adam: its step beside plain loops and Keras, its plan, its ledger and its tables."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments import held_out, soap, soap_step
+from mnist_minimal.data.batches import epoch_batches
+from mnist_minimal.data.sets import Dataset
+from mnist_minimal.searching.evaluation import FOLDS, fold_splits
+from mnist_minimal.training import core, initial_weights
+from mnist_minimal.training.chain import Chain
+from mnist_minimal.training.core import _core
+from mnist_minimal.training.native_fit import core_augmentation
+from mnist_minimal.training.schedules import step_rates
+
+needs_core = pytest.mark.skipif(not core.available(), reason="the core was not built")
+
+SIZES = (3, 5)
+
+
+def gradients(count):
+    """Of a quadratic far from round and not along the axes, with noise: float32 (count, 8)."""
+    random = np.random.default_rng(5)
+    turn = np.linalg.qr(random.normal(size=(8, 8)))[0]
+    return (random.normal(size=(count, 8)) * np.geomspace(3, 0.01, 8) @ turn).astype(np.float32)
+
+
+def gram_schmidt(columns):
+    """The orthogonal columns of a QR decomposition, one after the other."""
+    found = []
+    for column in columns.T:
+        for _ in range(2):
+            for other in found:
+                column = column - (other @ column) * other
+        found.append(column / np.sqrt(column @ column))
+    return np.array(found).T
+
+
+def reference(given, rate, size, begin):
+    """The changes of one block by the formulas, a step at a time, in double precision: (steps, size)."""
+    m, v, covariance, basis = np.zeros(size), np.zeros(size), np.zeros((size, size)), np.eye(size)
+    changes = []
+    for t, row in enumerate(given[:, begin : begin + size].astype(float), start=1):
+        m = 0.9 * m + 0.1 * row
+        covariance = 0.999 * covariance + 0.001 * np.outer(row, row)
+        v = 0.99 * v + 0.01 * (basis.T @ row) ** 2
+        corrected, most = (v / (1 - 0.99**t), 0.01) if t <= 200 else (v, math.inf)
+        changes.append(-min(rate, most) * basis @ (basis.T @ m / (1 - 0.9**t) / (np.sqrt(corrected) + 1e-8)))
+        if t % 200 == 0:
+            if t // 200 % 5 == 1:
+                values, vectors = np.linalg.eig(covariance)
+                basis = vectors[:, np.argsort(-values)]
+            else:
+                basis = gram_schmidt(covariance @ basis[:, np.argsort(-v)])
+            v = np.diag(basis.T @ covariance @ basis) / (1 - 0.999**t)
+    return np.array(changes)
+
+
+def test_the_step_beside_plain_loops():
+    """Over the first Adam steps, an exact renewal, four by QR and another exact one."""
+    given = gradients(1300)
+    step = soap_step.Soap(SIZES)
+    found = np.array([step.step(row, 0.05) for row in given])
+    expected = np.hstack([reference(given, 0.05, 3, 0), reference(given, 0.05, 5, 3)])
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    for basis, block in zip(step.bases, step.blocks, strict=True):
+        np.testing.assert_allclose(basis.T @ basis, np.eye(block.stop - block.start), atol=1e-6)
+
+
+def test_the_first_steps_are_those_of_keras_adam():
+    given = gradients(soap_step.RENEWAL)
+    step, weights = soap_step.Soap(SIZES), keras.Variable(np.zeros(8, np.float32))
+    adam = keras.optimizers.Adam(soap_step.FIRST_RATE, beta_2=0.99, epsilon=1e-8)
+    ours = np.zeros(8, np.float32)
+    for row in given:
+        ours += step.step(row, 0.05)
+        adam.apply([keras.ops.convert_to_tensor(row)], [weights])
+    np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(weights), atol=1e-5)
+
+
+def test_a_rotation_of_the_parameters_rotates_the_later_steps():
+    """Which Adam's do not; the first ones would differ, so what is compared begins after the first renewal."""
+    given = gradients(600)[:, :5]
+    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(5, 5)))[0]
+    plain, turned = soap_step.Soap([5]), soap_step.Soap([5])
+    changes = np.array([(plain.step(row, 0.05), turned.step((turn @ row).astype(np.float32), 0.05)) for row in given])
+    np.testing.assert_allclose(changes[200:, 0] @ turn.T, changes[200:, 1], atol=2e-4)
+    assert np.abs(changes[:200, 0] @ turn.T - changes[:200, 1]).max() > 1e-3
+
+
+@needs_core
+@pytest.mark.parametrize(
+    ("network", "sizes"),
+    [
+        ("sep997", [70, 143, 200, 211, 243, 130]),
+        ("sep697", [60, 89, 99, 181, 178, 90]),
+        ("691a", [90, 81, 90, 90, 90, 120, 130]),
+    ],
+)
+def test_a_block_is_a_layer(network, sizes):
+    chain = Chain(soap.build(network), keras.optimizers.SGD())
+    assert soap_step.layer_sizes(chain.description.parameters) == sizes
+
+
+@pytest.fixture
+def dataset():
+    """240 made images, a bright square whose place is the class; no test set."""
+    random = np.random.default_rng(1)
+    labels = np.arange(240) % 10
+    images = random.integers(0, 60, (240, 28, 28, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 4)
+        image[8 * row : 8 * row + 6, 6 * column : 6 * column + 6] += 180
+    return Dataset("made", "made", "", images, labels, images[:0], labels[:0])
+
+
+PLANNED = soap.Planned(soap.COMPARISON, "sep997", soap.SOAP, 0.05, 16, 2, 14)
+
+
+@needs_core
+def test_the_training_beside_gradients_of_augmented_images(dataset):
+    splits, kept = fold_splits(dataset, PLANNED.fold)
+    assert set(range(240)) - set(kept) == set(range(40, 60))
+    models = [soap.build("sep997") for _ in range(2)]
+    for model in models:
+        initial_weights.draw(model, 14)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0
+    soap_step.fit(models[0], PLANNED.recipe, splits, 14)
+    chain = Chain(models[1], keras.optimizers.SGD())
+    step = soap_step.Soap(soap_step.layer_sizes(chain.description.parameters))
+    augmentation = core_augmentation(PLANNED.recipe.augmentation)
+    for epoch in range(2):
+        batches = epoch_batches(14, epoch, 220, 16, drop_remainder=False)
+        for batch, rate in zip(batches, step_rates(PLANNED.recipe, epoch, len(batches)), strict=True):
+            images = _core.augment(splits.x_train, batch, augmentation, seed=14, epoch=epoch)
+            labels = splits.y_train[batch].astype(np.uint8)
+            chain.network.compute_gradients(images, labels, np.arange(len(batch)))
+            chain.network.parameters = chain.network.parameters + step.step(chain.network.gradients, float(rate))
+    trained = Chain(models[0], keras.optimizers.SGD()).network.parameters
+    np.testing.assert_array_equal(trained, chain.network.parameters)
+
+
+@needs_core
+def test_a_trial_is_judged_by_images_that_it_was_not_trained_on(dataset):
+    """Held-out labels are wrong: a network that learns the others gets few of them right."""
+    labels = dataset.y_train.copy()
+    labels[40:60] = (labels[40:60] + 1) % 10
+    planned = dataclasses.replace(PLANNED, epochs=30)
+    for arm in soap.ARMS:
+        trial = soap.train(dataclasses.replace(planned, arm=arm), dataclasses.replace(dataset, y_train=labels))
+        assert trial.size == 20
+        assert trial.correct < 5
+        assert trial.train_accuracy > 0.9
+
+
+@needs_core
+def test_a_trial_that_diverges_counts_as_nothing_right(dataset):
+    for arm in soap.ARMS:
+        # SOAP's first 200 steps are not taken at such a rate.
+        trial = soap.train(dataclasses.replace(PLANNED, arm=arm, rate=1e30, batch_size=1), dataset)
+        assert (trial.correct, trial.size, trial.loss) == (0, 20, math.inf)
+
+
+def test_the_plan():
+    planned = soap.tuning()
+    assert len(planned) == len(set(planned)) == 3 * 3 * (4 + 6)
+    assert {one.seed for one in planned[:30]} == {1000}
+    assert {one.fold for one in planned} == {4, 5, 6}
+    assert soap.comparison([]) == []
+    assert [one.network for one in soap.tuning(["691a"])] == 30 * ["691a"]
+
+
+def trial_of(planned, correct, loss=0.04):
+    return soap.Trial(
+        **dataclasses.asdict(planned),
+        **{"correct": correct, "size": 5000, "loss": loss, "train_accuracy": 0.99, "train_loss": 0.03},
+        **{"cpu_seconds": 22.0 if planned.arm == soap.SOAP else 20.0, "version": "1"},
+    )
+
+
+def tuned(networks):
+    """Stage 1, in which of each arm the rate .03 is best: at Adam's two batches alike, but for the loss at 64."""
+    return [
+        trial_of(one, 4950 if one.rate == 0.03 else 4940, 0.04 if one.batch_size == 64 else 0.05)
+        for one in soap.tuning(networks)
+    ]
+
+
+def test_the_best_setting_goes_on():
+    trials = tuned(["sep697"])
+    chosen = soap.chosen(trials, "sep697", soap.ADAM)
+    assert chosen == (0.03, 64, soap.EPOCHS["sep697", soap.ADAM, 64])
+    assert soap.chosen(trials[:-1], "sep697", soap.ADAM) is None
+    planned = soap.comparison(trials)
+    assert [(one.network, one.arm, one.seed) for one in planned[:4]] == [
+        ("sep697", arm, seed) for seed in (0, 1) for arm in soap.ARMS
+    ]
+    assert len(planned) == 2 * soap.PAIRS
+    assert {one.fold for one in planned} == set(range(FOLDS))
+
+
+def cells(lines):
+    return {row[0].strip("*"): row[1:] for row in ([cell.strip() for cell in one.split("|")[1:-1]] for one in lines)}
+
+
+def test_the_tables(run_main, tmp_path):
+    trials, random = tuned(soap.NETWORKS), np.random.default_rng(0)
+    correct = {
+        (one.network, one.arm, one.seed): int(random.integers(4940, 4960))
+        + 4 * (one.arm == soap.SOAP and one.network != "691a")
+        for one in soap.comparison(trials)
+        if one.seed < 12
+    }
+    for one in [
+        *trials,
+        *(
+            trial_of(each, correct[key])
+            for each in soap.comparison(trials)
+            if (key := (each.network, each.arm, each.seed)) in correct
+        ),
+    ]:
+        held_out.append(tmp_path / "soap.csv", one)
+    done = run_main(soap.main, "--out", tmp_path / "soap.csv")
+    assert done.returncode == 0, done.stderr
+    _, of_arms, of_pairs, decision = done.stdout.strip().split("\n\n")
+    of_arms, of_pairs = (cells(part.splitlines()[2:]) for part in (of_arms, of_pairs))
+    ahead = 0
+    for network in soap.NETWORKS:
+        adam, ours = (
+            np.array([correct[network, arm, seed] for seed in range(12)]) / 5000 for arm in (soap.ADAM, soap.SOAP)
+        )
+        assert of_arms[f"{network}, soap"][1:3] == ["12", f"{ours.mean():.5f}"]
+        low, high = stats.ttest_rel(ours, adam).confidence_interval()
+        difference = (ours - adam).mean()
+        text = f"{difference:+.5f}, 95 % interval {low:+.5f} to {high:+.5f}"
+        assert of_pairs[network] == ["12", text, "1.10"]
+        ahead += difference >= 0.0005
+    assert decision.startswith(f"SOAP is ahead by 0.0005 or more for {ahead} of 3 networks")
+
+
+def test_nothing_trained_yet(run_main):
+    done = run_main(soap.main, "--out", "none.csv")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| 0 ") == 30 + 6 + 3
+
+
+@needs_core
+def test_what_is_there_is_not_trained_again(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(soap, "EPOCHS", dict.fromkeys(soap.EPOCHS, 1))
+    monkeypatch.setattr(soap, "TUNING_SEEDS", range(1000, 1001))
+    monkeypatch.setattr(soap, "PAIRS", 2)
+    path = tmp_path / "soap.csv"
+    for planned in soap.tuning(["sep697"])[:9]:
+        held_out.append(path, trial_of(planned, 18))
+    soap.train_missing(path, ["sep697"], dataset)
+    trials = held_out.read(path, soap.Trial)
+    assert [trial.planned for trial in trials] == [*soap.tuning(["sep697"]), *soap.comparison(trials)]
+    assert len(trials) == 10 + 4
+    content = path.read_text()
+    soap.train_missing(path, ["sep697"], dataset)
+    assert path.read_text() == content
+
+
+def test_a_row_cut_short_is_named(run_main, tmp_path):
+    path = tmp_path / "soap.csv"
+    held_out.append(path, trial_of(PLANNED, 4950))
+    path.write_text(path.read_text()[:-12])
+    done = run_main(soap.main, "--out", path)
+    assert done.returncode == 2
+    assert "expected whole rows, found another in line 2" in done.stderr
