@@ -4,11 +4,11 @@
     python -m experiments.pyramid_suspects --results runs          prints the table of what is there, as Markdown
 
 The recipe's own trials are those of `experiments.ten_networks`, in the same folder. The plan is of 2026-11-27. It was
-amended the same day, before the first trial of a suspect: the weights of the published run say that the momentum was
-.95 (`experiments.pyramid_weights`, `experiments/LOG.md`), where the recipe had .9. So the recipe has .95 now, and every
-suspect with it; .9, which was assumed before, is a suspect. What was known by then: ten trials with .9 had been
-started, seeds 0 to 9, by the recipe of the time; nine had come to their end, with .9926 .9922 .9920 .9932 .9934 .9918
-.9936 .9927 .9921 in the last epoch. One with .95 had, seed 0: .9917.
+amended the same day: the weights of the published run say that the momentum was .95 (`experiments.pyramid_weights`,
+`experiments/LOG.md`), which had been a suspect, the recipe having .9. So the recipe has .95 now, and every suspect with
+it; .9, which was assumed before, is a suspect. What was known by then: ten trials with .9 had been started, seeds 0 to
+9, by the recipe of the time; nine had come to their end, with .9926 .9922 .9920 .9932 .9934 .9918 .9936 .9927 .9921 in
+the last epoch. One with .95 had, seed 0: .9917. None of another suspect had been started.
 
 - What: SUSPECTS, in their order, 5 trials each, seeds 0 to 4, by the core, all else as in the published recipe. A
   variation of the recipe is set, one of the model is a function of this module; `verify` trains any of them again. The
