@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from mnist_minimal.recipes.parts import SGD, Adam, Augmentation, ByStep, PiecewiseLinear, Recipe
+from mnist_minimal.recipes.parts import Adam, Augmentation, ByStep, PiecewiseLinear, Recipe
 from mnist_minimal.recipes.published import PUBLISHED_RECIPES
 
 # Trained to their end: the learning rate comes down to 0 whatever is monitored, and the last epoch's weights are kept.
@@ -20,13 +20,12 @@ TO_THE_END = {
     ),
 }
 
-# Where the published run was not what the published code does.
+# Where the published run was not what the published code does: at epoch 12 the code's learning rate is a twentieth of
+# the first one, the run's was a tenth.
 AS_CODED = {
     "pyramid3762-as-coded": replace(
         PUBLISHED_RECIPES["pyramid3762"],
         name="pyramid3762-as-coded",
-        assumed=PUBLISHED_RECIPES["pyramid3762"].assumed[1:],
-        optimizer=SGD(learning_rate=0.05, momentum=0.0),
         schedule=PiecewiseLinear(((0, 0.05), (2, 0.1), (8, 0.01), (12, 0.0025), (15, 0.0))),
     ),
 }
