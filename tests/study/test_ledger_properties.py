@@ -143,7 +143,8 @@ def test_a_file_cut_anywhere_loses_the_torn_row_alone(rows, last, place):
         assert torn(path) == b""
         assert path.read_bytes().startswith(content[:cut])
     else:
-        assert torn(path) == (kept + b"\n" if kept else b"")
+        # Empty fields alone, as where a text was empty, say nothing: no row that is lost.
+        assert torn(path) == (kept + b"\n" if kept.strip(b",") else b"")
         assert path.read_bytes().startswith(content[: cut - len(kept)])
 
 

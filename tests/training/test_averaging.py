@@ -150,9 +150,17 @@ def test_what_is_monitored_is_the_mean_from_its_epoch_on_and_the_training_stays_
     assert averaged.saved_accuracy == pytest.approx(accuracy)
 
 
-@pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_training_that_was_stopped_ends_with_the_same_mean(tmp_path, fit, epochs):
+@pytest.mark.parametrize(
+    ("trainer", "epochs"),
+    [
+        pytest.param("core", 1, marks=NEEDS_CORE),
+        pytest.param("core", 3, marks=NEEDS_CORE),
+        pytest.param("keras", 1, marks=pytest.mark.slow),
+        ("keras", 3),
+    ],
+)
+def test_a_training_that_was_stopped_ends_with_the_same_mean(tmp_path, trainer, epochs):
+    fit = TRAINERS[trainer]
     undisturbed = new_model()
     expected = fit(undisturbed, AVERAGED, data(), SEED)
     path, identity = Path(tmp_path, "checkpoint.npz"), {"seed": SEED}
