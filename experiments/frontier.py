@@ -9,61 +9,19 @@ did not choose: the protocol "holdout", and the finalists of searches, which wer
 are not comparable with each other.
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from mnist_minimal import files
 from mnist_minimal.analysis import figures
-from mnist_minimal.analysis.frontier import (
-    BEST,
-    MEAN,
-    Entry,
-    as_sources_count,
-    chosen_without_test_set,
-    fewest_parameters,
-    frontier_table,
-    published_runs,
-)
+from mnist_minimal.analysis.finalists import finalists
+from mnist_minimal.analysis.frontier import frontier_table, ways_of_counting
 from mnist_minimal.analysis.summaries import find_studies
 from mnist_minimal.cli.options import add_results, expanded_path, results_folders
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
-from mnist_minimal.errors import UserError
 
 SEARCH = Path("experiments/search700")
-
-SOURCES, BLIND = "As the sources count: best epoch on the test set", "Test set met once: nothing chosen by it"
-
-
-def finalists(folder: Path) -> list[Entry]:
-    """The finalists of a search, by the trainings in its ledger that the test set judged.
-
-    Raises:
-        UserError: if the folder has no ledger of a search.
-    """
-    path = folder / "ledger.csv"
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["rung"] == "final"]
-        found: dict[str, tuple[int, list[float]]] = {}
-        for row in rows:
-            found.setdefault(row["name"], (int(row["params"]), []))[1].append(float(row["accuracy"]))
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: expected the ledger of a search, found none ({error}); name its folder") from error
-    return [
-        Entry(name, name.partition("_")[0], params, tuple(accuracies), "network")
-        for name, (params, accuracies) in found.items()
-    ]
-
-
-def heading(counted: str, entries: Sequence[Entry]) -> str:
-    """What a panel shows, and what it says of 99 %."""
-    fewest = [fewest_parameters(entries, accuracy) for accuracy in (MEAN, BEST)]
-    on_average, once = ("none" if each is None else f"{each:,}" for each in fewest)
-    return f"{counted}\nFewest parameters with 99 %: {on_average} on average, {once} in a best run"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,23 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=expanded_path, default=Path("results/frontier.png"), metavar="FILE.png")
     options = parser.parse_args(arguments)
     files.check_output(options.out, files.PICTURE)
-    summaries = find_studies(*results_folders(options))
     searches = options.search or [folder for folder in (SEARCH,) if folder.is_dir()]
-    of_sources = as_sources_count(summaries)
-    blind = [*chosen_without_test_set(summaries), *(entry for folder in searches for entry in finalists(folder))]
-    panels = [(counted, entries) for counted, entries in ((SOURCES, of_sources), (BLIND, blind)) if entries]
-    for counted, entries in panels:
-        print(f"{counted}\n\n{frontier_table(entries)}\n")
-    figure = Figure(figsize=(7, 4.8 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
-    for (counted, entries), ax in zip(panels, axes, strict=True):
-        published = published_runs() if counted == SOURCES else []
-        figures.parameters_against_accuracy(entries, published, ax=ax)
-        ax.set_title(heading(counted, entries), loc="left", pad=54, fontsize=11, fontweight="bold")
-    limits = [ax.get_xlim() for ax in axes]
-    for ax in axes:
-        ax.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
-    print(figures.save_figure(figure, options.out))
+    found = [each for folder in searches for each in finalists(folder)]
+    countings = ways_of_counting(find_studies(*results_folders(options)), found)
+    for counting in countings:
+        print(f"{counting.said}\n\n{frontier_table(counting.entries)}\n")
+    print(figures.save_figure(figures.frontiers(countings), options.out))
     return 0
 
 

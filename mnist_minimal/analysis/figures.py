@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mnist_minimal.analysis.frontier import Entry
+    from mnist_minimal.analysis.frontier import Counting, Entry
     from mnist_minimal.analysis.summaries import StudySummary
 
 
@@ -391,6 +391,9 @@ _LINES_OF_FRONTIER = ("mean of a study", "frontier of the means", "frontier of t
 # parameters.
 _COLUMN, _APART = 0.034, 0.044
 
+# Inches from one name above the axis to the next, and the width below which the axis has fewer numbers.
+_BETWEEN_NAMES, _NARROW = 0.2, 4
+
 # Fewer published runs than this stand among the trials of their network, and not in a column of their own.
 _FEW_RUNS = 10
 
@@ -455,21 +458,60 @@ def parameters_against_accuracy(
         ha="right",
         color=COLORS[3],
     )
-    _parameters_axis(ax, names)
     ax.set_xlim(low, high)
+    _parameters_axis(ax, names)
     highest = max(max(each.accuracies) for each in (*entries, *published))
     ax.set_ylim(lowest, highest + 0.04 * (highest - lowest))
     ax.set_ylabel("accuracy on the test set")
     _percent_axis(ax, "y")
     _despine(ax)
     ax.grid(axis="y", color=FAINT, linewidth=0.8)
-    handles = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
-    order = sorted(handles, key=[*(said for _, _, said in _KINDS.values()), *_LINES_OF_FRONTIER].index)
-    legend = ax.legend([handles[said] for said in order], order, loc="lower right", fontsize=8, framealpha=0.95)
+    return ax
+
+
+def frontiers(countings: Sequence["Counting"], width: float = 7, height: float = 4.8) -> "Figure":
+    """Draws `parameters_against_accuracy` by each way of counting, one above the other along one axis of parameters.
+
+    Args:
+        countings: The ways of counting, at least one.
+        width: Of the figure, in inches.
+        height: Of each of its parts, in inches.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height * len(countings) + 0.6), layout="constrained")
+    axes = figure.subplots(len(countings), squeeze=False)[:, 0]
+    for counting, ax in zip(countings, axes, strict=True):
+        parameters_against_accuracy(counting.entries, counting.published, ax=ax)
+        # Above the networks' names.
+        ax.set_title(_fewest(counting, int(11.3 * (width - 0.8))), loc="left", pad=54, fontsize=11, fontweight="bold")
+    limits = [ax.get_xlim() for ax in axes]
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        ax.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+        handles |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+    order = [said for said in (*(said for _, _, said in _KINDS.values()), *_LINES_OF_FRONTIER) if said in handles]
+    legend = figure.legend(
+        [handles[said] for said in order],
+        order,
+        loc="outside lower left",
+        ncols=max(1, int(width / 2.6)),
+        fontsize=8,
+        frameon=False,
+    )
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
-    return ax
+    return figure
+
+
+def _fewest(counting: "Counting", width: int) -> str:
+    """A way of counting, and what it says of 99 %, in lines no longer than so many characters."""
+    on_average, once = (
+        "none" if each is None else f"{each.params:,}" for each in (counting.on_average, counting.in_best_run)
+    )
+    said = f"Fewest parameters at 99 %: {on_average} on average, {once} in a best run"
+    return "\n".join(line for part in (counting.said, said) for line in textwrap.wrap(part, width))
 
 
 def _columns(entries: Sequence["Entry"]) -> tuple[list[tuple[float, str]], dict[str, float]]:
@@ -478,17 +520,22 @@ def _columns(entries: Sequence["Entry"]) -> tuple[list[tuple[float, str]], dict[
     Returns:
         The middle and the name of each network, and the place of each entry by its name.
     """
-    from scipy.optimize import isotonic_regression
-
     ordered = sorted(entries, key=lambda each: (each.params, each.network, each.kind != "published", each.name))
-    spaces = _APART * np.arange(len(ordered))
-    # The nearest places, in squares, that are as far apart: those without the spaces do not fall.
-    nearest = isotonic_regression(np.log10([each.params for each in ordered]) - spaces).x + spaces
+    nearest = _spread([each.params for each in ordered], _APART)
     places = {entry.name: float(10**place) for entry, place in zip(ordered, nearest, strict=True)}
     networks: dict[tuple[int, str], list[float]] = {}
     for entry, place in zip(ordered, nearest, strict=True):
         networks.setdefault((entry.params, entry.network), []).append(float(place))
     return [(10 ** float(np.mean(found)), name) for (_, name), found in networks.items()], places
+
+
+def _spread(places: Sequence[float], apart: float) -> np.ndarray:
+    """The logarithms nearest, in squares, to those of some rising places that are as far apart."""
+    from scipy.optimize import isotonic_regression
+
+    # Without the spaces they do not fall.
+    spaces = apart * np.arange(len(places))
+    return isotonic_regression(np.log10(places) - spaces).x + spaces
 
 
 def _side_by_side(accuracies: Sequence[float], place: float) -> tuple[np.ndarray, np.ndarray]:
@@ -520,15 +567,19 @@ def _parameters_axis(ax: "Axes", names: Sequence[tuple[float, str]]) -> None:
     """A logarithmic axis of parameters, and the networks' names above it, each at its middle."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+    limits, inches = ax.get_xlim(), ax.bbox.width / ax.figure.dpi
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    ax.set_xlim(limits)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if inches > _NARROW else (1, 2, 5)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("trainable parameters (logarithmic)")
-    for middle, name in names:
+    across = math.log10(limits[1] / limits[0])
+    apart = min(_BETWEEN_NAMES / inches, 1 / len(names)) * across
+    for middle, (_, name) in zip(_spread([middle for middle, _ in names], apart), names, strict=True):
         ax.annotate(
             label(name),
-            (middle, 1),
+            (10**middle, 1),
             xycoords=ax.get_xaxis_transform(),
             xytext=(0, 3),
             textcoords="offset points",

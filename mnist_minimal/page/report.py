@@ -50,17 +50,19 @@ def write_report(
         UserError: if there is no study with a finished trial, or one of its files is damaged or belongs to another.
     """
     files.check_output(out)
-    from mnist_minimal.analysis.answer import answer
+    from mnist_minimal.analysis.finalists import find_finalists
+    from mnist_minimal.analysis.frontier import compared_networks
     from mnist_minimal.analysis.summaries import find_studies, highlighted, median_trial
     from mnist_minimal.page import charts, text
     from mnist_minimal.page.digits import examples
+    from mnist_minimal.page.finding import pictures
 
     studies = find_studies(*folders)
     shown = highlighted(studies)
-    found = answer(studies)
+    finding = compared_networks(studies, find_finalists(folders))
     plotted = charts.plotted(studies, shown)
     # What was published is of MNIST; beside other images it would say nothing.
-    compared = publications if found or shown.dataset == "mnist" else []
+    compared = publications if shown.dataset == "mnist" else []
     missing: list[str] = []
     networks = _networks(studies, shown, plotted, missing)
     digits = _digits(shown, choice, missing)
@@ -78,7 +80,8 @@ def write_report(
         script=_script(),
         script_hash=base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode(),
         content=content,
-        answer=found,
+        finding=finding,
+        pictures=pictures(finding) if finding else (),
         shown=shown,
         studies=studies,
         plotted=plotted,

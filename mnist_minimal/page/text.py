@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mnist_minimal.analysis.answer import Answer
+from mnist_minimal.analysis import frontier
+from mnist_minimal.analysis.frontier import BEST, BLIND, SOURCES, Counting, Entry
 from mnist_minimal.analysis.monitored import monitors_test_set
 from mnist_minimal.analysis.published import Publication
 from mnist_minimal.analysis.statistics import (
@@ -14,6 +15,7 @@ from mnist_minimal.analysis.statistics import (
     Share,
     Summary,
     difference_from_moments,
+    share_reaching,
     summarize,
 )
 from mnist_minimal.analysis.summaries import StudySummary, compared, compared_measure
@@ -29,6 +31,13 @@ PERCENT = f"{100 * TARGET:g} %"
 QUESTION = (
     f"How few parameters does a network need to get {PERCENT} on MNIST, and how often does training get it there?"
 )
+
+# What the ways of counting are called in a sentence, and their tables.
+WAYS = {
+    SOURCES: "as the sources count, by the best epoch on the test set",
+    BLIND: "with nothing chosen by the test set",
+}
+TABLES = {SOURCES: "as-sources-count", BLIND: "nothing-chosen"}
 
 # Whose the images are, by the name of the data set.
 AUTHORS = {
@@ -80,75 +89,96 @@ def percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def heading(answer: Answer | None, shown: StudySummary) -> str:
+def heading(finding: Sequence[Counting], shown: StudySummary) -> str:
     """The page's title."""
-    return QUESTION if answer or shown.dataset == "mnist" else f"What training came to: {shown.title}"
+    return QUESTION if finding or shown.dataset == "mnist" else f"What training came to: {shown.title}"
 
 
-def lead(answer: Answer | None, shown: StudySummary) -> str:
-    """The answer in one sentence; where there is none, what there is instead."""
-    if answer is None:
-        best = f"The best of {_trials(shown)} of {shown.title}, came to {percent(shown.kept.best)} on the test set."
-        if shown.dataset != "mnist":
-            return best
+def lead(finding: Sequence[Counting], shown: StudySummary) -> str:
+    """What was found, in one sentence: of several networks the fewest parameters, else what the study shown came to."""
+    if finding:
+        found = "; ".join(f"{_fewest(counting)} {WAYS[counting.said]}" for counting in finding)
+        return f"The fewest parameters with {PERCENT} on MNIST: {found}."
+    best = f"The best of {_trials(shown)} of {shown.title}, came to {percent(shown.kept.best)} on the test set."
+    if shown.dataset != "mnist":
+        return best
+    if not shown.comparable:
         return f"There is no answer here yet, which takes trials on MNIST by a whole published recipe. {best}"
-    if answer.smallest is None:
-        trials = sum(len(study.trials) for study in answer.counted)
-        kind = "finished trials" if any(study.stopped for study in answer.counted) else "trials"
+    share = shown.share()
+    if not share.reached:
         return (
-            f"None of the {trials:,} {kind} here reached {PERCENT} on MNIST's test set with the model it kept; the "
-            f"best, of {answer.best.model} with {answer.best.params:,} parameters, came to "
-            f"{percent(answer.best.kept.best)}."
+            f"None of {_trials(shown)} of {shown.title}, reached {PERCENT} on MNIST's test set with the model it kept; "
+            f"the best came to {percent(shown.kept.best)}."
         )
-    smallest, share = answer.smallest, answer.smallest.share()
     said = (
-        f"{smallest.params:,} parameters were enough for {PERCENT} on MNIST's test set, in {share_count(share)} trials "
-        f"of {smallest.model}"
+        f"{shown.params:,} parameters were enough for {PERCENT} on MNIST's test set, in {share_count(share)} trials of "
+        f"{shown.model}"
     )
+    # Where the worse trials were stopped, the mean of the others is not the model's.
     if share.stopped:
         said += f", {share.stopped:,} of which were stopped early"
-    if answer.surely is smallest:
+    elif shown.kept.low >= TARGET:
         said += ", and on average"
-    elif answer.surely:
-        said += f"; the smallest network that got there on average, {answer.surely.model}, has {answer.surely.params:,}"
     return f"{said}."
 
 
-def numbers(answer: Answer | None, shown: StudySummary) -> list[Number]:
-    """The three numbers that say most."""
-    kept, share = shown.kept, shown.share()
+def _fewest(counting: Counting) -> str:
+    """The fewest parameters by a way of counting; where there are none, how near the trials come."""
+    mean, best = counting.on_average, counting.in_best_run
+    if best is None:
+        nearest = max(counting.entries, key=BEST)
+        return f"none ({percent(nearest.best)} in the best run, of {nearest.network}, {_best_of(counting, nearest)})"
+    once = f"{best.params:,} in a best run ({best.network}, {_best_of(counting, best)})"
+    if mean is None:
+        return f"none on average and {once}"
+    return f"{mean.params:,} on average ({mean.network}, n = {len(mean.accuracies):,}) and {once}"
+
+
+def _best_of(counting: Counting, entry: Entry) -> str:
+    """Of how many trials of its network the best run of an entry is the best."""
+    runs = counting.runs(entry)
+    return "the only one" if runs == 1 else f"the best of {runs:,}"
+
+
+def numbers(shown: StudySummary) -> list[Number]:
+    """The three numbers that say most of a study."""
+    kept = shown.kept
+    first = Number(percent(kept.best), f"in the best trial, seed {shown.best.seed}")
+    second = Number(percent(kept.mean), f"on average of {_trials(shown)}")
     if shown.dataset != "mnist":
-        return [
-            Number(percent(kept.best), f"in the best trial, seed {shown.best.seed}"),
-            Number(percent(kept.mean), f"on average of {_trials(shown)}"),
-            Number(f"{shown.params:,}", f"parameters of {shown.model}"),
-        ]
-    of_shown = Number(
-        share_count(share),
-        f"trials of {shown.title}, reached {PERCENT}; their mean is {percent(kept.mean)}, with the model each kept",
+        return [first, second, Number(f"{shown.params:,}", f"parameters of {shown.model}")]
+    reached = f"trials of {shown.title}, reached {PERCENT} with the model each kept"
+    return [first, second, Number(share_count(shown.share()), reached)]
+
+
+def standings(counting: Counting) -> Table:
+    """Every study by one way of counting, those that come to less too, by their parameters."""
+    head = (
+        "study",
+        "parameters",
+        "accuracy",
+        "trials",
+        "mean ± 95 %, sd",
+        "best run",
+        f"share at {PERCENT} or more (95 %)",
+        "no smaller network reaches its",
     )
-    if answer is None:
-        best = Number(percent(kept.best), f"in the best trial, seed {shown.best.seed}")
-        return [best, Number(percent(kept.mean), f"on average of {_trials(shown)}"), of_shown]
-    if answer.smallest is None:
-        first = Number(percent(answer.best.kept.best), f"in the best trial of all, of {answer.best.model}")
-    else:
-        share = answer.smallest.share()
-        first = Number(
-            f"{answer.smallest.params:,}",
-            f"parameters: the smallest network here that reached {PERCENT}, in {share_count(share)} trials "
-            f"({answer.smallest.model})",
+    rows = []
+    for entry, standing in frontier.standings(counting.entries):
+        share = share_reaching(entry.accuracies, stopped=entry.stopped)
+        rows.append(
+            (
+                entry.name,
+                f"{entry.params:,}",
+                MEASURE_NAMES[entry.measure],
+                trial_count(len(entry.accuracies), entry.stopped),
+                _mean(summarize(entry.accuracies)),
+                percent(entry.best),
+                f"{share_count(share)} ({_share_ends(share)})",
+                standing or "-",
+            )
         )
-    if answer.surely:
-        second = Number(
-            f"{answer.surely.params:,}",
-            f"parameters: the smallest whose mean is above {PERCENT} with its whole 95 % interval "
-            f"({answer.surely.model})",
-        )
-    else:
-        trials = sum(len(study.trials) for study in answer.counted)
-        second = Number(f"{trials:,}", f"trials of {len(answer.counted)} networks by published recipes, none left out")
-    return [first, second, of_shown]
+    return Table(TABLES[counting.said], counting.said, head, rows)
 
 
 def account(study: StudySummary, publications: Sequence[Publication]) -> list[str]:

@@ -14,13 +14,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_minimal import files
+from mnist_minimal.analysis.finalists import FINAL
 from mnist_minimal.analysis.frontier import frontier as frontier_of
 from mnist_minimal.searching import storage as stored
 from mnist_minimal.searching.evaluation import Score
 from mnist_minimal.searching.rungs import FIRST_FRESH_SEED, Rung, fold_of, seed_of
 
 STATES = {TrialState.COMPLETE: "judged", TrialState.PRUNED: "stopped", TrialState.RUNNING: "unfinished"}
-FINAL = "final"
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,18 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
-from mnist_minimal.analysis.figures import parameters_against_accuracy
+from mnist_minimal.analysis.figures import frontiers, parameters_against_accuracy
 from mnist_minimal.analysis.frontier import (
     BEST,
     MEAN,
+    Counting,
     Entry,
     as_sources_count,
     chosen_without_test_set,
-    fewest_parameters,
     frontier,
     frontier_table,
     published_runs,
+    ways_of_counting,
 )
 from mnist_minimal.analysis.summaries import find_studies
 from mnist_minimal.models.parameters import PARAMETERS
@@ -32,6 +33,7 @@ SMALL = entry("small", 600, 0.985, 0.9851, 0.9851, kind="network")
 LUCKY = entry("lucky", 700, 0.98, 0.991)
 GOOD = entry("good", 705, 0.99, 0.9902, 0.9902, kind="retrained")
 LOSER = entry("loser", 900, 0.984, 0.985)
+LUCKY_AGAIN = replace(entry("lucky again", 700, 0.98, 0.981, 0.9905), stopped=1)
 DIVERGED = entry("good again", 705, *(0.99,) * 22, 0.1, 0.2)
 ALL = [GOOD, LOSER, SMALL, DIVERGED, LUCKY]
 
@@ -76,8 +78,10 @@ def test_a_published_network_is_told_from_others(tmp_path):
     append_row(tmp_path / "b.csv", replace(TRIAL, model="search:runs/small/c691_4fe37244"))
     (tmp_path / "c.json").write_text('{"recipe": {"model": "sep997", "name": "sep997-cosine"}, "set": {}}')
     append_row(tmp_path / "c.csv", TRIAL)
-    found = {each.name: (each.network, each.kind) for each in as_sources_count(find_studies(tmp_path))}
+    summaries = find_studies(tmp_path)
     # Of a network that nothing is known of nobody can say what was monitored.
+    assert chosen_without_test_set(summaries) == []
+    found = {each.name: (each.network, each.kind) for each in as_sources_count(summaries)}
     assert found == {"a": ("sep997", "recipe"), "b": ("c691", "network"), "c": ("sep997", "retrained")}
 
 
@@ -96,8 +100,31 @@ def test_the_frontier_is_what_no_smaller_network_reaches():
 
 
 def test_the_fewest_parameters_with_a_target():
-    assert (fewest_parameters(ALL, MEAN), fewest_parameters(ALL, BEST)) == (705, 700)
-    assert fewest_parameters([SMALL, LOSER], BEST) is None
+    counting = Counting("", [*ALL, LUCKY_AGAIN], [])
+    assert (counting.on_average, counting.in_best_run) == (GOOD, LUCKY)
+    # Two of LUCKY, and four of the other of that network, of which one was stopped.
+    assert counting.runs(LUCKY) == 6
+    none = Counting("", [SMALL, LOSER], [])
+    assert (none.on_average, none.in_best_run) == (None, None)
+
+
+def test_one_trial_and_what_others_were_stopped_beside_have_no_mean():
+    alone, censored = entry("alone", 500, 0.995), replace(entry("censored", 500, 0.991, 0.992), stopped=1)
+    counting = Counting("", [GOOD, alone, censored], [])
+    assert (counting.on_average, counting.in_best_run) == (GOOD, alone)
+
+
+def test_a_mean_at_the_target_is_not_lost_to_rounding():
+    exact = entry("exact", 500, 0.989, 0.99, 0.991)
+    assert Counting("", [exact], []).on_average == exact
+
+
+def test_finalists_count_where_the_test_set_chose_nothing(summaries):
+    sources, blind = ways_of_counting(summaries, [SMALL])
+    assert [each.name for each in sources.entries] == ["sep997", "shared1936"]
+    assert [each.name for each in blind.entries] == ["sep997-holdout", "shared1936", "small"]
+    assert ([each.network for each in sources.published], blind.published) == (list(PARAMETERS), [])
+    assert ways_of_counting([]) == []
 
 
 def test_every_study_is_a_row_of_the_table():
@@ -152,11 +179,24 @@ def test_published_runs_are_crosses_beside_the_trials_of_their_network(axes):
     (single,) = (line for line in crosses if len(line.get_xdata()) == 1)
     (of_network,) = (line.get_xdata() for line in axes.lines if set(line.get_ydata()) == set(LOSER.accuracies))
     assert single.get_xdata() == pytest.approx(of_network[:1])
-    assert set(published_of_legend(axes)) >= {"published run", "mean of a study", "frontier of the best runs"}
 
 
-def published_of_legend(axes) -> list[str]:
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+def test_one_legend_says_what_the_parts_of_a_figure_have():
+    countings = [Counting("one", [GOOD], published_runs()), Counting("other", [SMALL, LOSER], [])]
+    figure = frontiers(countings)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "published run",
+        "trial, published network and recipe",
+        "trial, published network, another recipe",
+        "trial, another network",
+        "mean of a study",
+        "frontier of the means",
+        "frontier of the best runs",
+    ]
+    upper, lower = figure.axes
+    assert upper.get_xlim() == lower.get_xlim()
+    assert lower.get_title("left") == "other\nFewest parameters at 99 %: none on average, none in a best run"
 
 
 def test_the_lines_are_the_frontiers(axes):
