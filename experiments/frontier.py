@@ -20,6 +20,7 @@ from mnist_minimal.analysis.summaries import find_studies
 from mnist_minimal.cli.options import add_results, expanded_path, results_folders
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
+from mnist_minimal.errors import UserError
 
 SEARCH = Path("experiments/search700")
 
@@ -40,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files.check_output(options.out, files.PICTURE)
     searches = options.search or [folder for folder in (SEARCH,) if folder.is_dir()]
     found = [each for folder in searches for each in finalists(folder)]
-    countings = ways_of_counting(find_studies(*results_folders(options)), found)
+    folders = results_folders(options)
+    countings = ways_of_counting(find_studies(*folders), found)
+    if not countings:
+        where = " or ".join(map(str, folders))
+        raise UserError(f"{where}: expected a study on MNIST, found none; train one, or name its folder by --results")
     for counting in countings:
         print(f"{counting.said}\n\n{frontier_table(counting.entries)}\n")
     print(figures.save_figure(figures.frontiers(countings), options.out))

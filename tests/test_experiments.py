@@ -191,6 +191,17 @@ def test_frontier(run_main, results):
     assert "expected the ledger of a search, found none" in refused.stderr
 
 
+def test_frontier_of_no_study_on_mnist(run_main, results, tmp_path):
+    digits = (results / "sep997.csv").read_text().replace(",mnist,", ",digits,")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "sep997-digits.csv").write_text(digits)
+    (own / "ledger.csv").write_text("name,params,rung,accuracy\n")
+    done = run_main(experiment("frontier").main, "--results", own, "--search", own, "--out", own / "frontier.png")
+    assert done.returncode == 2
+    assert "expected a study on MNIST, found none" in done.stderr
+
+
 def test_ten_networks(run_main, results):
     """Every trial of the plan is counted, one that failed too, and none beyond it."""
     append_row(results / "sep997.csv", replace(FAILED, seed=10))
