@@ -42,6 +42,7 @@ from mnist_minimal.models import MODELS
 from mnist_minimal.study import ledger
 
 PUBLISHED = 0.9952
+SMALLEST_CHANCE = 1e-4
 RECIPE = Planned("pyramid3762", 10)
 
 
@@ -125,7 +126,12 @@ def row(name: str, accuracies: dict[int, float], own: dict[int, float]) -> list[
     if len(seeds) > 1 and accuracies is not own:
         paired = paired_difference([accuracies[seed] for seed in seeds], [own[seed] for seed in seeds])
         difference = f"{paired.value:+.5f} ({paired.low:+.5f} to {paired.high:+.5f}, n = {len(seeds)})"
-    chance = f"{stats.norm.sf(PUBLISHED, found.mean, found.sd):.1g}" if found.n > 1 and found.sd else "-"
+    if found.n > 1 and found.sd:
+        tail = stats.norm.sf(PUBLISHED, found.mean, found.sd)
+        # So far out a normal distribution says that it is far out, and no more.
+        chance = f"{tail:.1g}" if tail > SMALLEST_CHANCE else f"below {SMALLEST_CHANCE:g}"
+    else:
+        chance = "-"
     return [name, str(found.n), f"{found.mean:.5f}", sd_cell(found), f"{found.best:.4f}", difference, chance]
 
 

@@ -134,6 +134,12 @@ def test_the_table(run_main, results):
     assert table["nearest pixel for bilinear"] == ["0", *["-"] * 5]
 
 
+def test_a_chance_of_many_standard_deviations_is_said_to_be_small():
+    near = {0: 0.9914, 1: 0.9916, 2: 0.9915}
+    assert stats.norm(0.9915, np.std([0.9914, 0.9916, 0.9915], ddof=1)).sf(0.9952) < 1e-4
+    assert pyramid_suspects.row("near", near, {})[-1] == "below 0.0001"
+
+
 def test_nothing_trained_yet(run_main):
     done = run_main(pyramid_suspects.main, "--results", "none")
     assert done.returncode == 0, done.stderr
