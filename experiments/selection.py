@@ -12,8 +12,9 @@ training and chooses the epoch. Under "holdout" the last 5,000 images of the tra
 once. The two studies differ in more than what chooses: "holdout" trains on 55,000 images instead of 60,000, and chooses
 by half as many images, so more by chance. Two accuracies of one trial differ in the choice or the images alone.
 
-Expected with n = 223 and 20: best minus last epoch on the test set +0.00066 (95 % 0.00061 to 0.00071); the test accuracy
-of epochs chosen on held-out images 0.98745, 0.00082 (0.00029 to 0.00134) below that of epochs chosen on the test set.
+Expected with n = 223 and 20: best minus last epoch on the test set +0.00066 (95 % 0.00061 to 0.00071); the test
+accuracy of epochs chosen on held-out images 0.98745, 0.00082 (0.00029 to 0.00134) below that of epochs chosen on the
+test set.
 """
 
 from collections.abc import Sequence
