@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("atheris", reason="needs the fuzzer atheris, which has no wheel for this Python or system")
 
-# Inputs of each target: together about a minute of one processor; the quick tier takes a FEW of one of them.
-RUNS = {"idx": 4000, "npz": 4000, "h5": 150, "keras": 150, "load": 50}
-FEW = 8
+# Inputs of each target: together about 40 s of one processor; the quick tier takes a FEW of one of them.
+RUNS = {"idx": 4000, "npz": 4000, "h5": 100, "keras": 100, "load": 30}
+FEW = 4
 
 # A process begins with its parent's peak of memory as its own, and pytest's is above the fuzzer's limit by now.
 LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))"

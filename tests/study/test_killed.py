@@ -65,7 +65,9 @@ def new_job(tmp_path) -> Callable[..., Job]:
         pytest.param(
             "sep997", "native", 4, 2.0, ("--runs", "6", "--epochs", "60", "--jobs", "3"), marks=[*SLOW, whole_only]
         ),
-        pytest.param("ruled:net", "native", 8, 2.0, ("--runs", "16", "--epochs", "40", "--jobs", "3"), marks=SLOW),
+        pytest.param(
+            "ruled:net", "native", 8, 2.0, ("--runs", "16", "--epochs", "40", "--jobs", "3"), marks=[*SLOW, whole_only]
+        ),
         pytest.param("sep997", "keras", 3, 3.0, ("--runs", "2", "--epochs", "6"), marks=[pytest.mark.slow, whole_only]),
     ],
 )

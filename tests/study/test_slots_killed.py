@@ -38,9 +38,8 @@ def in_a_process(*arguments: object) -> multiprocessing.process.BaseProcess:
 
 
 # Of the 200 steps or so that change a file.
-@pytest.mark.parametrize(
-    "step", [pytest.param(step, marks=[pytest.mark.slow] if step != 61 else []) for step in range(1, 200, 12)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(1, 200, 12))
 def test_killed_before_a_step_that_changes_a_file(tmp_path, step):
     job, other = (job_in(tmp_path / name) for name in ("killed", "undisturbed"))
     killed = in_a_process(tmp_path / "killed", AtStep(step, kill)).exitcode == -9

@@ -29,6 +29,7 @@ from mnist_minimal.study.study import Study
 from mnist_minimal.training import core
 from mnist_minimal.training.core import known_answer
 from tests.conftest import OFFLINE, REPOSITORY
+from tests.whole import whole_only
 
 MODEL = ("--model", "sep997", "--dataset", "digits")
 COMMAND = ("-m", "mnist_minimal.trials", *MODEL, "--epochs", "1")
@@ -307,7 +308,7 @@ def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_mai
     ("asked_with", "options"),
     [
         pytest.param(signal.SIGINT, ("--trainer", "keras"), marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, ("--trainer", "keras", "--jobs", "2"), marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, ("--trainer", "keras", "--jobs", "2"), marks=[pytest.mark.slow, whole_only]),
         pytest.param(signal.SIGTERM, (), marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, ("--jobs", "2"), marks=pytest.mark.slow),
     ],

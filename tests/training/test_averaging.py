@@ -156,7 +156,7 @@ def test_what_is_monitored_is_the_mean_from_its_epoch_on_and_the_training_stays_
         pytest.param("core", 1, marks=NEEDS_CORE),
         pytest.param("core", 3, marks=NEEDS_CORE),
         pytest.param("keras", 1, marks=pytest.mark.slow),
-        ("keras", 3),
+        pytest.param("keras", 3, marks=pytest.mark.slow),
     ],
 )
 def test_a_training_that_was_stopped_ends_with_the_same_mean(tmp_path, trainer, epochs):

@@ -54,8 +54,8 @@ pytestmark = pytest.mark.skipif(
     not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1", reason="the C++ core was not built"
 )
 
-FEW_NETWORKS = 12
-NETWORKS = int(os.environ.get("MNIST_MINIMAL_NETWORKS", "250"))
+FEW_NETWORKS = 8
+NETWORKS = int(os.environ.get("MNIST_MINIMAL_NETWORKS", "120"))
 SEED = int(os.environ.get("MNIST_MINIMAL_NETWORKS_SEED", random.randrange(10**9)))
 
 RANDOM = settings(

@@ -36,9 +36,9 @@ needs_core = pytest.mark.skipif(
     not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1", reason="the C++ core was not built"
 )
 
-# Each takes half a minute to compile: a large network, one of normalised layers, one whose layers are shared, and the
+# Each takes up to half a minute to compile: one of normalised layers, one whose layers are shared, and the
 # famous one.
-FEW = ("conv18242", "small8624", "shared1936", "sep997")
+FEW = ("small8624", "shared1936", "sep997")
 SOME_MODELS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in FEW else [pytest.mark.slow, whole_only]) for name in MODELS
 ]
@@ -236,6 +236,7 @@ def tiny(recipe: Recipe | None = None) -> tuple[Program, np.ndarray, np.ndarray]
     return Program(network, recipe, splits(x, y, 20)), scales * parameters, scales * statistics
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_in_another_place_beside_other_trials() -> None:
     program, parameters, statistics = tiny()
     numbers, rates = numbers_of([program.recipe] * 3), np.full((3, program.steps), 0.1)
