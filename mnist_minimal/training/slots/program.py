@@ -10,6 +10,7 @@ In double precision (JAX_ENABLE_X64) the same program agrees with core/reference
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ from mnist_minimal.training.network import Network
 from mnist_minimal.training.slots import augmentation, layers, optimizers
 from mnist_minimal.training.slots.numbers import Numbers, numbers_of, structure
 
-__all__ = ["Figures", "Numbers", "Program", "State", "numbers_of", "structure"]
+__all__ = ["Blocks", "Figures", "Numbers", "Program", "State", "numbers_of", "structure"]
 
 # Monitored images that are evaluated at a time, or those of a batch if these are more.
 CHUNK = 128
@@ -81,6 +82,7 @@ class Settings(NamedTuple):
         first_averaged: The step, counted from 0, after which the weights are the first in the mean, int32.
         drops: Of 65,536 activations how many are dropped, uint32, by the number of the dropout layer.
         ranges: Of the augmentation.
+        held_out: The number of the block that is held out, int32; None in a program without blocks.
     """
 
     weight_decay: Any
@@ -89,6 +91,20 @@ class Settings(NamedTuple):
     first_averaged: Any
     drops: dict[int, Any]
     ranges: augmentation.Ranges
+    held_out: Any = None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Parts of the training images, of which each trial holds one out: it is trained on all others, in their order.
+
+    Attributes:
+        starts: The place of each block's first image.
+        size: Images in each.
+    """
+
+    starts: tuple[int, ...]
+    size: int
 
 
 class Images(NamedTuple):
@@ -97,7 +113,7 @@ class Images(NamedTuple):
     Attributes:
         pixels: uint8 (n, channels, height, width).
         labels: int32 (n,).
-        targets: Probabilities (n, classes), or None.
+        targets: Probabilities (n, classes), or (blocks, n, classes), or None.
     """
 
     pixels: jax.Array
@@ -116,22 +132,23 @@ class Program:
         network: The network, described with its dropout layers unless the recipe's dropout is 0.
         recipe: How the trials are trained; only its `structure` matters.
         splits: The images. The targets are the teacher's probabilities, of which each trial has its own share; see
-            `structure`.
+            `structure`. With blocks these are (blocks, n, classes), those of a teacher for each.
+        blocks: What trials hold out; None where they train on all images.
 
     Raises:
         UserError: if the training set is too large to be augmented there.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, splits: Splits) -> None:
+    def __init__(self, network: Network, recipe: Recipe, splits: Splits, blocks: Blocks | None = None) -> None:
         if recipe.augmentation and splits.x_train.size > MAX_PIXELS:
             raise UserError(
                 f"expected at most {MAX_PIXELS:,} pixels in the training set, found {splits.x_train.size:,}: "
                 "augmentation on the device counts them in 32 bits; train with --trainer native"
             )
-        self.network, self.recipe = network, recipe
-        count = len(splits.x_train)
-        self.batch_size = min(recipe.batch_size, count)
-        self.images = count - count % self.batch_size if recipe.drop_remainder else count
+        self.network, self.recipe, self.blocks = network, recipe, blocks
+        self._kept = len(splits.x_train) - (blocks.size if blocks else 0)
+        self.batch_size = min(recipe.batch_size, self._kept)
+        self.images = self._kept - self._kept % self.batch_size if recipe.drop_remainder else self._kept
         self.steps = math.ceil(self.images / self.batch_size)
         self._layers = layers.arranged(network.layers)
         self._dropouts = [layer for layer in self._layers if layer.rate > 0]
@@ -201,7 +218,13 @@ class Program:
     # An epoch
 
     def epoch(
-        self, state: State, seeds: np.ndarray, epochs: np.ndarray, rates: np.ndarray, numbers: Numbers
+        self,
+        state: State,
+        seeds: np.ndarray,
+        epochs: np.ndarray,
+        rates: np.ndarray,
+        numbers: Numbers,
+        held_out: np.ndarray | None = None,
     ) -> tuple[State, Figures]:
         """Trains every place for an epoch and evaluates the monitored images.
 
@@ -211,6 +234,7 @@ class Program:
             epochs: The epoch that each is in, counted from 0, (K,).
             rates: Learning rates of the steps, float32 (K, steps).
             numbers: The numbers of their recipes.
+            held_out: The number of the block that each holds out, (K,); None in a program without blocks.
 
         Returns:
             The state after the epoch, and what it gave.
@@ -224,7 +248,7 @@ class Program:
             words,
             np.asarray(epochs, np.uint32),
             np.asarray(rates, np.float32),
-            self._settings(numbers),
+            self._settings(numbers, held_out),
         )
         return state, Figures(*(np.asarray(values) for values in figures))
 
@@ -233,7 +257,7 @@ class Program:
         _, correct = self._compiled_evaluation(self._test, state.parameters, state.statistics)
         return np.asarray(correct)
 
-    def _settings(self, numbers: Numbers) -> Settings:
+    def _settings(self, numbers: Numbers, held_out: np.ndarray | None) -> Settings:
         drops = {}
         for layer in self._dropouts:
             rates = np.where(np.isnan(numbers.dropout), layer.rate, numbers.dropout).astype(np.float32)
@@ -248,6 +272,7 @@ class Program:
             first_averaged.astype(np.int32),
             drops,
             augmentation.ranges(numbers),
+            None if held_out is None else np.asarray(held_out, np.int32),
         )
 
     def _epoch(
@@ -264,9 +289,11 @@ class Program:
             purpose: threefry(seeds, (jnp.full_like(epochs, purpose), epochs))
             for purpose in (ORDER, AUGMENTATION, DROPOUT)
         }
-        order = epoch_order(keys[ORDER], len(train.labels))[:, : self.images]
+        order = epoch_order(keys[ORDER], self._kept)[:, : self.images]
         # For all steps at once, so that no step has a part in it but the resampling.
         changes = self._changes(order, keys[AUGMENTATION], settings)
+        # What is drawn is that of an array of the images that are kept.
+        order = self._among_all(order, settings)
 
         def step(state: State, batch: tuple[Any, ...]) -> tuple[State, tuple[jax.Array, jax.Array]]:
             return self._step(train, settings, state, *batch)
@@ -359,6 +386,13 @@ class Program:
             best_statistics=moved(state.best_statistics, state.statistics),
         )
 
+    def _among_all(self, order: jax.Array, settings: Settings) -> jax.Array:
+        """Places among the images that each trial keeps, int32 (K, images), as places in the training set."""
+        if self.blocks is None:
+            return order
+        starts = jnp.asarray(self.blocks.starts, jnp.int32)[settings.held_out]
+        return jnp.where(order < starts[:, None], order, order + self.blocks.size)
+
     def _changes(self, order: jax.Array, key: layers.Key, settings: Settings) -> augmentation.Changes | None:
         """What augmentation draws for an epoch's images, in their order; None without augmentation."""
         if self.recipe.augmentation is None:
@@ -394,7 +428,8 @@ class Program:
         targets = jax.nn.one_hot(labels, classes, axis=1, dtype=dtype)
         if train.targets is not None:
             weight = settings.teacher_weight.astype(dtype)[:, None, None]
-            probabilities = jnp.moveaxis(train.targets[places].astype(dtype), -1, 1)
+            found = train.targets[places] if self.blocks is None else train.targets[settings.held_out[:, None], places]
+            probabilities = jnp.moveaxis(found.astype(dtype), -1, 1)
             targets = weight * probabilities + (1 - weight) * targets
         return labels, targets
 

@@ -17,7 +17,7 @@ from mnist_minimal.training.chain import core_optimizer
 from mnist_minimal.training.core import _core, core_arguments
 from mnist_minimal.training.network import Network
 from mnist_minimal.training.optimizers import make_optimizer
-from mnist_minimal.training.slots.program import Program, numbers_of, structure
+from mnist_minimal.training.slots.program import Blocks, Program, numbers_of, structure
 from mnist_minimal.training.targets import mixed
 from tests.data.test_augment import SCIPY_MODES, backwards
 
@@ -76,8 +76,11 @@ def assert_program_is_the_reference(
     data: Splits,
     rates: Sequence[float],
     tolerance: float,
+    blocks: Blocks | None = None,
 ) -> float:
     """Trains a trial by each recipe for an epoch, all of them at once, and each by itself as scalar loops.
+
+    With blocks each trial holds out another one, which the loops are given no image of.
 
     Weights and moving statistics, the loss and the answers of the training and of the monitored images are compared.
 
@@ -88,10 +91,11 @@ def assert_program_is_the_reference(
     seeds, epochs = [3 + 2**40 * place for place in range(len(recipes))], [2 * place for place in range(len(recipes))]
     assert len({structure(recipe) for recipe in recipes}) == 1
     with double_precision():
-        program = Program(network, structure(recipes[0]), data)
+        program = Program(network, structure(recipes[0]), data, blocks)
         state = program.begin(*(np.stack([values] * len(recipes)) for values in weights))
         by_step = np.repeat(np.array(rates, np.float32)[:, np.newaxis], program.steps, axis=1)
-        state, figures = program.epoch(state, np.array(seeds), np.array(epochs), by_step, numbers_of(recipes))
+        held_out = None if blocks is None else np.arange(len(recipes))
+        state, figures = program.epoch(state, np.array(seeds), np.array(epochs), by_step, numbers_of(recipes), held_out)
         found = list(zip(np.asarray(state.parameters), np.asarray(state.statistics), strict=True))
     assert state.parameters.dtype == np.float64
     np.testing.assert_array_equal(state.steps, program.steps)
@@ -100,13 +104,18 @@ def assert_program_is_the_reference(
             **core_arguments(with_dropout(network, recipe.dropout)), optimizer=core_optimizer(make_optimizer(recipe))
         )
         reference.parameters, reference.statistics = (values.astype(np.float64) for values in weights)
-        x = data.x_train if not recipe.augmentation else augmented(data.x_train, recipe.augmentation, seed, epoch)
-        targets = None
-        if data.targets is not None:
-            targets = mixed(data.targets, data.y_train, recipe.teacher.weight)
+        x, y, targets = data.x_train, data.y_train, data.targets
+        if blocks is not None:
+            out = np.arange(blocks.starts[place], blocks.starts[place] + blocks.size)
+            x, y = np.delete(x, out, axis=0), np.delete(y, out)
+            targets = None if targets is None else np.delete(targets[place], out, axis=0)
+        if recipe.augmentation:
+            x = augmented(x, recipe.augmentation, seed, epoch)
+        if targets is not None:
+            targets = mixed(targets, y, recipe.teacher.weight)
         loss, correct, _ = reference.train(
             x,
-            data.y_train.astype(np.uint8),
+            y.astype(np.uint8),
             epoch_order(seed, epoch, len(x))[: program.images],
             batch_size=recipe.batch_size,
             seed=seed,

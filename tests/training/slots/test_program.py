@@ -28,7 +28,7 @@ from tests.whole import whole_only
 if importlib.util.find_spec("jax") is None:
     pytest.skip("JAX, of the extra `test`, is not installed", allow_module_level=True)
 
-from mnist_minimal.training.slots.program import Program, numbers_of, structure
+from mnist_minimal.training.slots.program import Blocks, Program, numbers_of, structure
 from tests.training.slots.double import assert_program_is_the_reference, double_precision, splits
 
 # Where the core is required, its absence is a failure and no reason to skip.
@@ -222,6 +222,27 @@ def test_whole_trials_on_the_digits_have_the_accuracies_of_the_core() -> None:
     # They have learned something.
     assert exact.min() > 0.4 * len(data.y_val)
     assert abs((ours - exact).mean()) <= 4 * max(error, 0.5)
+
+
+# Blocks that are held out
+
+
+@needs_core
+def test_a_trial_that_holds_a_block_out_is_that_of_the_other_images_alone() -> None:
+    """The first block, one in the middle and the last: order, augmentation, batches and a teacher of their own."""
+    network, weights = described(small(), scale=1 / 255)
+    x, y = patterns(3 * 8 + 3 + 5, network.input_shape)
+    recipe = Recipe(
+        batch_size=8,
+        max_epochs=1,
+        optimizer=SGD(learning_rate=0.1, momentum=0.9),
+        augmentation=AUGMENTATION,
+        teacher=Teacher(weight=0.5),
+    )
+    recipes = [recipe, recipe.replace(**{"teacher.weight": 0.25}), recipe]
+    targets = np.stack([np.roll(teaching(len(x)), block, axis=1) for block in range(3)])
+    blocks = Blocks((0, 12, len(x) - 5), 5)
+    assert_program_is_the_reference(network, weights, recipes, splits(x, y, 10, targets), [0.1, 0.2, 0.3], 1e-9, blocks)
 
 
 # The places
