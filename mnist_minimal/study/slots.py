@@ -12,7 +12,7 @@ import numpy as np
 
 from mnist_minimal.engines.slots import Epoch
 from mnist_minimal.engines.threads import reason as in_words
-from mnist_minimal.errors import UserError, one_line
+from mnist_minimal.errors import UserError
 from mnist_minimal.files import not_written, reject_symlink
 from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.lookup import builder
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from mnist_minimal.training.slots.own_callbacks import OwnCallbacks
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
-
-# With fewer trials at once an epoch takes hardly less time on a GPU, whose kernels have to be started, and one more
-# compilation takes longer.
-FEWEST_ON_A_GPU = 8
 
 # What a program's state has of one trial, by name.
 Row = dict[str, np.ndarray]
@@ -89,9 +85,10 @@ def make_slots(jobs: Sequence[Job], dataset: "Dataset", asked: int | None, say: 
                 "milliseconds an epoch of each, while the device waits. Trials with callbacks start again when they "
                 "were interrupted."
             )
-    fewest = FEWEST_ON_A_GPU if device.is_gpu() else 1
     with device.failures():
-        return SlotTrials(studies, program, numbers_of, len(splits.y_val), places, device.description, say, fewest)
+        return SlotTrials(
+            studies, program, numbers_of, len(splits.y_val), places, device.description, say, device.fewest()
+        )
 
 
 def tell(trials: "SlotTrials") -> None:
@@ -430,12 +427,9 @@ class SlotTrials:
         model.set_weights(weights)
         return OwnCallbacks(model, job.recipe, [*keras_callbacks(job.recipe), *further], job.max_epochs)
 
-    def _sizes(self) -> list[int]:
-        """The numbers of places for which the program is compiled, ascending: all of them, and halves of halves."""
-        sizes = [self.places]
-        while sizes[-1] > self.fewest:
-            sizes.append(math.ceil(sizes[-1] / 2))
-        return sizes[::-1]
+    def _size(self, trials: int) -> int:
+        """The least number of places for which the program is compiled and that has room for so many trials."""
+        return min(size for size in device.sizes(self.places, self.fewest) if size >= trials)
 
     def _arrange(self) -> None:
         """Gives the trials places, as few as there are trials; those that wait have none."""
@@ -444,7 +438,7 @@ class SlotTrials:
             (trial for trial in self.trials.values() if not trial.waiting and not trial.ended),
             key=lambda trial: (trial.key not in there, trial.key),
         )[: self.places]
-        size, chosen = min(size for size in self._sizes() if size >= len(able)), {trial.key for trial in able}
+        size, chosen = self._size(len(able)), {trial.key for trial in able}
         if size == len(self.placed) and chosen == there:
             return
         self._leave(there - chosen if size == len(self.placed) else there)
@@ -487,14 +481,9 @@ class SlotTrials:
     def _halve(self, error: Exception) -> None:
         """After memory ran out: half as many trials at once, each as it was before the epoch."""
         size = len(self.placed)
-        if size <= 1:
-            raise device.DeviceError(
-                f"expected memory for one trial on {self.backend(1)}, found too little "
-                f"({one_line(error.__cause__ or error)}); end other programs there, or train with --trainer native and "
-                "another --out"
-            ) from error
+        places = device.halved(size, self.backend(1), error)
         self._leave({trial.key for _, trial in self._occupied()})
-        self.placed, self.places, self.state = [], size // 2, None
+        self.placed, self.places, self.state = [], places, None
         self.say(f"Too little memory for {size} trials at once: {self.places} from now on.")
 
     def _train(self) -> list[Epoch]:
@@ -623,7 +612,7 @@ class SlotTrials:
         if trial.key not in self.tested:
             # All that have come to their end with it, in as few calls as the program is compiled for.
             ended = [place for place, each in self._occupied() if each.ended or each is trial]
-            size = min(size for size in self._sizes() if size >= len(ended))
+            size = self._size(len(ended))
             state = self.program.take(self.state, [*ended, *[ended[0]] * (size - len(ended))])
             trials = [found for place in ended if (found := self.placed[place])]
             kept = self._with_best([*trials, *[trials[0]] * (size - len(ended))], state)

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import importlib
 import importlib.util
+import math
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -20,6 +21,10 @@ _GIVEN_UP: set[str] = set()
 
 # Of the memory that JAX may have: the data set, compiled programs and what is copied need some, too.
 SHARE = 0.8
+
+# With fewer trials at once an epoch takes hardly less time on a GPU, whose kernels have to be started, and one more
+# compilation takes longer.
+FEWEST_ON_A_GPU = 8
 
 
 class DeviceError(UserError):
@@ -112,6 +117,43 @@ def places(bytes_a_trial: int, asked: int | None) -> int:
     memory = (_device().memory_stats() or {}).get("bytes_limit")
     room = fastest if memory is None else int(SHARE * memory) // bytes_a_trial
     return max(1, min(fastest, room, fastest if asked is None else asked))
+
+
+def fewest() -> int:
+    """The least number of trials at once for which a program is compiled, where there are places for more."""
+    return FEWEST_ON_A_GPU if is_gpu() else 1
+
+
+def sizes(places: int, fewest: int) -> list[int]:
+    """The numbers of places for which a program is compiled, ascending: all of them, and halves of halves.
+
+    Args:
+        places: How many trials are trained at once, at most.
+        fewest: The least number, where `places` are more.
+    """
+    found = [places]
+    while found[-1] > fewest:
+        found.append(math.ceil(found[-1] / 2))
+    return found[::-1]
+
+
+def halved(places: int, where: str, error: Exception) -> int:
+    """How many trials to train at once where there was too little memory for so many.
+
+    Args:
+        places: So many.
+        where: What they were trained on.
+        error: What was raised then.
+
+    Raises:
+        DeviceError: if it was only one.
+    """
+    if places <= 1:
+        raise DeviceError(
+            f"expected memory for one trial on {where}, found too little ({one_line(error.__cause__ or error)}); end "
+            "other programs there, or train with --trainer native and another --out"
+        ) from error
+    return places // 2
 
 
 def worth_while(asked: int | None) -> bool:
