@@ -2,7 +2,8 @@
 
 Candidates are judged by training images that their trainings hold out, another twelfth for each seed: all of them
 briefly from one seed, the best longer and from more. At the end some finalists are trained on all training images from
-fresh seeds, and the test set judges them, once; nothing is searched in that folder after that.
+fresh seeds, and the test set judges them, once; nothing is searched in that folder after that. With --trainer jax a GPU
+screens the candidates; the finals are by the C++ core all the same, so that anyone can verify them.
 """
 
 import argparse
@@ -30,9 +31,13 @@ from mnist_minimal.errors import UserError
 if TYPE_CHECKING:
     from mnist_minimal.data.sets import Dataset
     from mnist_minimal.searching.cluster import OnCluster
-    from mnist_minimal.searching.running import Search
+    from mnist_minimal.searching.running import Plan, Search
+    from mnist_minimal.searching.slots import InSlots
 
 SAMPLERS = ("tpe", "random")
+
+# Settings of a network side by side, unless asked otherwise: as many as a GPU trains hardly slower than one.
+SETTINGS = 8
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -79,11 +84,25 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "passes do not count",
     )
     parser.add_argument(
+        "--trainer",
+        choices=("native", "jax"),
+        default="native",
+        help="what trains the candidates: native, the C++ core; jax, seeds and settings of one network side by side on "
+        "a GPU, which needs the extra jax or gpu and is not promised to the bit (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--settings",
+        type=positive,
+        metavar="N",
+        help="with --trainer jax: how many candidates of each network, which differ in the numbers of their recipes "
+        f"alone, are trained side by side (default: {SETTINGS})",
+    )
+    parser.add_argument(
         "--jobs",
         type=positive,
         metavar="N",
-        help="candidates side by side (default: 1; with --dask as many as its workers have threads when the search "
-        "begins; of more, some wait for workers that join later)",
+        help="candidates side by side, with --trainer jax the finals' trainings alone (default: 1; with --dask as many "
+        "as its workers have threads when the search begins; of more, some wait for workers that join later)",
     )
     parser.add_argument(
         "--dask",
@@ -99,7 +118,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="the folder of the search, which other processes may share (default: %(default)s)",
     )
     add_arguments(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.trainer == "jax":
+        if options.dask is not None:
+            parser.error(
+                "expected no --dask with --trainer jax, which trains on the device of this machine; leave out one"
+            )
+        options.settings = options.settings or SETTINGS
+    elif options.settings is not None:
+        parser.error(f"expected --trainer jax with --settings {options.settings}, found {options.trainer}; give it")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mnist_minimal.searching.space import Space
     from mnist_minimal.searching.storage import Storage
     from mnist_minimal.searching.teachers import Teachers
+    from mnist_minimal.training.slots import device
 
+    if options.trainer == "jax":
+        # Before anything is put on a GPU.
+        device.require()
+        device.keep_tensorflow_off()
+        device.check()
     space, budget = Space(options.max_params, options.epochs, options.teach), Budget.parse(options.budget)
     levels = rungs(options.epochs)
     with interruptible() as interrupted:
@@ -135,10 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 budget,
                 dataset,
                 jobs=options.jobs or (evaluate.places if evaluate else 1),
-                **{name: getattr(options, name) for name in ("sampler", "seed", "finalists", "runs")},
+                **{
+                    name: getattr(options, name)
+                    for name in ("sampler", "seed", "finalists", "runs", "trainer", "settings")
+                },
             )
             shown, status = display(levels), 0
-            search = Search(plan, storage, shown, interrupted, teachers, evaluate)
+            search = Search(plan, storage, shown, interrupted, teachers, evaluate, side_by_side(plan))
             try:
                 # Last, so that what is refused before it leaves the terminal as it is.
                 with shown:
@@ -148,6 +185,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print("\nStopped; the same command resumes the search.")
             report(search, from_arguments(options))
     return status
+
+
+def side_by_side(plan: "Plan") -> "InSlots | None":
+    """What evaluates candidates on JAX's device; None where it is not to."""
+    if plan.settings is None:
+        return None
+    from mnist_minimal.searching.rungs import fold_of
+    from mnist_minimal.searching.slots import InSlots
+    from mnist_minimal.training.slots import device
+
+    places = max(rung.seeds for rung in plan.rungs)
+    print(f"The candidates are trained on {device.name()}, {plan.settings} of each network side by side.")
+    return InSlots(plan.dataset, [fold_of(place) for place in range(places)], plan.settings, print)
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 from mnist_minimal.models.searched import Candidate
 from mnist_minimal.searching import storage as stored
 from mnist_minimal.searching.evaluation import Score
+from mnist_minimal.searching.interfaces import Left, Training
 from mnist_minimal.searching.ledger import Figure, frontier, judged
 from mnist_minimal.searching.rungs import Rung
-from mnist_minimal.searching.running import Left, Training
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,14 +41,14 @@ class Lines:
         pass
 
     def begun(self, study: optuna.Study, left: Left) -> None:
-        """As of `running.Display`."""
+        """As of `interfaces.Display`."""
         self.best = frontier(judged(study, self.rungs))
 
     def training(self, job: int, training: Training | None) -> None:
-        """As of `running.Display`."""
+        """As of `interfaces.Display`."""
 
     def judged(self, trial: FrozenTrial, study: optuna.Study, left: Left) -> None:
-        """As of `running.Display`."""
+        """As of `interfaces.Display`."""
         before, self.best = self.best, frontier(judged(study, self.rungs))
         self._print(f"{trial_line(trial, self.rungs)}; {done(study)} done, {left()}")
         for figure in self.best:
@@ -56,7 +56,7 @@ class Lines:
                 self._print(f"best so far with {figure.params} parameters: {figure_line(figure)}")
 
     def final(self, name: str, score: Score, left: int) -> None:
-        """As of `running.Display`."""
+        """As of `interfaces.Display`."""
         self._print(f"finalist {name}: {score.correct:,} of {score.size:,} test images, {count(left, 'training')} left")
 
     def _print(self, line: str) -> None:
@@ -128,7 +128,9 @@ def training_line(training: Training) -> str:
     epochs = (
         count(training.epochs, "epoch") if training.epoch is None else f"epoch {training.epoch} of {training.epochs}"
     )
-    return f"{training.what}, seed {training.place} of {training.seeds}, {epochs}"
+    last = training.place + training.slots - 1
+    which = f"seed {training.place}" if training.slots == 1 else f"trainings {training.place} to {last}"
+    return f"{training.what}, {which} of {training.seeds}, {epochs}"
 
 
 def best_table(best: Sequence[Figure]) -> Any:

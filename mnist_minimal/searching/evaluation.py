@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # Into so many parts the training images are cut, of which one is held out.
 FOLDS = 12
 
+# Of so many images, at most, the core's pace is taken.
+PACED_IMAGES = 6000
+
 # Trials side by side, as trainers count them who share out the processors: evaluations run side by side themselves.
 ONE_THREAD_EACH = 2**31
 
@@ -30,7 +33,7 @@ class Score:
         size: How many there were.
         loss: Their mean cross-entropy, in nats; infinite where its training diverged.
         passes: Images that its training took, each as often as it took it.
-        seconds: Wall-clock time of its training.
+        seconds: Wall-clock time of its training; of one of several side by side on one device, its share of it.
     """
 
     correct: int
@@ -128,6 +131,19 @@ def evaluate(
     return Score(correct, len(splits.x_test), loss, passes, round(time.monotonic() - begun, 2))
 
 
+def core_pace(candidate: Mapping[str, Any], dataset: "Dataset") -> float:
+    """Seconds that the core takes for an image pass of a candidate: those of an epoch of some images.
+
+    Args:
+        candidate: As for `evaluate`.
+        dataset: The images; its test set is not looked at.
+    """
+    paced = slice(0, PACED_IMAGES)
+    some = dataclasses.replace(dataset, x_train=dataset.x_train[paced], y_train=dataset.y_train[paced])
+    score = evaluate(candidate, 0, 0, 1, some)
+    return score.seconds / score.passes
+
+
 def fold_splits(dataset: "Dataset", fold: int | None) -> "tuple[Splits, np.ndarray]":
     """The images to train on and those that judge, as `x_test`, and the places of the former among the training images.
 
@@ -143,7 +159,7 @@ def fold_splits(dataset: "Dataset", fold: int | None) -> "tuple[Splits, np.ndarr
     from mnist_minimal.data.sets import Splits
 
     images = len(dataset.x_train)
-    start, end = (0, 0) if fold is None else (fold * images // FOLDS, (fold + 1) * images // FOLDS)
+    start, end = (0, 0) if fold is None else fold_range(fold, images)
     kept = np.r_[0:start, end:images]
     x_train, y_train = dataset.x_train[kept], dataset.y_train[kept]
     x_judge, y_judge = dataset.x_train[start:end], dataset.y_train[start:end]
@@ -152,6 +168,11 @@ def fold_splits(dataset: "Dataset", fold: int | None) -> "tuple[Splits, np.ndarr
     monitored = slice(0, FOLDS)
     splits = Splits(dataset.name, "holdout", x_train, y_train, x_train[monitored], y_train[monitored], x_judge, y_judge)
     return splits, kept
+
+
+def fold_range(fold: int, images: int) -> tuple[int, int]:
+    """Where a fold of so many training images begins and ends."""
+    return fold * images // FOLDS, (fold + 1) * images // FOLDS
 
 
 def without_test_set(dataset: "Dataset") -> "Dataset":

@@ -2,19 +2,19 @@
 
 The same command resumes what was stopped or killed. With one job, a search by image passes comes to the same ledger
 whether it was disturbed or not, but for times: what is proposed follows from the trials before, and with several jobs
-the order in which those end is not always the same.
+the order in which those end is not always the same. Where candidates are trained side by side, those that were begun
+are judged together, and what is left behind of them need not be.
 """
 
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import optuna
 from filelock import Timeout
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -23,7 +23,8 @@ from mnist_minimal.models import searched
 from mnist_minimal.models.searched import Candidate
 from mnist_minimal.searching import storage as stored
 from mnist_minimal.searching.budget import Budget, covered
-from mnist_minimal.searching.evaluation import Score, evaluate, require_core, without_test_set
+from mnist_minimal.searching.evaluation import Score, core_pace, evaluate, require_core, without_test_set
+from mnist_minimal.searching.interfaces import Display, Evaluate, EvaluateTogether, Left, Slot, Training
 from mnist_minimal.searching.rungs import FIRST_FRESH_SEED, Halving, Rung, fold_of, rungs, seed_of
 from mnist_minimal.searching.samplers import SeededByNumber
 from mnist_minimal.searching.space import COORDINATES, SMALLEST, SPACE_VERSION, Space
@@ -49,9 +50,11 @@ class Plan:
         dataset: The images.
         sampler: A name of `samplers.SAMPLERS`.
         seed: Of the sampler.
-        jobs: Trainings side by side.
+        jobs: Trainings side by side; where JAX trains the candidates, those of the finals.
         finalists: How many candidates the test set judges at the end.
         runs: From how many seeds each of them is trained for it.
+        trainer: What trains the candidates, "native" or "jax".
+        settings: With "jax", how many candidates of one network are trained side by side; None with "native".
     """
 
     space: Space
@@ -63,6 +66,8 @@ class Plan:
     jobs: int = 1
     finalists: int = 3
     runs: int = 5
+    trainer: str = "native"
+    settings: int | None = None
 
     @property
     def rungs(self) -> list[Rung]:
@@ -92,64 +97,12 @@ class Plan:
             "--seed": self.seed,
             "--finalists": self.finalists,
             "--runs": self.runs,
+            "--trainer": self.trainer,
+            "--settings": self.settings,
             "numerics": NUMERICS,
             "space version": SPACE_VERSION,
             "data": checksums(self.dataset),
         }
-
-
-class Evaluate(Protocol):
-    """Evaluates a candidate elsewhere: `evaluation.evaluate` but for the images, which are there."""
-
-    def __call__(
-        self,
-        candidate: dict[str, Any],
-        seed: int,
-        fold: int | None,
-        epochs: int,
-        probabilities: "np.ndarray | None",
-        look: Callable[[], None],
-    ) -> Score:
-        """`look` is called now and then, and what it raises ends the evaluation."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """A training that runs.
-
-    Attributes:
-        what: What is trained, such as "candidate 12, rung 2 of 3".
-        place: Which of its trainings at that rung this is, counted from 1.
-        seeds: How many there are.
-        epochs: Its epochs.
-        epoch: How many of them are done; None where a cluster trains, which does not say.
-    """
-
-    what: str
-    place: int
-    seeds: int
-    epochs: int
-    epoch: int | None = None
-
-
-# What says how much of the budget is left whenever it is called.
-Left = Callable[[], str]
-
-
-class Display(Protocol):
-    """What shows a search; its methods are called from several threads, one at a time."""
-
-    def begun(self, study: optuna.Study, left: Left) -> None:
-        """The search is begun or resumed."""
-
-    def training(self, job: int, training: Training | None) -> None:
-        """What a job trains now; None where it has come to its end."""
-
-    def judged(self, trial: FrozenTrial, study: optuna.Study, left: Left) -> None:
-        """A candidate has come to its end."""
-
-    def final(self, name: str, score: Score, left: int) -> None:
-        """A finalist was tested once; so many trainings are left."""
 
 
 class Search:
@@ -161,7 +114,9 @@ class Search:
         display: What shows it.
         interrupted: Set where the search is to end.
         teachers: What teaches each fold's images; None without.
-        elsewhere: What evaluates the candidates; None where the threads of this process do.
+        elsewhere: What evaluates the candidates; None where this process does.
+        together: What evaluates them side by side on a device of this process, whose threads do the finals alone; None
+            where they do all.
 
     Raises:
         UserError: if the search in the folder was begun with something else; if a budget of passes is less than the
@@ -176,6 +131,7 @@ class Search:
         interrupted: threading.Event,
         teachers: "Teachers | None" = None,
         elsewhere: Evaluate | None = None,
+        together: EvaluateTogether | None = None,
     ) -> None:
         if plan.budget.passes is not None and plan.budget.passes <= plan.final_passes:
             raise UserError(
@@ -185,7 +141,9 @@ class Search:
         if elsewhere is None:
             require_core()
         self.plan, self.storage, self.display, self.interrupted = plan, storage, display, interrupted
-        self.teachers, self.elsewhere = teachers, elsewhere
+        self.teachers, self.elsewhere, self.together = teachers, elsewhere, together
+        # One job has the device.
+        self.workers = 1 if together else plan.jobs
         self.study = storage.study(plan.facts(), SeededByNumber(plan.sampler, plan.seed), Halving())
         self.blind = without_test_set(plan.dataset)
         self.showing = threading.Lock()
@@ -208,7 +166,7 @@ class Search:
         """
         self.display.begun(self.study, self._left_in_words())
         while not self.closed:
-            self._in_threads([self._work] * self.plan.jobs)
+            self._in_threads([self._work] * self.workers)
             with self.storage.taking:
                 # First, or two that end together would each leave the finals to the other. Nobody joins meanwhile.
                 self.storage.leave()
@@ -231,7 +189,7 @@ class Search:
         passes, _ = self._spent()
         if self.plan.budget.passes is not None:
             return 1 - passes / self._searchable_passes()
-        searchable = (self.plan.budget.seconds or 0) - self.plan.final_seconds(self._pace())
+        searchable = (self.plan.budget.seconds or 0) - self.plan.final_seconds(self._final_pace())
         return 1 - self._elapsed() / searchable if searchable > 0 else -1.0
 
     def choose_finalists(self) -> list[str]:
@@ -260,22 +218,29 @@ class Search:
     # A worker
 
     def _work(self) -> None:
-        """Judges one candidate after the other."""
-        while trial := self._next():
-            self._judge(trial, self._candidate(trial))
+        """Judges one candidate after the other, or several together."""
+        while trials := self._next():
+            self._judge(trials)
 
-    def _next(self) -> Trial | None:
-        """The next trial of this worker; None where the search is to end.
+    def _next(self) -> list[Trial]:
+        """The next trials of this worker, one where nothing trains several together; none where the search is to end.
 
         What another has left behind is ended whatever is left: the budget was not spent when it was begun.
         """
         if trial := self.storage.take_over(self.study):
-            return trial
+            found = [trial]
+            while self.together and (trial := self.storage.take_over(self.study)):
+                found.append(trial)
+            return found
         # One at least is judged, however little time there is.
         first = not self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if (first or self.left() > 0) and self._limit() >= SMALLEST:
-            return self.storage.ask(self.study)
-        return None
+            trial = self.storage.ask(self.study)
+            if not self.together:
+                return [trial]
+            self._candidate(trial)
+            return [trial, *(self.storage.ask(self.study, trial) for _ in range(self.together.settings - 1))]
+        return []
 
     def _candidate(self, trial: Trial) -> Candidate:
         """The candidate of a trial: the one that was recorded when it was begun, or else that of its point."""
@@ -301,32 +266,66 @@ class Search:
             default=self.plan.space.max_params,
         )
 
-    def _judge(self, trial: Trial, candidate: Candidate) -> None:
-        """Trains a candidate rung by rung, as far as it goes."""
-        data = candidate.as_dict()
+    def _judge(self, trials: Sequence[Trial]) -> None:
+        """Trains candidates rung by rung, each as far as it goes."""
+        candidates = {trial.number: self._candidate(trial) for trial in trials}
         highest = len(self.plan.rungs) - 1
         for number, rung in enumerate(self.plan.rungs):
-            found = []
-            for place in range(rung.seeds):
-                known = trial.user_attrs.get(stored.score_key(number, place))
-                if known is None:
-                    what = f"candidate {trial.number}, rung {number + 1} of {highest + 1}"
-                    training = Training(what, place + 1, rung.seeds, rung.epochs)
-                    score = self._evaluate(training, data, seed_of(trial.number, number, place), fold_of(place))
-                    trial.set_user_attr(stored.score_key(number, place), stored.plain(score))
-                    with self.showing:
-                        until = self.began_at + time.monotonic() - self.begun
-                        stored.note_work(self.study, self.storage.name, self.began_at, until)
-                else:
-                    score = Score(**known)
-                found.append(score)
-            accuracy = sum(score.correct for score in found) / sum(score.size for score in found)
-            if number not in self.study.get_trials(deepcopy=False)[trial.number].intermediate_values:
-                trial.report(accuracy, number)
-            if number < highest and trial.should_prune():
+            self._train(trials, number, candidates)
+            for trial in trials:
+                if number not in self._reported(trial):
+                    found = [Score(**trial.user_attrs[stored.score_key(number, place)]) for place in range(rung.seeds)]
+                    trial.report(sum(each.correct for each in found) / sum(each.size for each in found), number)
+            # When all of them are known at this rung, or the first would always go on. One that is known at a higher
+            # rung has gone on.
+            stopped = [
+                trial for trial in trials if number == max(self._reported(trial)) < highest and trial.should_prune()
+            ]
+            for trial in stopped:
                 self._end(trial, None)
-                return
-        self._end(trial, accuracy)
+            trials = [trial for trial in trials if trial not in stopped]
+        for trial in trials:
+            if self.together and stored.CORE_PACE not in trial.user_attrs:
+                trial.set_user_attr(stored.CORE_PACE, core_pace(candidates[trial.number].as_dict(), self.blind))
+            self._end(trial, self._reported(trial)[highest])
+
+    def _reported(self, trial: Trial) -> dict[int, float]:
+        """The accuracies of a trial that are known, by rung."""
+        return self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+
+    def _train(self, trials: Sequence[Trial], number: int, candidates: Mapping[int, Candidate]) -> None:
+        """Trains at a rung what is not recorded there yet."""
+        rung = self.plan.rungs[number]
+        tasks = [
+            (trial, place)
+            for trial in trials
+            for place in range(rung.seeds)
+            if stored.score_key(number, place) not in trial.user_attrs
+        ]
+        whats = f"{_named([trial.number for trial in trials])}, rung {number + 1} of {len(self.plan.rungs)}"
+        if self.together:
+            slots = [
+                Slot(candidates[trial.number], seed_of(trial.number, number, place), fold_of(place))
+                for trial, place in tasks
+            ]
+            for task, score in self._evaluate_together(
+                self.together, slots, Training(whats, 1, len(slots), rung.epochs)
+            ):
+                trial, place = tasks[task]
+                self._record(trial, number, place, score)
+            return
+        for trial, place in tasks:
+            training = Training(whats, place + 1, rung.seeds, rung.epochs)
+            data = candidates[trial.number].as_dict()
+            score = self._evaluate(training, data, seed_of(trial.number, number, place), fold_of(place))
+            self._record(trial, number, place, score)
+
+    def _record(self, trial: Trial, number: int, place: int, score: Score) -> None:
+        """Records a training of a candidate at a rung."""
+        trial.set_user_attr(stored.score_key(number, place), stored.plain(score))
+        with self.showing:
+            until = self.began_at + time.monotonic() - self.begun
+            stored.note_work(self.study, self.storage.name, self.began_at, until)
 
     def _end(self, trial: Trial, accuracy: float | None) -> None:
         """Tells Optuna how a trial ended: judged at the highest rung, or stopped before."""
@@ -335,28 +334,45 @@ class Search:
             self.display.judged(ended, self.study, self._left_in_words())
 
     def _evaluate(self, training: Training, data: dict[str, Any], seed: int, fold: int | None) -> Score:
-        job, done = threading.get_ident(), 0
-
-        def show(now: Training | None) -> None:
-            with self.showing:
-                self.display.training(job, now)
+        done = 0
 
         def after_epoch() -> None:
             nonlocal done
             self._check()
             done += 1
-            show(replace(training, epoch=done))
+            self._show(replace(training, epoch=done))
 
-        show(training if self.elsewhere else replace(training, epoch=0))
+        self._show(training if self.elsewhere else replace(training, epoch=0))
         try:
-            taught = data["recipe"]["teacher"] is not None and self.teachers is not None
-            probabilities = self.teachers.probabilities(fold, self._check) if taught and self.teachers else None
+            taught = data["recipe"]["teacher"] is not None
+            probabilities = self._probabilities(fold) if taught else None
             if self.elsewhere:
                 return self.elsewhere(data, seed, fold, training.epochs, probabilities, self._check)
             dataset = self.plan.dataset if fold is None else self.blind
             return evaluate(data, seed, fold, training.epochs, dataset, probabilities, after_epoch)
         finally:
-            show(None)
+            self._show(None)
+
+    def _evaluate_together(
+        self, together: EvaluateTogether, slots: Sequence[Slot], training: Training
+    ) -> Iterator[tuple[int, Score]]:
+        def after_epoch(before: int, count: int, epoch: int) -> None:
+            self._check()
+            self._show(replace(training, place=before + 1, slots=count, epoch=epoch))
+
+        try:
+            yield from together(slots, training.epochs, self._probabilities, after_epoch)
+        finally:
+            self._show(None)
+
+    def _probabilities(self, fold: int | None) -> "np.ndarray | None":
+        """What the teacher that has not seen a fold gives the training images; None without teachers."""
+        return self.teachers.probabilities(fold, self._check) if self.teachers else None
+
+    def _show(self, training: Training | None) -> None:
+        """Shows what this thread trains now."""
+        with self.showing:
+            self.display.training(threading.get_ident(), training)
 
     def _check(self) -> None:
         if self.interrupted.is_set():
@@ -371,6 +387,13 @@ class Search:
         """Seconds of a training for an image pass; 0 as long as that is not known."""
         passes, seconds = self._spent()
         return seconds / passes if passes else 0.0
+
+    def _final_pace(self) -> float:
+        """Seconds of a final training for an image pass, which the core does; 0 as long as that is not known."""
+        if not self.together:
+            return self._pace()
+        judged = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return max((trial.user_attrs.get(stored.CORE_PACE, 0.0) for trial in judged), default=0.0)
 
     def _elapsed(self) -> float:
         """Seconds for which at least one process has worked on the search, as far as this one knows."""
@@ -390,9 +413,8 @@ class Search:
         share, pace = max(0.0, self.left()), self._pace()
         if not pace:
             return lambda: f"{share:.0%} of the budget left"
-        end = (
-            self._elapsed() + share * self._searchable_passes() * pace / self.plan.jobs + self.plan.final_seconds(pace)
-        )
+        searching = share * self._searchable_passes() * pace / self.workers
+        end = self._elapsed() + searching + self.plan.final_seconds(self._final_pace())
         return lambda: f"{share:.0%} of the budget left, about {duration(max(0.0, end - self._elapsed()))}"
 
     # The finals
@@ -438,6 +460,15 @@ class Search:
                 raise error
         if self.interrupted.is_set():
             raise KeyboardInterrupt
+
+
+def _named(numbers: Sequence[int]) -> str:
+    """Candidates in words, such as "candidates 12 to 19"."""
+    if len(numbers) == 1:
+        return f"candidate {numbers[0]}"
+    if list(numbers) == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"candidates {numbers[0]} to {numbers[-1]}"
+    return f"candidates {', '.join(map(str, numbers))}"
 
 
 def parameters(trial: FrozenTrial) -> int:

@@ -1,12 +1,16 @@
 """What proposes points of the space: Optuna's samplers, each trial's seeded by its number.
 
-What a trial is proposed then follows from its number and the trials before it, whichever process asks.
+What a trial is proposed then follows from its number and the trials before it, whichever process asks. A trial beside
+another has that one's network, and what else a compiled program depends on, and is proposed numbers alone.
 """
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import optuna
+
+from mnist_minimal.searching import space
+from mnist_minimal.searching.storage import BESIDE
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -39,17 +43,29 @@ class SeededByNumber(optuna.samplers.BaseSampler):
         return self._made[trial.number]
 
     def infer_relative_search_space(self, study: optuna.Study, trial: "FrozenTrial") -> "dict[str, BaseDistribution]":
-        return self._of(trial).infer_relative_search_space(study, trial)
+        found = self._of(trial).infer_relative_search_space(study, trial)
+        fixed = space.FIXED if BESIDE in trial.user_attrs else ()
+        return {name: distribution for name, distribution in found.items() if name not in fixed}
 
     def sample_relative(
         self, study: optuna.Study, trial: "FrozenTrial", search_space: "dict[str, BaseDistribution]"
     ) -> dict[str, Any]:
-        return self._of(trial).sample_relative(study, trial, search_space)
+        drawn = self._of(trial).sample_relative(study, trial, search_space)
+        return {name: _beside(study, trial, name, coordinate) for name, coordinate in drawn.items()}
 
     def sample_independent(
         self, study: optuna.Study, trial: "FrozenTrial", param_name: str, param_distribution: "BaseDistribution"
     ) -> Any:
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        drawn = self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        return _beside(study, trial, param_name, drawn)
 
     def after_trial(self, study: optuna.Study, trial: "FrozenTrial", state: Any, values: Any) -> None:
         self._made.pop(trial.number, None)
+
+
+def _beside(study: optuna.Study, trial: "FrozenTrial", name: str, coordinate: float) -> float:
+    """What a trial has of a coordinate that was drawn for it."""
+    first = trial.user_attrs.get(BESIDE)
+    if first is None:
+        return coordinate
+    return space.beside(study.get_trials(deepcopy=False)[first].params, name, coordinate)

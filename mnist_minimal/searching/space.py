@@ -40,6 +40,12 @@ RECIPE = (
 )
 COORDINATES = NETWORK + RECIPE
 
+# What a compiled program depends on (`training.slots.numbers.structure`): these coordinates, and whether those of the
+# second kind are in the half that leaves something out; after rounding that begins a little above the middle.
+FIXED = (*NETWORK, "batch", "optimizer")
+SWITCHES = ("dropout", "augmented_share", "teacher")
+ON = 0.505
+
 # Parameters of the smallest network.
 SMALLEST = parameters(min(STEM_SIZES), min(BLOCK_SIZES), "none", (1, 1))
 
@@ -74,6 +80,20 @@ class Space:
         """
         network = decode_network(point, self.max_params if limit is None else limit)
         return Candidate(network, decode_recipe(point, self.epochs, self.taught))
+
+
+def beside(first: Point, name: str, coordinate: float) -> float:
+    """The coordinate of a candidate that differs from another in numbers alone: they share a compiled program.
+
+    Args:
+        first: The other's point.
+        name: The coordinate's name.
+        coordinate: What was proposed for it; the larger half is the smaller one's mirror image where that would
+            switch off what the other has.
+    """
+    if name in FIXED or (name in SWITCHES and first[name] < ON):
+        return first[name]
+    return max(coordinate, 1 - coordinate, ON) if name in SWITCHES else coordinate
 
 
 def decode_network(point: Point, limit: int) -> SearchedNetwork:

@@ -22,12 +22,19 @@ from mnist_minimal.errors import UserError, one_line
 from mnist_minimal.files import reject_symlink
 from mnist_minimal.searching.evaluation import Score
 
-# Of a trial: who works on it, its candidate with its name and parameters, and the most that it could have.
-WORKER, CANDIDATE, NAME, PARAMS, LIMIT = "worker", "candidate", "name", "params", "limit"
+# Of a trial: who works on it, its candidate with its name and parameters, the most that it could have, and the number
+# of the trial from which it differs in numbers alone, if there is one.
+WORKER, CANDIDATE, NAME, PARAMS, LIMIT, BESIDE = "worker", "candidate", "name", "params", "limit", "beside"
+
+# Of a trial that is judged at the highest rung: the core's pace, where something else has trained it.
+CORE_PACE = "core_pace"
 
 # Of the study: what it was begun with, the names of the finalists, and what the times begin with at which each process
 # worked on it.
 FACTS, FINALISTS, WORKED = "facts", "finalists", "worked_"
+
+# What a search was begun with that was begun before one could choose.
+BEFORE = {"--trainer": "native", "--settings": None}
 
 
 class JournalLock(JournalFileOpenLock):
@@ -114,10 +121,11 @@ class Storage:
                 f"({one_line(error)}); restore it or use another --out"
             ) from error
         with self.taking:
-            begun = study.user_attrs.get(FACTS)
-            if begun is None:
+            found = study.user_attrs.get(FACTS)
+            if found is None:
                 study.set_user_attr(FACTS, dict(facts))
                 return study
+        begun = BEFORE | found
         for name, value in facts.items():
             if begun.get(name) != value:
                 raise UserError(
@@ -132,9 +140,13 @@ class Storage:
             left_behind = self.left_behind(study)
             return self._own(Trial(study, left_behind[0]._trial_id)) if left_behind else None
 
-    def ask(self, study: optuna.Study) -> Trial:
-        """A new trial for this worker."""
+    def ask(self, study: optuna.Study, beside: Trial | None = None) -> Trial:
+        """A new trial for this worker; beside another, whose candidate is known, one that differs in numbers alone."""
         with self.taking:
+            if beside:
+                # From its very beginning, for whoever takes it over.
+                known = {BESIDE: beside.number, LIMIT: beside.user_attrs[LIMIT]}
+                study.enqueue_trial({}, known)
             return self._own(study.ask())
 
     def left_behind(self, study: optuna.Study) -> list[FrozenTrial]:
