@@ -271,6 +271,8 @@ class Search:
         candidates = {trial.number: self._candidate(trial) for trial in trials}
         highest = len(self.plan.rungs) - 1
         for number, rung in enumerate(self.plan.rungs):
+            if not trials:
+                return
             self._train(trials, number, candidates)
             for trial in trials:
                 if number not in self._reported(trial):

@@ -14,8 +14,8 @@ from mnist_minimal.models.searched import Candidate
 from mnist_minimal.searching import storage
 from mnist_minimal.searching.display import MOST_TRAININGS, Table
 from mnist_minimal.searching.evaluation import Score
+from mnist_minimal.searching.interfaces import Training
 from mnist_minimal.searching.rungs import rungs
-from mnist_minimal.searching.running import Training
 from mnist_minimal.searching.space import COORDINATES, Space
 from tests.conftest import REPOSITORY
 

@@ -13,8 +13,9 @@ from mnist_minimal.recipes import Adam, Recipe
 from mnist_minimal.searching import running, storage
 from mnist_minimal.searching.budget import Budget
 from mnist_minimal.searching.display import Lines
+from mnist_minimal.searching.interfaces import Training
 from mnist_minimal.searching.rungs import rungs
-from mnist_minimal.searching.running import Plan, Search, Training
+from mnist_minimal.searching.running import Plan, Search
 from mnist_minimal.searching.space import COORDINATES, Space
 from mnist_minimal.searching.storage import Storage
 

@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mnist_minimal.errors import UserError
@@ -11,9 +11,10 @@ from mnist_minimal.models.counting import trainable_parameters
 from mnist_minimal.models.defaults import with_keras_defaults
 from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.searched import Candidate, SearchedNetwork
-from mnist_minimal.searching.space import COORDINATES, SMALLEST, Space, decode_network, decode_recipe, spend
+from mnist_minimal.searching.space import COORDINATES, SMALLEST, Space, beside, decode_network, decode_recipe, spend
 from mnist_minimal.training.chain import describe
 from mnist_minimal.training.native_fit import unsupported_recipe
+from mnist_minimal.training.slots.numbers import structure
 
 coordinate = st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0])
 points = st.fixed_dictionaries(dict.fromkeys(COORDINATES, coordinate))
@@ -82,6 +83,19 @@ def test_every_point_is_a_candidate_that_json_keeps(point, limit):
     assert candidate.network.parameters <= limit
     assert Candidate.from_dict(candidate.as_dict()) == candidate
     assert space.decode(dict(reversed(point.items())), limit) == candidate
+
+
+@settings(max_examples=100, **SETTINGS)
+@given(points, points)
+def test_a_point_beside_another_differs_from_it_in_numbers_alone(first, proposed):
+    # By a strength of exactly 0, which no sampler draws, nothing is augmented.
+    assume(first["augmentation_strength"] and proposed["augmentation_strength"])
+    space, point = Space(650, 36, taught=True), {name: beside(first, name, proposed[name]) for name in COORDINATES}
+    one, other = space.decode(first), space.decode(point)
+    assert one.network == other.network
+    assert structure(one.recipe) == structure(other.recipe)
+    for name in ("learning_rate", "weight_decay", "course", "warm_up", "floor", "augmentation_strength"):
+        assert point[name] == proposed[name]
 
 
 @settings(max_examples=6, **SETTINGS)
