@@ -4,6 +4,7 @@ Each is `evaluation.evaluate` up to rounding: the same seed, the same held-out p
 """
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -63,8 +64,11 @@ class InSlots:
         groups: dict[Shared, list[int]] = {}
         for number, slot in enumerate(slots):
             groups.setdefault(self._shared(slot), []).append(number)
-        # Those of other networks are not needed again, and hold the images on the device.
-        self.programs = {shared: program for shared, program in self.programs.items() if shared in groups}
+        # Those of other networks are not needed again, and hold the images on the device: each is in a circle with what
+        # it has compiled.
+        if self.programs.keys() - groups.keys():
+            self.programs = {shared: program for shared, program in self.programs.items() if shared in groups}
+            gc.collect()
         done = 0
         for shared, numbers in groups.items():
             if shared not in self.programs:

@@ -423,7 +423,17 @@ OPTIONS = {
     "summary": ["--model"],
     "report": ["--results", "--out", "--data", "--dataset-name"],
     "teacher": ["--results", "--out", "--seeds", "--model", "--data", "--dataset-name"],
-    "search": ["--max-params", "--budget", "--target", "--epochs", "--sampler", "--jobs", "--seed", "--out"],
+    "search": [
+        "--max-params",
+        "--budget",
+        "--target",
+        "--epochs",
+        "--sampler",
+        "--settings",
+        "--jobs",
+        "--seed",
+        "--out",
+    ],
     "verify": ["--results", "--seeds", "--sample", "--model", "--jobs", "--keep", "--teacher", "--data"],
     "merge": ["--out"],
 }

@@ -50,6 +50,7 @@ def test_a_terminal_shows_what_runs_and_the_time_left_as_it_passes():
     table.training(7, Training("candidate 1, rung 2 of 3", 1, 2, 3))
     table.training(7, Training("candidate 1, rung 2 of 3", 1, 2, 3, epoch=2))
     table.training(8, Training("finalist c100_0", 2, 5, 9))
+    table.training(9, Training("candidates 2 to 9, rung 2 of 3", 5, 16, 3, epoch=1, slots=4))
     text = shown(table)
     # The median and the best one of 110, 112, 114 and 120 of 125.
     assert study.trials[0].user_attrs[storage.NAME] in text
@@ -57,6 +58,7 @@ def test_a_terminal_shows_what_runs_and_the_time_left_as_it_passes():
     assert "0.9600" in text
     assert "in training: candidate 1, rung 2 of 3, seed 1 of 2, epoch 2 of 3\n" in text
     assert "in training: finalist c100_0, seed 2 of 5, 9 epochs\n" in text
+    assert "in training: candidates 2 to 9, rung 2 of 3, trainings 5 to 8 of 16, epoch 1 of 3\n" in text
     assert "1 candidate done, 42 s left\n" in text
     table.training(7, None)
     text = shown(table)
