@@ -4,7 +4,7 @@
     python -m experiments.leads --out runs/leads.csv              prints the tables of what is there, as Markdown
 
 It takes about four and a half CPU hours: 20 to 30 CPU s a trial, and 5 CPU min for each of twelve teachers, which are
-kept beside the ledger, in runs/leads-teachers. With `--networks` a process trains some of the networks alone; several
+kept beside the ledger, in runs/teachers. With `--networks` a process trains some of the networks alone; several
 may write to one file side by side. The plan is of 2026-11-27, before its trials.
 
 - What: sep997, sep697 and 691a (a convolution of nine 3x3 kernels, average pool, one depthwise kernel applied four
@@ -241,7 +241,7 @@ def train(planned: Planned, dataset: Dataset, teachers: Teachers) -> Trial:
 
 def train_missing(path: Path, networks: Sequence[str], dataset: Dataset) -> None:
     """Trains what a ledger has not of the plan, and adds it; teachers are kept in a folder beside it."""
-    teachers = Teachers(path.with_name(f"{path.stem}-teachers"), dataset)
+    teachers = Teachers(path.with_name("teachers"), dataset)
     for stage in (lambda: tuning(networks), lambda: comparison(read(path, Trial), networks)):
         done = {trial.planned for trial in read(path, Trial)}
         for planned in stage():

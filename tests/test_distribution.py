@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mnist_minimal.version import version
 from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "mnist_minimal"
@@ -68,6 +69,16 @@ def build(hook: str, source: Path, folder: Path) -> Path:
     )
     (built,) = folder.iterdir()
     return built
+
+
+def test_a_checkout_has_the_version_that_an_installation_of_it_gets():
+    """By which the workers of a cluster are compared, some of them installed and some not."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("needs a checkout")
+    # What pip's build asks.
+    asked = [sys.executable, "-m", "setuptools_scm"]
+    built = subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.strip()
+    assert version() == built
 
 
 @pytest.mark.slow
