@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("tpe", "random")
 
-# Settings of a network side by side, unless asked otherwise: as many as a GPU trains hardly slower than one.
+# Settings of a network side by side, unless asked otherwise: those of one seed each, as at the lowest rung, fill the
+# fewest places for which a program is compiled on a GPU (`training.slots.device.FEWEST_ON_A_GPU`).
 SETTINGS = 8
 
 

@@ -2,8 +2,8 @@
 
 The same command resumes what was stopped or killed. With one job, a search by image passes comes to the same ledger
 whether it was disturbed or not, but for times: what is proposed follows from the trials before, and with several jobs
-the order in which those end is not always the same. Where candidates are trained side by side, those that were begun
-are judged together, and what is left behind of them need not be.
+the order in which those end is not always the same. Candidates that one device trains side by side are judged
+together; a search of such that was killed may come to another ledger, in which nothing is missing or twice.
 """
 
 import math
@@ -304,20 +304,20 @@ class Search:
             for place in range(rung.seeds)
             if stored.score_key(number, place) not in trial.user_attrs
         ]
-        whats = f"{_named([trial.number for trial in trials])}, rung {number + 1} of {len(self.plan.rungs)}"
+        what = f"{_named([trial.number for trial in trials])}, rung {number + 1} of {len(self.plan.rungs)}"
         if self.together:
             slots = [
                 Slot(candidates[trial.number], seed_of(trial.number, number, place), fold_of(place))
                 for trial, place in tasks
             ]
             for task, score in self._evaluate_together(
-                self.together, slots, Training(whats, 1, len(slots), rung.epochs)
+                self.together, slots, Training(what, 1, len(slots), rung.epochs)
             ):
                 trial, place = tasks[task]
                 self._record(trial, number, place, score)
             return
         for trial, place in tasks:
-            training = Training(whats, place + 1, rung.seeds, rung.epochs)
+            training = Training(what, place + 1, rung.seeds, rung.epochs)
             data = candidates[trial.number].as_dict()
             score = self._evaluate(training, data, seed_of(trial.number, number, place), fold_of(place))
             self._record(trial, number, place, score)

@@ -40,8 +40,9 @@ RECIPE = (
 )
 COORDINATES = NETWORK + RECIPE
 
-# What a compiled program depends on (`training.slots.numbers.structure`): these coordinates, and whether those of the
-# second kind are in the half that leaves something out; after rounding that begins a little above the middle.
+# What a compiled program depends on (`training.slots.numbers.structure`): the values of the former coordinates, and
+# whether each of the latter switches something on, which it does a little above the middle, as what it gives is
+# rounded.
 FIXED = (*NETWORK, "batch", "optimizer")
 SWITCHES = ("dropout", "augmented_share", "teacher")
 ON = 0.505
@@ -88,8 +89,7 @@ def beside(first: Point, name: str, coordinate: float) -> float:
     Args:
         first: The other's point.
         name: The coordinate's name.
-        coordinate: What was proposed for it; the larger half is the smaller one's mirror image where that would
-            switch off what the other has.
+        coordinate: What was proposed for it; mirrored at the middle where it would switch off what the other has.
     """
     if name in FIXED or (name in SWITCHES and first[name] < ON):
         return first[name]
