@@ -1,6 +1,6 @@
 """How fast many trials at once are on a GPU: JAX against the core on all processor cores and against Keras' fit.
 
-    python experiments/gpu.py --data mnist.npz --out gpu [--rounds 3] [--only jax-sep997] [--small]
+    python experiments/gpu.py --data mnist.npz --out gpu [--rounds 3] [--only jax-sep997] [--images N] [--small]
 
 It runs part by part, each in a process of its own and for three minutes at most, and writes what each has found to
 OUT/parts.csv before the next: the same command takes up what is missing, or failed. Then it prints Markdown. On one
@@ -15,7 +15,8 @@ GPU a round takes about half an hour, compilation included. The contenders run i
   --trainer jax` records them in OUT/trials, with the Kolmogorov-Smirnov distance to the 223 published accuracies.
 
 An epoch's time is that of all trials of the part, and trial-epochs an hour are what it comes to; a whole trial of
-sep997 has 80 epochs on average. --small is for a processor without GPU, to know that all parts run: the digits, a few
+sep997 has 80 epochs on average. With --images the parts but those of whole trials have the first N training images and
+as large a share of the test images, and an epoch's time is scaled up: for little time on a machine. --small is for a processor without GPU, to know that all parts run: the digits, a few
 places, trials of two epochs; about ten minutes on two cores.
 
 Expected: not measured yet, since no GPU was to be had. By prototypes, on one H200: 6,200 whole trials of sep997 an hour
@@ -23,6 +24,7 @@ with 1,024 at once, the core on 16 processor cores 1,300, `--trainer keras` 10 t
 """
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -49,7 +51,17 @@ SECONDS = 180
 # Of a part for the import, the data and the compilation; epochs are run in what is left.
 SECONDS_TO_BEGIN = 60
 
-COLUMNS = ("part", "round", "device", "at_once", "compile_seconds", "epoch_seconds", "images_per_second", "remark")
+COLUMNS = (
+    "part",
+    "round",
+    "device",
+    "at_once",
+    "images",
+    "compile_seconds",
+    "epoch_seconds",
+    "images_per_second",
+    "remark",
+)
 
 PLACES = (1, 32, 256, 1024)
 TRIALS = 223
@@ -85,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=expanded_path, default=Path("gpu"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--only", default="", metavar="PART", help="the parts whose names begin so")
+    parser.add_argument("--images", type=positive, metavar="N", help="time epochs of N training images (default: all)")
     parser.add_argument("--small", action="store_true", help="for a processor: the digits, few places, short trials")
     parser.add_argument("--part", help="one part in this process, as JSON on standard output")
     add_arguments(parser)
@@ -150,6 +163,7 @@ def in_a_process(part: str, options: Any) -> dict[str, Any]:
     command = [sys.executable, __file__, "--part", part, "--dataset", options.dataset]
     command += ["--data", options.data] if options.data else []
     command += ["--small"] if options.small else []
+    command += ["--images", str(options.images)] if options.images else []
     # A test on a processor that others use too is not cut off.
     limit = None if options.small else SECONDS
     try:
@@ -167,11 +181,29 @@ def measured(part: str, options: Any, sizes: Sizes) -> dict[str, Any]:
 
     contender, model, *places = part.split("-")
     dataset = sets.load(from_arguments(options))
+    images = len(dataset.x_train)
+    dataset = first_images(dataset, min(options.images or images, images))
     if contender == "jax":
-        return of_jax(model, dataset, int(places[0]))
-    if contender == "core":
-        return of_core(model, dataset)
-    return of_keras(model, dataset, sizes.keras_steps)
+        row = of_jax(model, dataset, int(places[0]))
+    elif contender == "core":
+        row = of_core(model, dataset)
+    else:
+        row = of_keras(model, dataset, sizes.keras_steps)
+    row["images"] = len(dataset.x_train)
+    row["epoch_seconds"] = round(row["epoch_seconds"] * images / row["images"], 4)
+    return row
+
+
+def first_images(dataset: Any, count: int) -> Any:
+    """So many of the training images, and as large a share of the test images."""
+    tested = len(dataset.x_test) * count // len(dataset.x_train)
+    return dataclasses.replace(
+        dataset,
+        x_train=dataset.x_train[:count],
+        y_train=dataset.y_train[:count],
+        x_test=dataset.x_test[:tested],
+        y_test=dataset.y_test[:tested],
+    )
 
 
 def timed(epoch: Callable[[], None]) -> tuple[float, float]:
@@ -192,7 +224,7 @@ def found(device: str, at_once: int, images: int, first: float, epoch: float) ->
         "device": device,
         "at_once": at_once,
         "compile_seconds": round(max(0.0, first - epoch), 2),
-        "epoch_seconds": round(epoch, 4),
+        "epoch_seconds": round(epoch, 6),
         "images_per_second": round(at_once * images / epoch),
     }
 
@@ -256,8 +288,6 @@ def of_core(model: str, dataset: Any) -> dict[str, Any]:
 
 def of_keras(model: str, dataset: Any, steps: int) -> dict[str, Any]:
     """Steps of `model.fit`, of which the images of an epoch are as many times more."""
-    import dataclasses
-
     from mnist_minimal.data import sets
     from mnist_minimal.models import MODELS
     from mnist_minimal.training.keras_fit import EpochBatches, backend_description, compile_model
