@@ -16,11 +16,11 @@ GPU a round takes about half an hour, compilation included. The contenders run i
 
 An epoch's time is that of all trials of the part, and trial-epochs an hour are what it comes to; a whole trial of
 sep997 has 80 epochs on average. With --images the parts but those of whole trials have the first N training images and
-as large a share of the test images, and an epoch's time is scaled up: for little time on a machine. --small is for a processor without GPU, to know that all parts run: the digits, a few
-places, trials of two epochs; about ten minutes on two cores.
+as large a share of the test images, and an epoch's time is scaled up: for little time on a machine. --small is for a
+processor without GPU, to know that all parts run: the digits, a few places, trials of two epochs; about ten minutes on
+two cores.
 
-Expected: not measured yet, since no GPU was to be had. By prototypes, on one H200: 6,200 whole trials of sep997 an hour
-with 1,024 at once, the core on 16 processor cores 1,300, `--trainer keras` 10 to 20.
+Measured on one H200: experiments/README.md.
 """
 
 import csv
