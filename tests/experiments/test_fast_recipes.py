@@ -9,7 +9,9 @@ import pytest
 from experiments import fast_recipes, held_out
 from mnist_minimal.data.sets import Dataset
 from mnist_minimal.models import MODELS
+from mnist_minimal.recipes import RECIPES
 from mnist_minimal.training import core, native_fit
+from tests.conftest import REPOSITORY
 
 needs_core = pytest.mark.skipif(not core.available(), reason="the core was not built")
 
@@ -111,6 +113,13 @@ def test_the_judge_counts_as_keras_does_on_the_twelfth_that_was_held_out():
     assert judged.train_accuracy == pytest.approx(right[:220].mean())
     loss = keras.losses.sparse_categorical_crossentropy(labels[220:], probabilities[220:])
     assert judged.loss == pytest.approx(float(np.mean(loss)), rel=1e-5)
+
+
+def test_the_recipes_of_the_package_are_those_that_the_ledger_gives():
+    rows = held_out.read(REPOSITORY / "experiments/fast_recipes.csv", fast_recipes.Row)
+    for name, question in {"sep997-fast": "sep997"}.items():
+        setting = fast_recipes.chosen(rows, question)
+        assert dataclasses.replace(RECIPES[name], name="", source="") == fast_recipes.QUESTIONS[question][setting]
 
 
 def test_every_setting_is_one_that_the_core_trains():
