@@ -3,7 +3,8 @@
     python -m experiments.pyramid_suspects --train --out runs && python -m experiments.tone_first --out runs
     python -m experiments.pyramid_suspects --results runs          prints the table of what is there, as Markdown
 
-The recipe's own trials are those of `experiments.ten_networks`, in the same folder. The plan is of 2026-11-27. It was
+The recipe's own trials are those of `experiments.ten_networks`, in the same folder or else in `results/`; the published
+ones of the suspects are in experiments/suspects. The plan is of 2026-11-27. It was
 amended the same day: the weights of the published run say that the momentum was .95 (`experiments.pyramid_weights`,
 `experiments/LOG.md`), which had been a suspect, the recipe having .9. So the recipe has .95 now, and every suspect with
 it; .9, which was assumed before, is a suspect. What was known by then: ten trials with .9 had been started, seeds 0 to
@@ -37,6 +38,7 @@ from experiments import tone_first
 from experiments.ten_networks import Planned, train_or_print
 from mnist_minimal.analysis.statistics import paired_difference, summarize
 from mnist_minimal.analysis.tables import markdown, sd_cell
+from mnist_minimal.cli.options import PUBLISHED_RESULTS
 from mnist_minimal.cli.run import run
 from mnist_minimal.models import MODELS
 from mnist_minimal.study import ledger
@@ -137,7 +139,7 @@ def row(name: str, accuracies: dict[int, float], own: dict[int, float]) -> list[
 
 def table(results: Path) -> str:
     """The table of the recipe and the suspects, as Markdown."""
-    own = last_epochs(RECIPE, results)
+    own = last_epochs(RECIPE, results) or last_epochs(RECIPE, PUBLISHED_RESULTS)
     by_name = {name: last_epochs(planned, results) for name, planned in SUSPECTS.items()}
     by_name[TONE_FIRST] = {int(each["seed"]): each["accuracy"] for each in tone_first.read(results)}
     head = ["pyramid3762 with", "n", "mean", "sd", "best", "minus the recipe's, same seeds (95 %)"]
