@@ -4,9 +4,9 @@
 
 It takes seconds, draws the picture and prints two Markdown tables with a row for each study, those that come to less
 too. The first counts as the sources do: the best epoch's accuracy on the test set that chose it, or the kept model's
-where the recipe monitors other images. The second is of the studies that met the test set once, with weights that it
-did not choose: the protocol "holdout", and the finalists of searches, which were chosen on held-out images. The two
-are not comparable with each other.
+where the recipe monitors other images. The second is of the studies whose weights the test set did not choose: the
+protocol "holdout", recipes whose course takes no notice of what is monitored, and the finalists of searches, which were
+chosen on held-out images. The two are not comparable with each other.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Which images the accuracies of a study are of: only some recipes and protocols monitor the test set."""
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import RECIPES
+from mnist_minimal.recipes import RECIPES, Plateau
 from mnist_minimal.study import identity
 from mnist_minimal.study.study import Study
 from mnist_minimal.trial import Trial
@@ -20,6 +20,27 @@ def validation_share(study: Study, model: str) -> float | None:
     except (OSError, UserError, KeyError, TypeError):
         pass
     return RECIPES[model].validation_share if model in RECIPES else None
+
+
+def chooses_by_monitored(study: Study, model: str) -> bool:
+    """Whether what a trial of a study keeps may depend on the images that it monitors.
+
+    It does not where the learning rate follows a course, nothing stops a trial early, and no callback of the user's own
+    looks on: the last weights are kept then, or the mean of the last ones. The study's JSON says so; where that is
+    missing or damaged the published recipe of the model does. True where there is neither.
+    """
+    try:
+        facts = identity.read(study)
+        recipe = facts["recipe"]
+        plateau = recipe["schedule"] is not None and recipe["schedule"]["kind"] == Plateau.__name__
+        stopped = recipe["early_stopping"] is not None or recipe["median_stopping"] is not None
+        return plateau or stopped or bool(recipe["callbacks"]) or bool(facts.get("callbacks"))
+    except (OSError, UserError, KeyError, TypeError):
+        published = RECIPES.get(model)
+    if published is None:
+        return True
+    plateau = isinstance(published.schedule, Plateau)
+    return plateau or published.early_stopping is not None or published.median_stopping is not None
 
 
 def monitors_test_set(study: Study, trial: Trial) -> bool:

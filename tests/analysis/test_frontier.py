@@ -1,6 +1,7 @@
 """The frontier: every trial is drawn, every study is a row, and accuracies of the two ways of counting never mix."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import matplotlib.figure
@@ -22,6 +23,7 @@ from mnist_minimal.analysis.frontier import (
 )
 from mnist_minimal.analysis.summaries import find_studies
 from mnist_minimal.models.parameters import PARAMETERS
+from mnist_minimal.recipes import RECIPES, EarlyStopping, MedianStopping
 from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 
@@ -71,6 +73,31 @@ def test_the_two_ways_of_counting(summaries):
         ("sep997-holdout", kept),
         ("shared1936", kept),
     ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "blind"),
+    [
+        ({}, True),
+        ({"early_stopping": EarlyStopping(patience=5)}, False),
+        ({"schedule": RECIPES["sep997"].schedule}, False),
+        ({"median_stopping": MedianStopping(trials=30, epoch=20, window=3)}, False),
+        ({"schedule": None}, True),
+    ],
+)
+def test_a_course_that_looks_at_nothing_chooses_nothing(tmp_path, changed, blind):
+    recipe = replace(RECIPES["sep997-cosine"], **changed)
+    (tmp_path / "a.json").write_text(json.dumps({"recipe": recipe.as_dict()}))
+    append_row(tmp_path / "a.csv", replace(TRIAL, test_correct=9860))
+    assert [each.accuracies for each in chosen_without_test_set(find_studies(tmp_path))] == (
+        [(0.986,)] if blind else []
+    )
+
+
+def test_the_last_epoch_of_a_published_course_counts_where_no_json_tells_more(tmp_path):
+    for model in ("pyramid3762", "sep997"):
+        append_row(tmp_path / f"{model}.csv", replace(TRIAL, model=model))
+    assert [each.name for each in chosen_without_test_set(find_studies(tmp_path))] == ["pyramid3762"]
 
 
 def test_a_published_network_is_told_from_others(tmp_path):
