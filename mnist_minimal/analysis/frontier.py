@@ -31,7 +31,7 @@ class _HasParams(Protocol):
 
 Counted = TypeVar("Counted", bound=_HasParams)
 
-SOURCES, BLIND = "As the sources count: best epoch on the test set", "Nothing chosen by the test set: the weights that are kept"
+SOURCES, BLIND = "As the sources count: best epoch on the test set", "Nothing chosen by the test set: kept weights"
 
 
 @dataclass(frozen=True)
