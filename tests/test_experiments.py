@@ -348,7 +348,7 @@ def test_a_part_of_gpu_on_a_processor(run_python, tmp_path, part):
 @pytest.mark.slow
 def test_a_small_cluster_is_measured(run_python, tmp_path):
     pytest.importorskip("distributed")
-    options = ("--rounds", "1", "--trials", "2", "--workers", "2", "--fake", "30", "--rows", "50")
+    options = ("--rounds", "1", "--trials", "3", "--workers", "3", "--fake", "30", "--rows", "50")
     done = run_python(REPOSITORY / "experiments/cluster.py", *options)
     assert done.returncode == 0, done.stderr
     assert "| 30 trials on 3 fake workers, into a ledger of 50 rows, one run | |" in done.stdout
