@@ -1,5 +1,8 @@
 """Which images the accuracies of a study are of: only some recipes and protocols monitor the test set."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import RECIPES, Plateau
 from mnist_minimal.study import identity
@@ -30,17 +33,16 @@ def chooses_by_monitored(study: Study, model: str) -> bool:
     missing or damaged the published recipe of the model does. True where there is neither.
     """
     try:
-        facts = identity.read(study)
-        recipe = facts["recipe"]
-        plateau = recipe["schedule"] is not None and recipe["schedule"]["kind"] == Plateau.__name__
-        stopped = recipe["early_stopping"] is not None or recipe["median_stopping"] is not None
-        return plateau or stopped or bool(recipe["callbacks"]) or bool(facts.get("callbacks"))
-    except (OSError, UserError, KeyError, TypeError):
-        published = RECIPES.get(model)
-    if published is None:
-        return True
-    plateau = isinstance(published.schedule, Plateau)
-    return plateau or published.early_stopping is not None or published.median_stopping is not None
+        return _looks_on(identity.read(study))
+    except (OSError, UserError, AttributeError, KeyError, TypeError):
+        return model not in RECIPES or _looks_on({"recipe": RECIPES[model].as_dict()})
+
+
+def _looks_on(facts: Mapping[str, Any]) -> bool:
+    """Whether anything follows the monitored images, of what a study's JSON says."""
+    recipe = facts["recipe"]
+    followers = (recipe["early_stopping"], recipe["median_stopping"], recipe["callbacks"], facts.get("callbacks"))
+    return any(followers) or (recipe["schedule"] or {}).get("kind") == Plateau.__name__
 
 
 def monitors_test_set(study: Study, trial: Trial) -> bool:
