@@ -38,14 +38,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments import leads
-from experiments.held_out import FIGURES, Judged, append, figures, fold_of, judge, read
+from experiments.held_out import FIGURES, Judged, append, figures, fold_of, judge, read, train_or_print
 from mnist_minimal.analysis.tables import markdown
-from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments
-from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
-from mnist_minimal.data.sets import Dataset, load
+from mnist_minimal.data.sets import Dataset
 from mnist_minimal.recipes import Adam, Augmentation, Averaging, ByStep, Recipe, Teacher
-from mnist_minimal.searching.evaluation import require_core, without_test_set
 from mnist_minimal.searching.teachers import Teachers
 
 FIRST_SEED, STAGE_1, ALL = 2000, 4, 12
@@ -213,24 +210,25 @@ def chosen(rows: Sequence[Row], question: str) -> str | None:
     return max((name for name in there if settings[name].max_epochs == fewest), key=merit)
 
 
-def train_missing(path: Path, question: str, dataset: Dataset) -> None:
-    """Trains what a ledger has not of a question's plan, and adds it; teachers are kept in a folder beside it."""
+def train_missing(path: Path, questions: Sequence[str], dataset: Dataset) -> None:
+    """Trains what a ledger has not of the plan, and adds it; teachers are kept in a folder beside it."""
     from mnist_minimal.training import native_fit
 
     teachers = Teachers(path.with_name("teachers"), dataset)
 
-    def missing() -> list[Planned]:
+    def missing(question: str) -> list[Planned]:
         rows = read(path, Row)
         done = {row.planned for row in rows}
         return [planned for planned in plan(rows, question) if planned not in done]
 
-    # Once more after stage 1, which says what stage 2 is.
-    while left := missing():
-        for planned in left:
-            recipe, seed = planned.recipe, planned.seed
-            probabilities = teachers.probabilities(fold_of(seed)) if recipe.teacher else None
-            judged = judge(partial(leads.build, recipe.model), native_fit.fit, recipe, seed, dataset, probabilities)
-            append(path, Row(**dataclasses.asdict(planned), **dataclasses.asdict(judged)))
+    for question in questions:
+        # Once more after stage 1, which says what stage 2 is.
+        while left := missing(question):
+            for planned in left:
+                recipe, seed = planned.recipe, planned.seed
+                probabilities = teachers.probabilities(fold_of(seed)) if recipe.teacher else None
+                judged = judge(partial(leads.build, recipe.model), native_fit.fit, recipe, seed, dataset, probabilities)
+                append(path, Row(**dataclasses.asdict(planned), **dataclasses.asdict(judged)))
 
 
 def table(rows: Sequence[Row], question: str) -> str:
@@ -244,28 +242,15 @@ def table(rows: Sequence[Row], question: str) -> str:
     return markdown(lines)
 
 
+def tables(path: Path, questions: Sequence[str]) -> str:
+    """The tables of some questions, as Markdown."""
+    rows = read(path, Row)
+    return "\n\n".join(f"{question}\n\n{table(rows, question)}" for question in questions)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing of the plan, or prints the tables; returns 0."""
-    parser = command_parser(__doc__)
-    parser.add_argument("--train", action="store_true", help="train what is missing, in the order of the plan")
-    parser.add_argument(
-        "--questions", nargs="+", choices=QUESTIONS, default=list(QUESTIONS), help="which to train for (default: all)"
-    )
-    parser.add_argument(
-        "--out", type=expanded_path, default=Path("runs/fast.csv"), metavar="FILE.csv", help="default: runs/fast.csv"
-    )
-    add_arguments(parser)
-    parser.set_defaults(dataset="mnist")
-    options = parser.parse_args(arguments)
-    if options.train:
-        require_core()
-        dataset = without_test_set(load(from_arguments(options)))
-        for question in options.questions:
-            train_missing(options.out, question, dataset)
-    else:
-        rows = read(options.out, Row)
-        print(*(f"{question}\n\n{table(rows, question)}" for question in options.questions), sep="\n\n")
-    return 0
+    return train_or_print(__doc__, "--questions", QUESTIONS, Path("runs/fast.csv"), train_missing, tables, arguments)
 
 
 if __name__ == "__main__":

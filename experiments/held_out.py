@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,10 +18,12 @@ import numpy as np
 
 from mnist_minimal.analysis.statistics import summarize
 from mnist_minimal.analysis.tables import sd_cell
-from mnist_minimal.data.sets import Dataset, Splits
+from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments
+from mnist_minimal.cli.parser import command_parser
+from mnist_minimal.data.sets import Dataset, Splits, load
 from mnist_minimal.errors import UserError
 from mnist_minimal.recipes import Recipe
-from mnist_minimal.searching.evaluation import FOLDS, fold_splits
+from mnist_minimal.searching.evaluation import FOLDS, fold_splits, require_core, without_test_set
 from mnist_minimal.version import version
 
 if TYPE_CHECKING:
@@ -168,3 +170,43 @@ def figures(rows: Sequence[Judged]) -> list[str]:
         f"{mean('train_loss'):.4f}",
         f"{mean('cpu_seconds'):.1f}",
     ]
+
+
+def train_or_print(
+    description: str | None,
+    option: str,
+    choices: Collection[str],
+    out: Path,
+    train: Callable[[Path, Sequence[str], Dataset], None],
+    tables: Callable[[Path, Sequence[str]], str],
+    arguments: Sequence[str] | None,
+) -> int:
+    """The command of an experiment with a ledger: trains what is missing, or prints the tables of what is there.
+
+    Args:
+        description: What its help says first.
+        option: The option that names some of `choices`, as `--networks`; all of them without it.
+        choices: What can be trained by itself.
+        out: Where the ledger is unless `--out` names another file.
+        train: Adds to a ledger what it has not of those that were named; it gets the images without the test set.
+        tables: The text that is printed of a ledger.
+        arguments: Of the command line; None for those of the process.
+
+    Returns:
+        0.
+    """
+    parser = command_parser(description)
+    parser.add_argument("--train", action="store_true", help="train what is missing, in the order of the plan")
+    parser.add_argument(
+        option, nargs="+", choices=choices, default=list(choices), dest="chosen", help="which of them (default: all)"
+    )
+    parser.add_argument("--out", type=expanded_path, default=out, metavar="FILE.csv", help=f"default: {out}")
+    add_arguments(parser)
+    parser.set_defaults(dataset="mnist")
+    options = parser.parse_args(arguments)
+    if options.train:
+        require_core()
+        train(options.out, options.chosen, without_test_set(load(from_arguments(options))))
+    else:
+        print(tables(options.out, options.chosen))
+    return 0

@@ -59,17 +59,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.held_out import FIGURES, Judged, append, figures, fold_of, judge, read
+from experiments.held_out import FIGURES, Judged, append, figures, fold_of, judge, read, train_or_print
 from mnist_minimal.analysis.comparison import interval
 from mnist_minimal.analysis.statistics import paired_difference
 from mnist_minimal.analysis.tables import markdown
-from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments
-from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
-from mnist_minimal.data.sets import Dataset, load
+from mnist_minimal.data.sets import Dataset
 from mnist_minimal.models.searched import SearchedNetwork
 from mnist_minimal.recipes import Adam, Augmentation, Averaging, ByStep, Recipe, Teacher
-from mnist_minimal.searching.evaluation import require_core, without_test_set
 from mnist_minimal.searching.teachers import Teachers
 
 if TYPE_CHECKING:
@@ -312,26 +309,15 @@ def pairs(trials: Sequence[Trial], network: str, lead: str) -> tuple[list[Trial]
     return [of_lead[seed] for seed in seeds], [of_adam[seed] for seed in seeds]
 
 
+def tables(path: Path, networks: Sequence[str]) -> str:
+    """The tables of both stages, as Markdown; of all networks, since a lead is decided by them together."""
+    trials = read(path, Trial)
+    return f"{tuning_table(trials)}\n\n{comparison_table(trials)}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing of the plan, or prints the tables; returns 0."""
-    parser = command_parser(__doc__)
-    parser.add_argument("--train", action="store_true", help="train what is missing, in the order of the plan")
-    parser.add_argument(
-        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="which to train (default: all)"
-    )
-    parser.add_argument(
-        "--out", type=expanded_path, default=Path("runs/leads.csv"), metavar="FILE.csv", help="default: runs/leads.csv"
-    )
-    add_arguments(parser)
-    parser.set_defaults(dataset="mnist")
-    options = parser.parse_args(arguments)
-    if options.train:
-        require_core()
-        train_missing(options.out, options.networks, without_test_set(load(from_arguments(options))))
-    else:
-        trials = read(options.out, Trial)
-        print(tuning_table(trials), comparison_table(trials), sep="\n\n")
-    return 0
+    return train_or_print(__doc__, "--networks", NETWORKS, Path("runs/leads.csv"), train_missing, tables, arguments)
 
 
 if __name__ == "__main__":
