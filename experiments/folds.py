@@ -3,7 +3,8 @@
     python -m experiments.folds --train --out runs      trains what is missing, in the order of the plan; resumes
     python -m experiments.folds --results runs          prints the tables of what is there, as Markdown
 
-It takes about 2 CPU hours: 40 s a trial of sep997, 210 s one of sep697. The plan is of 2026-11-27, before its trials.
+The published trials are in experiments/ten_folds. It takes about 2 CPU hours: 40 s a trial of sep997, 210 s one of
+sep697. The plan is of 2026-11-27, before its trials.
 
 - What: each fold in turn is the test set, 7,000 images, and the other 63,000 are the training set
   (`mnist_minimal.data.sets.folded` says which images are which); seeds 0 to 2 of both networks by their published
