@@ -6,7 +6,8 @@
 It takes about 5 CPU hours: 2 to 60 CPU s a trial, and 5 CPU min for each of twelve teachers, which are kept beside the
 ledger, in runs/teachers. With `--questions` a process trains for some of the questions alone; several may write to one
 file side by side. The plan is of 2026-11-27, before its trials; 691a came into it the same day, before its own, when
-the settings of sep997 had been tried with two seeds each.
+the settings of sep997 had been tried with two seeds each, and its two with more augmentation when sep997's were done,
+which had gained by it; they took the places of dropout and of half a teacher.
 
 - What: QUESTIONS, each a list of settings of one network, by the core. All of them are Adam with a rate that warms up
   over the first 5 % of the steps. "mean" is a cosine to .15 of the peak at .6 of the steps, a constant rate after it,
@@ -117,9 +118,9 @@ QUESTIONS: dict[str, dict[str, Recipe]] = {
     },
     "691a": {
         "100 epochs, mean": trained(epochs=100, **_691A),
-        "100 epochs, mean, dropout .02": trained(epochs=100, dropout=0.02, **_691A),
         "100 epochs, mean, teacher": trained(epochs=100, teacher=1.0, **_691A),
-        "100 epochs, mean, half a teacher": trained(epochs=100, teacher=0.5, **_691A),
+        "100 epochs, mean, teacher, .8 augmented": trained("691a", 100, 0.03, 64, augmented(*WEAK, 0.8), 0, True, 1.0),
+        "100 epochs, mean, teacher, more augmented": trained("691a", 100, 0.03, 64, augmented(*USUAL), 0, True, 1.0),
         "100 epochs, mean, teacher, rate .015": trained(epochs=100, teacher=1.0, rate=0.015, **_691A),
         "100 epochs, mean, teacher, rate .06": trained(epochs=100, teacher=1.0, rate=0.06, **_691A),
         "100 epochs, mean, teacher, batch 128": trained(epochs=100, teacher=1.0, **{**_691A, "batch_size": 128}),
