@@ -101,6 +101,13 @@ def odd_models() -> dict[str, keras.Model]:
                 layers.Flatten(),
             ],
         ),
+        "silu": (
+            (11, 9, 2),
+            [
+                *(layers.Conv2D(7, 3, padding="same", activation="silu"), layers.Dropout(0.1)),
+                *(layers.SeparableConv2D(9, 3, activation="silu"), layers.MaxPooling2D(2), average()),
+            ],
+        ),
         "dense": ((5, 7, 2), [layers.Flatten(), layers.Dense(33), slope(0.3), layers.Dropout(0.25)]),
     }
     models = {}

@@ -39,6 +39,7 @@ _ODD = {
     "twelve to twenty channels": "fd8cf144743c273a",
     "separable, odd average": "8ee83c4812f19fd2",
     "batch normalisation first": "cb935a1aef9f0b53",
+    "silu": "02cf0c22b55d9f1a",
     "dense": "30c8bace622f801d",
 }
 PINNED = {

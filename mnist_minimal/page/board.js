@@ -122,7 +122,7 @@ function showProbabilities(probabilities, bare) {
 
 /* One row a layer; an activation that follows a layer stands for both. */
 function showLayers(steps) {
-  const shown = steps.filter((step, index) => !["relu", "softmax"].includes(steps[index + 1]?.kind));
+  const shown = steps.filter((step, index) => !["relu", "silu", "softmax"].includes(steps[index + 1]?.kind));
   element.layers.replaceChildren(...shown.map((step) => {
     const [low, high] = [Math.min(...step.data), Math.max(...step.data)];
     const row = document.createElement("figure");

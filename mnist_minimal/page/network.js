@@ -169,6 +169,8 @@ const STEPS = {
 
   relu: (input, { negative_slope }) => elementwise(input, (value) => (value > 0 ? value : value * negative_slope)),
 
+  silu: (input) => elementwise(input, (value) => value / (1 + Math.exp(-value))),
+
   softmax(input) {
     const largest = Math.max(...input.data);
     const powers = Array.from(input.data, (value) => Math.exp(value - largest));

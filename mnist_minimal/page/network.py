@@ -28,6 +28,7 @@ READ: dict[str, tuple[str, ...]] = {
     "BatchNormalization": ("epsilon",),
     "InstanceNormalization": ("epsilon",),
     "relu": ("negative_slope",),
+    "silu": (),
     "softmax": (),
 }
 REQUIRED: dict[str, Any] = {

@@ -323,6 +323,8 @@ class Translation:
             self.append("elementwise", self.shape, slope=0.0)
         elif function is keras.activations.leaky_relu:
             self.append("elementwise", self.shape, slope=LEAKY_RELU_SLOPE)
+        elif function is keras.activations.silu:
+            self.append("silu", self.shape)
         elif isinstance(function, layers.ReLU | layers.LeakyReLU | layers.Softmax):
             self.add_layer(function)
         else:

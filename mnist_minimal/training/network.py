@@ -8,7 +8,9 @@ from typing import Literal
 
 Shape = tuple[int, int, int]
 
-Kind = Literal["convolution", "depthwise", "max_pool", "average_pool", "batch_norm", "instance_norm", "elementwise"]
+Kind = Literal[
+    "convolution", "depthwise", "max_pool", "average_pool", "batch_norm", "instance_norm", "silu", "elementwise"
+]
 
 # The offset of what a layer has not.
 NONE = -1
@@ -24,8 +26,8 @@ class Layer:
     Attributes:
         kind: A convolution is also the dense layer, over one position; a depthwise one has a kernel for each channel.
             The windows of pools do not overlap. A batch normalisation goes over batch, height and width, an instance
-            normalisation over height, width and channels, with one scale and one offset. An elementwise layer has
-            only what every layer has at its end.
+            normalisation over height, width and channels, with one scale and one offset. SiLU is x / (1 + exp(-x)).
+            An elementwise layer has only what every layer has at its end.
         in_shape, out_shape: What it takes and gives. A layer after an elementwise one may take its numbers as one
             position with that many channels.
         kernel_size: (rows, columns) of the kernel or of the pool's window; the stride is 1, and the window's size for

@@ -178,7 +178,7 @@ def mixed() -> keras.Model:
         layers.AveragePooling2D(2),
         layers.Dense(5),
         layers.GlobalAveragePooling2D(keepdims=True),
-        layers.Conv2D(11, 1),
+        layers.Conv2D(11, 1, activation="silu"),
         layers.Flatten(),
         layers.Dense(10, use_bias=False),
         layers.Softmax(),

@@ -93,6 +93,17 @@ CHAINS = {
     "first convolution, average, odd": lambda: sequential(
         layers.Conv2D(13, (3, 2), use_bias=False), layers.AveragePooling2D(2), layers.ReLU(), *head(), shape=(11, 8, 1)
     ),
+    "silu": lambda: sequential(
+        layers.Activation("silu"),
+        layers.Conv2D(5, 3, padding="same", activation="silu"),
+        layers.AveragePooling2D(2),
+        layers.DepthwiseConv2D(2),
+        layers.BatchNormalization(),
+        layers.Activation("silu"),
+        layers.Conv2D(7, 1, activation="silu"),
+        layers.LeakyReLU(0.3),
+        *head(),
+    ),
     "max pool": lambda: sequential(
         layers.Conv2D(5, 2), layers.Conv2D(5, 2, activation="relu"), layers.MaxPooling2D((2, 3)), *head()
     ),

@@ -129,7 +129,7 @@ class Network:
 # The kernels change with the numbers of channels: blocks of up to 6, two rows at once from 8 on, lanes of 16.
 CHANNELS = st.one_of(st.integers(1, 20), st.sampled_from([7, 8, 9, 12, 15, 16, 17]))
 SLOPES = st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.99, 1.0]).map(single)
-ACTIVATIONS = st.one_of(st.sampled_from([None, None, "relu", "leaky_relu", "linear"]), SLOPES)
+ACTIVATIONS = st.one_of(st.sampled_from([None, None, "relu", "leaky_relu", "silu", "linear"]), SLOPES)
 BATCHES = st.one_of(st.sampled_from([1, 2, 15, 16, 17, 31, 32, 33, 48]), st.integers(1, 40))
 KERNELS = st.one_of(st.just((3, 3)), st.tuples(st.integers(1, 5), st.integers(1, 5)))
 
@@ -215,7 +215,7 @@ class Walk:
         if kind == "LeakyReLU":
             return {"negative_slope": draw(SLOPES)}
         if kind == "Activation":
-            return {"activation": draw(st.sampled_from(["relu", "leaky_relu", "linear"]))}
+            return {"activation": draw(st.sampled_from(["relu", "leaky_relu", "silu", "linear"]))}
         if kind == "Dropout":
             return {"rate": draw(st.sampled_from([0.0] * 7 + [0.4]))}
         return {}

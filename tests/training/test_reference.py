@@ -48,6 +48,9 @@ EXACT_OPTIMIZERS: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
 MODELS = {
     **CHAINS,
     "dropout": dropout_model,
+    "dropout behind silu": lambda: sequential(
+        layers.Conv2D(5, 3, activation="silu"), layers.Dropout(0.3), layers.Conv2D(3, 2), layers.ReLU(), *head()
+    ),
     "dropout behind a pooled convolution and an instance norm": lambda: sequential(
         layers.Conv2D(5, 3, padding="same"),
         layers.MaxPooling2D(2),

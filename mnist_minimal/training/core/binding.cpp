@@ -176,7 +176,7 @@ Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& 
       {"convolution", Kind::kConvolution}, {"depthwise", Kind::kDepthwise},
       {"max_pool", Kind::kMaxPool},        {"average_pool", Kind::kAveragePool},
       {"batch_norm", Kind::kBatchNorm},    {"instance_norm", Kind::kInstanceNorm},
-      {"elementwise", Kind::kElementwise},
+      {"silu", Kind::kSilu},               {"elementwise", Kind::kElementwise},
   };
   Layer layer = {};
   bool known = false;
@@ -185,17 +185,15 @@ Layer make_layer(const std::string& kind, const py::tuple& in, const py::tuple& 
   }
   if (!known) throw py::value_error("expected a kind of layer, found '" + kind + "'");
   if (!(rate >= 0 && rate < 1)) throw py::value_error("expected a dropout rate in [0, 1)");
-  const bool windowed = layer.kind != Kind::kBatchNorm && layer.kind != Kind::kInstanceNorm &&
-                        layer.kind != Kind::kElementwise;
   const bool padded = layer.kind == Kind::kConvolution || layer.kind == Kind::kDepthwise;
+  const bool pool = layer.kind == Kind::kMaxPool || layer.kind == Kind::kAveragePool;
   std::tie(layer.pad_top, layer.pad_left, layer.pad_bottom, layer.pad_right) = pad;
   const int pads[] = {layer.pad_top, layer.pad_left, layer.pad_bottom, layer.pad_right};
   for (int side : pads) {
     if (side < 0 || (side > 0 && !padded)) throw py::value_error("expected no padding here, or one of at least 0");
   }
-  const bool pool = windowed && !padded;
   if (pool && (slope != 1 || rate != 0)) throw py::value_error("expected no activation and no dropout in a pool");
-  if (!windowed && kernel_size != std::pair<int, int>(1, 1)) throw py::value_error("expected no kernel size here");
+  if (!padded && !pool && kernel_size != std::pair<int, int>(1, 1)) throw py::value_error("expected no kernel size here");
   layer.in = as_shape(in);
   layer.out = as_shape(out);
   layer.kernel_rows = kernel_size.first;

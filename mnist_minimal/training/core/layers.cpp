@@ -17,6 +17,7 @@
 #include "kernels/loss.h"
 #include "kernels/pooled_convolution.h"
 #include "kernels/pooling.h"
+#include "kernels/silu.h"
 
 namespace mnist_minimal::MNIST_MINIMAL_SIMD_NAMESPACE {
 namespace {
@@ -55,6 +56,7 @@ void forward(const Layer& layer, const Group& group) {
     case Kind::kBatchNorm: return batch_norm_forward(out, in, kernel, bias, group.batch, layer.in, epilogue);
     case Kind::kInstanceNorm:
       return instance_norm_forward(out, group.saved, in, *kernel, *bias, layer.epsilon, layer.in, epilogue);
+    case Kind::kSilu: return silu_forward(out, in, layer.in, epilogue);
     case Kind::kElementwise: return elementwise_forward(out, in, layer.in, epilogue);
   }
 }
@@ -87,6 +89,7 @@ void backward(const Layer& layer, const Group& group) {
     case Kind::kInstanceNorm:
       return instance_norm_backward(grad_in, grad_kernel, grad_bias, grad_out, in, out, group.saved, *kernel,
                                     layer.epsilon, layer.in, epilogue);
+    case Kind::kSilu: return silu_backward(grad_in, grad_out, in, out, layer.in, epilogue);
     case Kind::kElementwise: return elementwise_backward(grad_in, grad_out, out, layer.in, epilogue);
     default: break;
   }

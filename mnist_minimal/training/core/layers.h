@@ -32,6 +32,7 @@ enum class Kind {
   kAveragePool,         // over windows that do not overlap; also the global average
   kBatchNorm,           // over batch, height and width
   kInstanceNorm,        // over height, width and channels
+  kSilu,                // x / (1 + e**-x)
   kElementwise,         // activation and dropout alone
 };
 

@@ -450,6 +450,9 @@ typename Reference<Real>::Pass Reference<Real>::forward(std::vector<Real> x, int
       case Kind::kInstanceNorm:
         instance_norm_forward(result.data(), in, *kernel, *bias, Real(layer.epsilon), samples, layer.in);
         break;
+      case Kind::kSilu:
+        for (size_t i = 0; i < result.size(); ++i) result[i] = x[i] / (1 + std::exp(-x[i]));
+        break;
       case Kind::kElementwise: result = x; break;
     }
     const DropoutKey key = dropout_key(seed, epoch, step, layer.dropout_index);
@@ -491,6 +494,12 @@ void Reference<Real>::backward(const Pass& pass, std::vector<Real> grad) {
       case Kind::kInstanceNorm:
         instance_norm_backward(grad_in.data(), grad_kernel, grad_bias, grad.data(), in, *kernel, Real(layer.epsilon),
                                samples, layer.in);
+        break;
+      case Kind::kSilu:
+        for (size_t i = 0; i < grad_in.size(); ++i) {
+          const Real sigmoid = 1 / (1 + std::exp(-in[i]));
+          grad_in[i] = grad[i] * sigmoid * (1 + in[i] * (1 - sigmoid));
+        }
         break;
       case Kind::kElementwise: grad_in = grad; break;
     }

@@ -169,6 +169,8 @@ def forward(
                 x = batch_norm(x, mean, variance, parameters.get(layer.kernel), bias, layer.epsilon)
             case "instance_norm":
                 x = instance_norm(x, parameters[layer.kernel], parameters[layer.bias], layer.epsilon)
+            case "silu":
+                x = jax.nn.silu(x)
         if dropout is not None and layer.dropout_index in dropout.drops and layer.rate > 0:
             x = activate_and_drop(layer.slope, x, dropout.drops[layer.dropout_index], dropout.keys[layer.dropout_index])
         elif layer.slope != 1:

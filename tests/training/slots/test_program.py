@@ -63,7 +63,7 @@ def everything() -> keras.Model:
     x = layers.Dropout(0.2)(layers.MaxPooling2D((2, 1))(x))
     x = InstanceNormalization()(layers.ReLU()(shared(x)))
     x = layers.BatchNormalization(momentum=0.7, scale=False)(shared(x))
-    x = layers.AveragePooling2D((1, 2))(layers.Conv2D(5, (2, 3), use_bias=False)(x))
+    x = layers.AveragePooling2D((1, 2))(layers.Conv2D(5, (2, 3), use_bias=False, activation="silu")(x))
     return randomise(keras.Model(pixels, layers.Dense(10, activation="softmax")(layers.Flatten()(x))))
 
 
