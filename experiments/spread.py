@@ -40,13 +40,10 @@ def correct(path: Path, dataset: sets.Dataset) -> np.ndarray:
         bool (trials, images).
 
     Raises:
-        UserError: if there are fewer than two trials, or a model is not the one that its trial recorded.
+        UserError: if a model is not the one that its trial recorded.
     """
-    trials = ledger.finished(ledger.read(path))
-    if len(trials) < 2:
-        raise UserError(f"{path}: expected two finished trials or more, found {len(trials)}")
     rows = []
-    for trial in trials:
+    for trial in ledger.finished(ledger.read(path)):
         # Not where the column `weights` says: a row may come from anywhere, and lead anywhere.
         weights = Study.at(path).weights(trial.seed)
         rows.append(probabilities(load(weights), dataset.x_test).argmax(axis=1) == dataset.y_test)
@@ -61,6 +58,9 @@ def correct(path: Path, dataset: sets.Dataset) -> np.ndarray:
 
 def report(path: Path, dataset: sets.Dataset) -> list[str]:
     """The rows of one study, and a sentence of what they mean."""
+    count = len(ledger.finished(ledger.read(path)))
+    if count < 2:
+        raise UserError(f"{path}: expected two finished trials or more, found {count}")
     images = correct(path, dataset)
     found, accuracy = spread(images), float(images.mean())
     wrong = (~images).sum(axis=0)
