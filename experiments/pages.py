@@ -86,10 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Makes the tables of both pages again; returns 0."""
     command_parser(__doc__).parse_args(arguments)
     for page, sources in PAGES.items():
-        old = page.read_text()
+        old = page.read_text(encoding="utf-8")
         new = renewed(old, "\n\n".join(source() for source in sources))
         with atomic_write(page) as temporary:
-            temporary.write_text(new)
+            temporary.write_text(new, encoding="utf-8")
         print(f"{page}: {sum(a != b for a, b in zip(tables(old), tables(new), strict=True))} tables changed")
     return 0
 
