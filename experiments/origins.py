@@ -6,8 +6,8 @@ It takes 2 CPU s a trial and prints a Markdown table. A fold of `experiments.fol
 MNIST's files, as they come, and most writers of either are known to its networks, so that what differs is the images.
 The halves of the test file stand apart: they are of other writers, and MNIST's authors call the first one cleaner and
 easier. An image's figure is the share of the seeds that get it right. The standard error is that of the mean over
-images, the interval of a difference normal; the networks are taken as they are. The question came up when the folds had
-been trained, and no plan has it.
+images, the interval of a difference Welch's; the networks are taken as they are. The question came up when the folds
+had been trained, and no plan has it.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from experiments.folds import FOLDS, MODELS, studies
 from experiments.spread import correct
+from mnist_minimal.analysis.statistics import difference_of_means
 from mnist_minimal.analysis.tables import markdown
 from mnist_minimal.cli.options import add_arguments, expanded_path, from_arguments
 from mnist_minimal.cli.parser import command_parser
@@ -66,19 +68,14 @@ def rows(model: str, shares: np.ndarray, origins: np.ndarray) -> list[list[str]]
     found = []
     for name, codes in ORIGINS.items():
         of_origin = shares[np.isin(origins, codes)]
-        mean, error = of_origin.mean(), standard_error(of_origin)
+        mean, error = of_origin.mean(), stats.sem(of_origin)
         cells = [f"`{model}`", name, f"{len(of_origin):,}", f"{mean:.5f}", f"{error:.5f}"]
         if codes == (TRAINING,):
             found.append([*cells, "-"])
             continue
-        difference, half = mean - of_training.mean(), 1.96 * np.hypot(error, standard_error(of_training))
-        found.append([*cells, f"{difference:+.5f} ({difference - half:+.5f} to {difference + half:+.5f})"])
+        apart = difference_of_means(of_origin.tolist(), of_training.tolist()).difference
+        found.append([*cells, f"{apart.value:+.5f} ({apart.low:+.5f} to {apart.high:+.5f})"])
     return found
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Of the mean of two numbers or more."""
-    return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
