@@ -1,6 +1,7 @@
 """The experiment of the fast recipes: its plan, its choices and its tables, and the judge that it shares."""
 
 import dataclasses
+from collections import Counter
 
 import keras
 import numpy as np
@@ -48,6 +49,13 @@ def test_four_seeds_first_then_eight_more_of_the_third_with_the_lowest_loss():
     assert {each.setting for each in second} == set(settings[-4:])
     assert sorted({each.seed for each in second}) == list(range(2004, 2012))
     assert len(second) == 4 * 8
+
+
+def test_the_second_stage_of_691a_needs_no_further_teachers():
+    settings = fast_recipes.QUESTIONS["691a"]
+    rows = rows_of("691a", dict.fromkeys(settings, (4950, 0.04)), SEEDS[:4])
+    parts = Counter(held_out.fold_of(each.seed) for each in fast_recipes.plan(rows, "691a"))
+    assert parts == dict.fromkeys((8, 9, 10, 11), 9 + 3 * 2)
 
 
 def test_the_most_accurate_of_those_that_went_on_is_chosen_and_of_equal_ones_the_one_of_lower_loss():
