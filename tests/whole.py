@@ -6,5 +6,8 @@ import pytest
 
 WHOLE = os.environ.get("MNIST_MINIMAL_WHOLE") == "1"
 
+# Of the steps at which a job meets a fault, every so manieth.
+STRIDE = 1 if WHOLE else 3
+
 # For a case that is in the whole slow tier alone.
 whole_only = pytest.mark.skipif(not WHOLE, reason="with MNIST_MINIMAL_WHOLE=1")

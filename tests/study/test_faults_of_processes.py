@@ -22,13 +22,15 @@ from mnist_minimal.training import core
 from tests.disturbances import AtStep, KillHalfwayThroughARow, Signal, kill
 from tests.faults import OPTIONS, one_error, rows
 from tests.jobs import Job
-from tests.whole import whole_only
+from tests.whole import STRIDE, whole_only
 
 pytestmark = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 
 
 # A kill at every step of a job takes minutes; at some of them, seconds.
-@pytest.mark.parametrize("stride", [pytest.param(40, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stride", [pytest.param(40, id="some"), pytest.param(STRIDE, id="more", marks=pytest.mark.slow)]
+)
 def test_kill_before_every_step_that_changes_a_file(count, new_job, stride):
     for step in itertools.count(1, stride):
         job = new_job()
@@ -41,7 +43,7 @@ def test_kill_before_every_step_that_changes_a_file(count, new_job, stride):
     assert count.caused * stride > 15
 
 
-@pytest.mark.parametrize("row", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("row", [1, 2])
 @pytest.mark.slow
 def test_kill_halfway_through_a_row(count, new_job, row):
     job = new_job()
@@ -52,11 +54,10 @@ def test_kill_halfway_through_a_row(count, new_job, row):
     assert len(job.csv.with_name(f"{job.csv.name}.torn").read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.slow
-def test_kill_while_a_model_is_written(count, new_job, kills):
+def test_kill_while_a_model_is_written(count, new_job):
     in_writing = 0
-    for attempt in range(kills):
+    for attempt in range(8):
         job = new_job()
         running = job.start()
         temporary = job.study / f".{attempt % 2}.h5"
@@ -71,15 +72,14 @@ def test_kill_while_a_model_is_written(count, new_job, kills):
     print(f"{in_writing} of {count.caused} kills left a part of a model")
 
 
-@pytest.mark.parametrize("others", [1, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.slow
-def test_a_study_that_another_job_is_training_is_refused_until_that_ends(count, new_job, others):
+def test_a_study_that_another_job_is_training_is_refused_until_that_ends(count, new_job):
     job = replace(new_job(), options=("--runs", "2", "--epochs", "200", "--trainer", "native"))
     running = job.start()
     while not (job.study / "0.csv").exists():
         assert running.process.is_alive()
         time.sleep(0.01)
-    folders = [Path(tempfile.mkdtemp(dir=job.folder)) for _ in range(others)]
+    folders = [Path(tempfile.mkdtemp(dir=job.folder)) for _ in range(7)]
     for status, output in (replace(job, folder=folder, out=job.results).run() for folder in folders):
         assert status == 2
         one_error(output, f"process {running.process.pid} on ", "is training this study", "another folder with --out")

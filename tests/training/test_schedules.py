@@ -140,9 +140,9 @@ def splits(train: int = 50) -> Splits:
 @pytest.mark.parametrize(
     ("optimizer", "drop_remainder"),
     [
-        pytest.param(Adam(0.002), False, id="Adam", marks=pytest.mark.slow),
+        pytest.param(Adam(0.002), False, id="Adam"),
         pytest.param(AdamW(0.002, 1e-3), True, id="AdamW"),
-        pytest.param(SGD(0.05, 0.9), True, id="SGD", marks=pytest.mark.slow),
+        pytest.param(SGD(0.05, 0.9), True, id="SGD"),
         pytest.param(KerasObject("SGD", {"learning_rate": 0.05, "momentum": 0.5}), False, id="of Keras"),
     ],
 )

@@ -42,9 +42,7 @@ def test_targets_are_mixed_of_teacher_and_label():
 
 
 @NEEDS_CORE
-@pytest.mark.parametrize(
-    "augmentation", [pytest.param(None, marks=pytest.mark.slow), Augmentation(rotation=10, affine_share=0.5)]
-)
+@pytest.mark.parametrize("augmentation", [None, Augmentation(rotation=10, affine_share=0.5)])
 @pytest.mark.slow
 def test_both_trainers_learn_the_same(augmentation):
     """The loss is by the targets, the accuracies and the monitored loss are by the labels."""
