@@ -6,7 +6,7 @@ import pytest
 
 WHOLE = os.environ.get("MNIST_MINIMAL_WHOLE") == "1"
 
-# Of the steps at which a job meets a fault, every so manieth.
+# Faults are caused at every STRIDE-th step of a job.
 STRIDE = 1 if WHOLE else 3
 
 # For a case that is in the whole slow tier alone.
