@@ -9,8 +9,9 @@ import pytest
 
 from experiments import fast_recipes, held_out
 from mnist_minimal.data.sets import Dataset
-from mnist_minimal.models import MODELS
+from mnist_minimal.models import MODELS, lookup
 from mnist_minimal.recipes import RECIPES
+from mnist_minimal.searching.teachers import Teachers
 from mnist_minimal.training import core, native_fit
 from tests.conftest import REPOSITORY
 
@@ -36,6 +37,14 @@ def rows_of(question, figures, seeds=SEEDS):
     ]
 
 
+def made_images():
+    """240 of them, dark ones and bright ones, which two epochs tell apart."""
+    random = np.random.default_rng(3)
+    labels = np.arange(240) % 2
+    images = (random.integers(0, 60, (240, 28, 28, 1)) + 150 * labels[:, None, None, None]).astype(np.uint8)
+    return Dataset("made", "made", "", images, labels, images[:0], labels[:0])
+
+
 def test_four_seeds_first_then_eight_more_of_the_third_with_the_lowest_loss():
     settings = list(fast_recipes.QUESTIONS["sep997"])
     first = fast_recipes.plan([], "sep997")
@@ -56,6 +65,23 @@ def test_the_second_stage_of_691a_needs_no_further_teachers():
     rows = rows_of("691a", dict.fromkeys(settings, (4950, 0.04)), SEEDS[:4])
     parts = Counter(held_out.fold_of(each.seed) for each in fast_recipes.plan(rows, "691a"))
     assert parts == dict.fromkeys((8, 9, 10, 11), 9 + 3 * 2)
+
+
+def test_691a_and_its_recipe_are_a_candidate_that_the_trials_take(tmp_path):
+    settings = fast_recipes.QUESTIONS[fast_recipes.FOUND]
+    without_teacher = next(name for name, recipe in settings.items() if recipe.teacher is None)
+    figures = dict.fromkeys(settings, (4950, 0.04)) | {without_teacher: (4960, 0.03)}
+    rows = rows_of(fast_recipes.FOUND, figures, fast_recipes.SEEDS[fast_recipes.FOUND])
+    assert fast_recipes.candidate(rows[1:]) is None
+    for row in rows:
+        held_out.append(tmp_path / "fast.csv", row)
+    fast_recipes.hand_over(tmp_path / "fast.csv", Teachers(tmp_path / "teachers", made_images()))
+    (path,) = (tmp_path / "691a" / "candidates").iterdir()
+    name = f"search:{tmp_path}/691a/{path.stem}"
+    found = dataclasses.replace(lookup.recipe(name), source="", model=fast_recipes.FOUND)
+    assert found == settings[without_teacher]
+    assert lookup.builder(name)().count_params() == 691
+    assert not (tmp_path / "teachers").exists()
 
 
 def test_the_most_accurate_of_those_that_went_on_is_chosen_and_of_equal_ones_the_one_of_lower_loss():
@@ -98,11 +124,8 @@ def test_the_table_has_all_settings_and_their_means(run_main, tmp_path):
 
 @needs_core
 def test_the_judge_counts_as_keras_does_on_the_twelfth_that_was_held_out():
-    """240 made images: dark ones and bright ones, which two epochs tell apart."""
-    random = np.random.default_rng(3)
-    labels = np.arange(240) % 2
-    images = (random.integers(0, 60, (240, 28, 28, 1)) + 150 * labels[:, None, None, None]).astype(np.uint8)
-    dataset = Dataset("made", "made", "", images, labels, images[:0], labels[:0])
+    dataset = made_images()
+    images, labels = dataset.x_train, dataset.y_train
     kept = []
 
     def fit(model, recipe, splits, seed):
