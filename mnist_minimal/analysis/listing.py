@@ -30,7 +30,7 @@ def listing(folders: Sequence[Path], width: int | None = None) -> str:
                 f"{trainable_parameters(model):,}",
                 f"{sum(row.macs or 0 for row in layer_table(model)):,}",
                 published.text,
-                "; ".join(said(name, published.measure, folder) for folder in folders_with(name, folders)),
+                in_folders(name, published.measure, folders_with(name, folders)),
                 RECIPES[name].source,
             )
         )
@@ -40,6 +40,13 @@ def listing(folders: Sequence[Path], width: int | None = None) -> str:
         if not study.comparable
     ]
     return markdown(rows, width)
+
+
+def in_folders(name: str, measure: str, folders: Sequence[Path]) -> str:
+    """What each folder says of a model, with its own name where there are several."""
+    if len(folders) == 1:
+        return said(name, measure, folders[0])
+    return "; ".join(f"{folder}: {said(name, measure, folder)}" for folder in folders)
 
 
 def said(name: str, measure: str, results: Path) -> str:

@@ -1,6 +1,7 @@
 """The sources' objectives, checked on results made for the purpose."""
 
 import dataclasses
+import shutil
 
 import pytest
 
@@ -198,7 +199,7 @@ def test_arguments_that_are_refused(arguments, message):
         main(arguments)
 
 
-def test_the_models_are_listed_with_what_the_results_say(study, capsys):
+def test_the_models_are_listed_with_what_the_results_say(study, capsys, tmp_path_factory):
     from mnist_minimal.models.__main__ import main as listing
 
     results = study("sep997", trial("sep997", 0, saved=0.9870), trial("sep997", 1, saved=0.9880))
@@ -214,6 +215,12 @@ def test_the_models_are_listed_with_what_the_results_say(study, capsys):
     ]
     assert found["sep697"][3] == "no trial yet"
     assert found["sep697"][4].startswith("https://github.com/JoshWarn/")
+    # With the same study in two folders it is said whose trials they are.
+    other = tmp_path_factory.mktemp("more") / "other"
+    shutil.copytree(results, other)
+    assert listing(["--results", str(results), "--results", str(other)]) == 0
+    said = "n = 2, last epoch: mean 0.98750, sd 0.00071, best run 0.9880"
+    assert f"| {results}: {said}; {other}: {said} " in capsys.readouterr().out
 
 
 def test_help_imports_no_keras(run_python):
