@@ -27,6 +27,7 @@ from mnist_minimal.study import teaching
 from mnist_minimal.trial import StoppedError
 from tests.conftest import REPOSITORY
 from tests.dask_processes import Another, Cluster
+from tests.whole import whole_only
 
 CANDIDATE = Candidate(
     SearchedNetwork(4, 3, "valid", "max", (4, 4), 3, "valid", 0, "none", 0.2),
@@ -187,7 +188,7 @@ search.main(sys.argv[3:])
     ("arguments", "candidates", "kills"),
     [
         # In the middle of the first candidate and of the second.
-        ([*COMMAND[3:], "--finalists", "1"], 4, [("score_", 4), ("score_", 8)]),
+        pytest.param([*COMMAND[3:], "--finalists", "1"], 4, [("score_", 4), ("score_", 8)], marks=whole_only),
         # The first candidate takes 57,750 passes, and the finals 27,000; the first training of the second, after which
         # it is killed, spends the rest. Then it is killed after the first training of the finals.
         ([*SMALL[:-4], "--runs", "2", "--budget", "85750"], 2, [("score_", 8), ("final_", 1)]),

@@ -5,7 +5,7 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from mnist_minimal.study import ledger, table
 from tests.jobs import Job
+from tests.whole import whole_only
 
 RUNS = 8
 OPTIONS = ("--epochs", "2", "--trainer", "native", "--runs")
@@ -113,14 +114,8 @@ EDITS = [
     Edit(with_a_row_of_its_own, marks=1),
     Edit(in_utf16, error="found a text that is not in UTF-8, expected a CSV of trials"),
 ]
-QUICK = (as_it_was_opened_before,)
-
-
-def cases(quick: Sequence[Callable[..., object]] = QUICK) -> list[object]:
-    return [
-        pytest.param(edit, id=edit.change.__name__, marks=() if edit.change in quick else pytest.mark.slow)
-        for edit in EDITS
-    ]
+# The others are made between two jobs.
+WHILE_IT_RUNS = (as_excel_does, removed, as_it_was_opened_before, without_its_first_row)
 
 
 def rows_of(path: Path) -> Rows:
@@ -137,7 +132,14 @@ def seeds_aside(job: Job) -> list[int]:
     return [trial.seed for line in text.splitlines() if (trial := table.read_row(line, layout))]
 
 
-@pytest.mark.parametrize("edit", cases(quick=()))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param(edit, id=edit.change.__name__, marks=() if edit.change in WHILE_IT_RUNS else whole_only)
+        for edit in EDITS
+    ],
+)
 def test_while_a_job_runs(tmp_path, edit):
     job = Job(tmp_path, (*OPTIONS, str(RUNS)), model="sep697")
     running = job.start()
@@ -176,8 +178,8 @@ def test_while_a_job_runs(tmp_path, edit):
     assert marks == edit.marks
 
 
-@pytest.mark.parametrize("edit", cases())
 @pytest.mark.slow
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.change.__name__)
 def test_between_two_jobs(tmp_path, edit):
     first = Job(tmp_path, (*OPTIONS, "2"), model="sep697")
     status, output = first.run()

@@ -19,7 +19,7 @@ import pytest
 from mnist_minimal.training import core
 from tests.disturbances import AtStep, Edit, FillDisk, ReadOnly, Unprivileged, kill
 from tests.faults import OPTIONS, one_error, rows
-from tests.whole import STRIDE
+from tests.whole import STRIDE, whole_only
 
 pytestmark = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 
@@ -233,7 +233,7 @@ LINKS = [
 ]
 
 
-@pytest.mark.parametrize("dangling", [False, True])
+@pytest.mark.parametrize("dangling", [pytest.param(False, marks=whole_only), True])
 @pytest.mark.slow
 def test_symbolic_links_in_the_output_folder_lead_nowhere(count, new_job, dangling):
     for name in LINKS:

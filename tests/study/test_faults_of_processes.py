@@ -241,7 +241,7 @@ def test_training_in_the_core_that_diverges_for_every_seed(new_job, request):
     ("number", "jobs"),
     [
         (signal.SIGINT, "1"),
-        (signal.SIGTERM, "2"),
+        pytest.param(signal.SIGTERM, "2", marks=whole_only),
         pytest.param(signal.SIGHUP, "1", marks=whole_only),
         pytest.param(signal.SIGINT, "2", marks=whole_only),
         pytest.param(signal.SIGTERM, "1", marks=whole_only),
@@ -285,7 +285,7 @@ def undisturbed_by_keras(tmp_path_factory) -> Job:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux to find the processes of a job")
-@pytest.mark.parametrize("whose", ["job's", "trial's"])
+@pytest.mark.parametrize("whose", [pytest.param("job's", marks=whole_only), "trial's"])
 def test_kill_of_one_of_the_processes_in_which_keras_trains(request, new_job, undisturbed_by_keras, whose):
     job = replace(new_job(), options=(*undisturbed_by_keras.options, "--jobs", "2"))
     running = job.start()

@@ -310,7 +310,7 @@ def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_mai
         pytest.param(signal.SIGINT, ("--trainer", "keras"), marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, ("--trainer", "keras", "--jobs", "2"), marks=[pytest.mark.slow, whole_only]),
         pytest.param(signal.SIGTERM, (), marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, ("--jobs", "2"), marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, ("--jobs", "2"), marks=[pytest.mark.slow, whole_only]),
     ],
 )
 def test_a_job_asked_to_stop_ends_cleanly_says_how_to_go_on_and_does(tmp_path, run_python, asked_with, options):

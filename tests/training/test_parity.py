@@ -24,6 +24,7 @@ from experiments.oracles import (
 )
 from mnist_minimal.models import MODELS
 from mnist_minimal.training import core
+from tests.whole import whole_only
 
 pytestmark = pytest.mark.skipif(
     not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1", reason="the C++ core was not built"
@@ -48,7 +49,14 @@ def farthest(found: list[np.ndarray], expected: list[np.ndarray], share: float, 
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("count", [5, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 16, 100, 128))])
+@pytest.mark.parametrize(
+    "count",
+    [
+        5,
+        *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 128)),
+        *(pytest.param(count, marks=[pytest.mark.slow, whole_only]) for count in (16, 100)),
+    ],
+)
 def test_probabilities_and_gradients(name: str, count: int) -> None:
     keras.utils.set_random_seed(2)
     model = randomise(without_dropout(MODELS[name]()))
