@@ -66,6 +66,22 @@ function mixChannels(input, matrix, bias, outputs) {
   return tensor([...input.shape.slice(0, -1), outputs], mixed);
 }
 
+/* Each channel times the window of a kernel [rows, columns, channels], plus a bias where there is one. */
+function eachChannel({ shape, data }, { kernel_size, strides, padding }, kernel, bias) {
+  const depth = shape.at(-1);
+  let sums;
+  const begin = (pixels) => {
+    sums = new Float64Array(pixels * depth);
+    if (bias) for (let index = 0; index < sums.length; index++) sums[index] = bias[index % depth];
+  };
+  const size = slide({ shape }, kernel_size, strides, padding, begin, (to, from, tap) => {
+    for (let channel = 0; channel < depth; channel++) {
+      sums[to * depth + channel] += data[from * depth + channel] * kernel[tap * depth + channel];
+    }
+  });
+  return tensor([...size, depth], sums);
+}
+
 function normalizeChannels(input, { epsilon }, { gamma, beta, moving_mean, moving_variance }) {
   const depth = channels(input);
   return elementwise(input, (value, index) => {
@@ -102,20 +118,10 @@ const STEPS = {
     return tensor([...size, filters], sums);
   },
 
-  SeparableConv2D({ shape, data }, { filters, kernel_size, strides, padding }, weights) {
-    const { depthwise_kernel: kernel, pointwise_kernel, bias } = weights;
-    const depth = shape.at(-1);
-    let sums;
-    const begin = (pixels) => {
-      sums = new Float64Array(pixels * depth);
-    };
-    const size = slide({ shape }, kernel_size, strides, padding, begin, (to, from, tap) => {
-      for (let channel = 0; channel < depth; channel++) {
-        sums[to * depth + channel] += data[from * depth + channel] * kernel[tap * depth + channel];
-      }
-    });
-    return mixChannels(tensor([...size, depth], sums), pointwise_kernel, bias, filters);
-  },
+  DepthwiseConv2D: (input, step, { kernel, bias }) => eachChannel(input, step, kernel, bias),
+
+  SeparableConv2D: (input, step, { depthwise_kernel, pointwise_kernel, bias }) =>
+    mixChannels(eachChannel(input, step, depthwise_kernel), pointwise_kernel, bias, step.filters),
 
   MaxPooling2D({ shape, data }, { pool_size, strides, padding }) {
     const depth = shape.at(-1);

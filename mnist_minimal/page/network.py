@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 READ: dict[str, tuple[str, ...]] = {
     "Rescaling": ("scale", "offset"),
     "Conv2D": ("filters", "kernel_size", "strides", "padding"),
+    "DepthwiseConv2D": ("kernel_size", "strides", "padding"),
     "SeparableConv2D": ("filters", "kernel_size", "strides", "padding"),
     "MaxPooling2D": ("pool_size", "strides", "padding"),
     "AveragePooling2D": ("pool_size", "strides", "padding"),

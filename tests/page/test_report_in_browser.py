@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from experiments.leads import SEARCHED
 from experiments.oracles import in_double
 from mnist_minimal import load
 from mnist_minimal.analysis.published import PUBLISHED
@@ -122,7 +123,7 @@ def stirred(model: keras.Model, images: np.ndarray) -> keras.Model:
         random = np.random.default_rng(seed)
         for variable in model.weights:
             # Kernels keep about the size of what runs through them; each sum of a depthwise kernel has one channel.
-            inputs = np.prod(variable.shape[: 2 if variable.name == "depthwise_kernel" else -1])
+            inputs = np.prod(variable.shape[: 2 if "depthwise" in variable.path else -1])
             spread = (9 / inputs) ** 0.5 if len(variable.shape) > 1 else 0.5
             middle = 1.0 if variable.name in ("gamma", "moving_variance") else 0.0
             variable.assign(random.uniform(middle - spread, middle + spread, variable.shape))
@@ -172,10 +173,12 @@ def mixed() -> keras.Model:
         layers.MaxPooling2D(3, strides=2, padding="same"),
         layers.SeparableConv2D(7, (2, 3), padding="same", activation="relu"),
         InstanceNormalization(),
+        layers.DepthwiseConv2D((3, 2), padding="same"),
         layers.AveragePooling2D((2, 3), strides=1, padding="same"),
         layers.BatchNormalization(scale=False, center=False),
         layers.LeakyReLU(0.3),
         layers.AveragePooling2D(2),
+        layers.DepthwiseConv2D(2, use_bias=False),
         layers.Dense(5),
         layers.GlobalAveragePooling2D(keepdims=True),
         layers.Conv2D(11, 1, activation="silu"),
@@ -191,12 +194,14 @@ def mixed() -> keras.Model:
     [
         ("sep997", 20),
         ("mixed", 20),
+        ("searched", 20),
         *(pytest.param(name, IMAGES, marks=pytest.mark.slow) for name in [*MODELS, "mixed"]),
     ],
 )
 def test_the_page_computes_what_keras_does(page, dataset, name, count):
     images = dataset.x_test[:count]
-    build = mixed if name == "mixed" else MODELS[name]
+    # The last one applies a layer several times.
+    build = (MODELS | {"mixed": mixed, "searched": SEARCHED.build})[name]
     model = stirred(build(), images)
     program = f"""
         const network = {json.dumps(describe(model))};
