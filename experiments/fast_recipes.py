@@ -3,12 +3,13 @@
     python -m experiments.fast_recipes --train --out runs/fast.csv      trains what is missing, in that order; resumes
     python -m experiments.fast_recipes --out runs/fast.csv              prints the tables of what is there, as Markdown
 
-It takes about 5 CPU hours: 2 to 60 CPU s a trial, and 5 CPU min for each of four teachers, which are kept beside the
-ledger, in runs/teachers. With `--questions` a process trains for some of the questions alone; several may write to one
-file side by side. The plan is of 2026-11-27, before its trials; 691a came into it the same day, before its own, when
-the settings of sep997 had been tried with two seeds each, and its two with more augmentation when sep997's were done,
-which had gained by it; they took the places of dropout and of half a teacher. That its stage 2 has the held-out images
-of its stage 1 was settled after two of its trials, for the eight teachers that are saved by it.
+It takes about 5 CPU hours with AVX-512, 2 to 60 CPU s a trial and 5 CPU min for each of four teachers, and about twice
+that on an AMD EPYC with AVX2 beside other work. Teachers are kept beside the ledger, in runs/teachers. With
+`--questions` a process trains for some of the questions alone; several may write to one file side by side. The plan is
+of 2026-11-27, before its trials; 691a came into it the same day, before its own, when the settings of sep997 had been
+tried with two seeds each, and its two with more augmentation when sep997's were done, which had gained by it; they took
+the places of dropout and of half a teacher. That its stage 2 has the held-out images of its stage 1 was settled after
+two of its trials, for the eight teachers that are saved by it.
 
 - What: QUESTIONS, each a list of settings of one network, by the core. All of them are Adam with a rate that warms up
   over the first 5 % of the steps. "mean" is a cosine to .15 of the peak at .6 of the steps, a constant rate after it,
@@ -26,9 +27,9 @@ of its stage 1 was settled after two of its trials, for the eight teachers that 
   `sep997-cheap` is that of the fewest epochs whose mean is at most .0004 below that of 20 epochs, and of the settings
   with so many epochs the most accurate one.
 - Then, in studies of their own by `mnist_minimal.trials`, 100 trials of each recipe, 200 of that of 691a, on all 60,000
-  images, seeds from 0, and the last weights' or the mean's accuracy on the test set, whatever comes out. The teacher
-  of 691a is then that of all 60,000, runs/teachers/all.npz; the network itself, which no catalogue has, is written with
-  its recipe to runs/691a/candidates, and its trials are those of `--model search:NAME --teacher runs/teachers/all.npz`.
+  images, seeds from 0, and the last weights' or the mean's accuracy on the test set, whatever comes out. 691a, which no
+  catalogue has, is written with its recipe to runs/691a/candidates, and its trials are those of `--model search:NAME`;
+  where the recipe has a teacher, with `--teacher runs/teachers/all.npz`, that of all 60,000.
 - Power: of paired differences of the means of twelve with an sd of .0012 one of .0011 shows in four of five cases. What
   is closer is chosen by luck, at little cost.
 """
