@@ -254,7 +254,11 @@ def test_the_mean_and_the_teacher_are_trained_when_adams_setting_is_chosen():
     """Here SOAP's is not."""
     trials = [trial for trial in tuned(["691a"]) if trial.arm == leads.ADAM]
     planned = leads.comparison(trials, ["691a"])
-    assert [one.arm for one in planned[:3]] == [leads.ADAM, leads.MEAN, leads.TEACHER]
+    assert [(one.arm, one.seed) for one in planned[:2]] == [(leads.ADAM, 0), (leads.MEAN, 0)]
+    # Last, as it needs teachers too.
+    assert [(one.arm, one.seed) for one in planned[-leads.PAIRS :]] == [
+        (leads.TEACHER, seed) for seed in range(leads.PAIRS)
+    ]
     assert {one.setting for one in planned} == {leads.chosen(trials, "691a", leads.ADAM)}
 
 
