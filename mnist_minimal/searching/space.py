@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeVar
 
 from mnist_minimal.errors import UserError
 from mnist_minimal.models.searched import Candidate, SearchedNetwork, Sharing, map_sizes, parameters
-from mnist_minimal.recipes import SGD, Adam, AdamW, Augmentation, ByStep, Recipe, Teacher
+from mnist_minimal.recipes import SGD, Adam, AdamW, Augmentation, Averaging, ByStep, Recipe, Teacher
 
 # Rises with every change after which a point is another candidate; a search is resumed by the version that began it.
-SPACE_VERSION = 1
+SPACE_VERSION = 2
 
 Point = Mapping[str, float]
 Choice = TypeVar("Choice")
@@ -26,6 +26,8 @@ BATCH_SIZES = (32, 64, 128, 256)
 ROTATION, TRANSLATION, SCALE = 12.0, 0.08, 0.16
 
 MAX_DROPOUT, MAX_SLOPE, MAX_WARM_UP, MAX_FLOOR = 0.1, 0.4, 0.2, 0.3
+# Of all steps those whose weights are averaged, at most.
+MAX_AVERAGED = 0.6
 RATES, DECAYS, MOMENTUM = (0.002, 0.1), (1e-7, 1e-4), 0.9
 # SGD's rates are so many times those of Adam.
 SGD_FACTOR = 10
@@ -36,7 +38,7 @@ NETWORK = (
 )
 RECIPE = (
     *("batch", "optimizer", "learning_rate", "weight_decay", "course", "warm_up", "floor"),
-    *("dropout", "augmented_share", "augmentation_strength", "teacher"),
+    *("dropout", "augmented_share", "augmentation_strength", "teacher", "averaging"),
 )
 COORDINATES = NETWORK + RECIPE
 
@@ -44,7 +46,7 @@ COORDINATES = NETWORK + RECIPE
 # whether each of the latter switches something on, which it does a little above the middle, as what it gives is
 # rounded.
 FIXED = (*NETWORK, "batch", "optimizer")
-SWITCHES = ("dropout", "augmented_share", "teacher")
+SWITCHES = ("dropout", "augmented_share", "teacher", "averaging")
 ON = 0.505
 
 # Parameters of the smallest network.
@@ -207,15 +209,22 @@ def decode_recipe(point: Point, epochs: int, taught: bool) -> Recipe:
         affine_share=share,
     )
     course: Literal["cosine", "linear"] = pick(point["course"], ("cosine", "linear"))
+    averaged = round(MAX_AVERAGED * above_half(point["averaging"]), 2)
+    # Steps of no rate would add nothing to a mean, whose rate is constant.
+    floor = point["floor"] if averaged else above_half(point["floor"])
     return Recipe(
         source="found by mnist_minimal.search",
         batch_size=pick(point["batch"], BATCH_SIZES),
         max_epochs=epochs,
         optimizer=optimizers[pick(point["optimizer"], tuple(optimizers))],
         schedule=ByStep(
-            course, round(MAX_WARM_UP * point["warm_up"], 3), floor=round(MAX_FLOOR * above_half(point["floor"]), 3)
+            course,
+            round(MAX_WARM_UP * point["warm_up"], 3),
+            floor=round(MAX_FLOOR * floor, 3),
+            floor_from=round(1 - averaged, 2),
         ),
         dropout=round(MAX_DROPOUT * above_half(point["dropout"]), 3),
+        averaging=Averaging(start=round(1 - averaged, 2)) if averaged else None,
         augmentation=augmentation if share and strength else None,
         teacher=Teacher(weight=weight) if taught and weight else None,
     )

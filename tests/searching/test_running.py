@@ -131,6 +131,7 @@ def test_the_time_that_is_spent_is_that_of_the_search_whatever_its_jobs_were(tmp
 @pytest.mark.parametrize(("what", "fact"), [("NUMERICS", "numerics"), ("SPACE_VERSION", "space version")])
 def test_a_search_of_another_version_is_refused(tmp_path, digits, monkeypatch, what, fact):
     new_search(tmp_path, digits).storage.leave()
+    before = getattr(running, what)
     monkeypatch.setattr(running, what, 99)
-    with pytest.raises(UserError, match=f"begun with {fact} 1, and now it would be 99; give"):
+    with pytest.raises(UserError, match=f"begun with {fact} {before}, and now it would be 99; give"):
         new_search(tmp_path, digits)

@@ -11,6 +11,7 @@ from mnist_minimal.models.counting import trainable_parameters
 from mnist_minimal.models.defaults import with_keras_defaults
 from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.searched import Candidate, SearchedNetwork
+from mnist_minimal.recipes import Averaging
 from mnist_minimal.searching.space import COORDINATES, SMALLEST, Space, beside, decode_network, decode_recipe, spend
 from mnist_minimal.training.chain import describe
 from mnist_minimal.training.native_fit import unsupported_recipe
@@ -102,6 +103,15 @@ def test_a_point_beside_another_differs_from_it_in_numbers_alone(first, proposed
 @given(points)
 def test_every_point_is_a_recipe_that_the_core_trains_by(point):
     assert unsupported_recipe(decode_recipe(point, 9, taught=False)) is None
+
+
+def test_the_mean_of_the_last_steps_is_part_of_a_recipe():
+    """A third of the way from none to six tenths of the steps, at a third of the highest floor, .3 of the peak."""
+    point = {**dict.fromkeys(COORDINATES, 0.5), "averaging": 0.5 + 1 / 6, "floor": 1 / 3}
+    recipe = decode_recipe(point, 36, taught=False)
+    assert (recipe.averaging, recipe.schedule.floor_from, recipe.schedule.floor) == (Averaging(start=0.8), 0.8, 0.1)
+    without = decode_recipe({**point, "averaging": 0.5}, 36, taught=False)
+    assert (without.averaging, without.schedule.floor_from, without.schedule.floor) == (None, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(
