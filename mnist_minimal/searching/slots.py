@@ -165,7 +165,9 @@ class CandidateProgram:
             end_epoch(epoch + 1)
             if not finite.any():
                 break
-        weights = zip(np.asarray(state.parameters), np.asarray(state.statistics), strict=True)
+        last, mean = (state.parameters, state.statistics), (state.best_parameters, state.best_statistics)
+        # Of one structure all average their weights, or none.
+        weights = zip(*map(np.asarray, mean if recipes[0].averaging else last), strict=True)
         seconds = round((time.monotonic() - begun) / len(slots), 2)
         scores = []
         for slot, own, epochs_trained, converged in zip(slots, weights, trained.tolist(), finite, strict=False):
