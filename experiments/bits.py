@@ -32,7 +32,7 @@ from mnist_minimal.training.network import Network
 # multiply-adds take 50 to 100 times as long. They are pinned again when `core.NUMERICS` rises or a recipe changes, and
 # only then: `python -m experiments.bit_cases` prints them.
 # The odd chains have few images as it is.
-_ODD = {
+ODD = {
     "five by five, same": "6c0969c3e3902c99",
     "pooled first": "baa371b1c8004177",
     "averaged first": "9a6a871bcc127d7c",
@@ -54,7 +54,7 @@ PINNED = {
     "sep997": "8b817d58bf06b16f",
     "sep697": "8c687485620ca5c4",
     "sep997-cosine": "99da229fb782580c",
-    **_ODD,
+    **ODD,
 }
 PINNED_FEW = {
     "conv18242": "2bf32ebf8b1d77ed",
@@ -68,7 +68,7 @@ PINNED_FEW = {
     "sep997": "4d8343e132b82bc1",
     "sep697": "d60099f880c972c3",
     "sep997-cosine": "3bcbb80b7dabadd5",
-    **_ODD,
+    **ODD,
 }
 
 SEED, EPOCHS = 3, 2

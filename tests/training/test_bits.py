@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 
 from experiments.bit_cases import model_of, odd_cases, published_cases, recipe_of
-from experiments.bits import EPOCHS, PINNED, PINNED_FEW, SEED, Case, digest, network_of, train, trained_digest
+from experiments.bits import EPOCHS, ODD, PINNED, PINNED_FEW, SEED, Case, digest, network_of, train, trained_digest
 from experiments.core_builds import CLANG, GCC, build, digests
 from mnist_minimal.data import sets
 from mnist_minimal.data.choice import Choice
 from mnist_minimal.training import core, native_fit
 from mnist_minimal.training.chain import describe, flat
 from mnist_minimal.training.core import known_answer
+from tests.whole import WHOLE
 
 pytestmark = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 
@@ -34,7 +35,7 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 FAST = [name for name in core.instruction_sets() if name != "baseline" or not X86]
 
 # Of these the baseline takes less than a second.
-SMALL = [*("sep997", "sep697", "sep997-cosine"), *list(PINNED)[-7:]]
+SMALL = [*("sep997", "sep697", "sep997-cosine"), *ODD]
 LARGE = [name for name in PINNED if name not in SMALL]
 
 # All kinds of layers, and work for three threads.
@@ -165,7 +166,8 @@ def other_compiler() -> tuple[str, dict[str, str]]:
 
 def assert_pinned(folder: Path, cases: dict[str, Case]) -> None:
     """Of a build, by each instruction set."""
-    names = ["sep997", "shared1936", "pyramid3762", *list(PINNED)[-7:]]
+    # The others take the baseline long.
+    names = ["sep997", *(["shared1936", "pyramid3762"] if WHOLE else []), *ODD]
     found = digests(folder, {name: cases[name].few() for name in names})
     expected = {"known answer": known_answer.EXPECTED[:16], **{name: PINNED_FEW[name] for name in names}}
     assert {name: found[name] for name in core.instruction_sets()} == dict.fromkeys(core.instruction_sets(), expected)
