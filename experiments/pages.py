@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from experiments import fast_recipes, folds, frontier, held_out, pyramid_suspects, ten_networks
+from experiments import fast_recipes, folds, frontier, held_out, leads, pyramid_suspects, ten_networks
 from mnist_minimal.analysis import objectives
 from mnist_minimal.analysis.finalists import finalists
 from mnist_minimal.analysis.frontier import frontier_table, ways_of_counting
@@ -46,7 +46,7 @@ PAGES: Mapping[Path, Sequence[Callable[[], str]]] = {
         lambda: folds.table(EXPERIMENTS / "ten_folds"),
         lambda: pyramid_suspects.table(EXPERIMENTS / "suspects"),
     ),
-    EXPERIMENTS / "README.md": (answered_questions,),
+    EXPERIMENTS / "README.md": (answered_questions, lambda: leads.tables(EXPERIMENTS / "leads.csv", leads.NETWORKS)),
 }
 
 

@@ -348,6 +348,7 @@ def test_a_part_of_gpu_on_a_processor(run_python, tmp_path, part):
 
 
 @pytest.mark.slow
+@whole_only
 def test_a_small_cluster_is_measured(run_python, tmp_path):
     pytest.importorskip("distributed")
     options = ("--rounds", "1", "--trials", "3", "--workers", "3", "--fake", "30", "--rows", "50")

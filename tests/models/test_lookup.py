@@ -22,6 +22,7 @@ from mnist_minimal.study import ledger
 from mnist_minimal.study.study import Study
 from mnist_minimal.training import core
 from tests.conftest import REPOSITORY
+from tests.whole import whole_only
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 
@@ -59,7 +60,7 @@ PARAMETERS = 40 + 76 + 90
 
 
 @pytest.mark.parametrize(
-    "trainer", [pytest.param("native", marks=NEEDS_CORE), pytest.param("keras", marks=pytest.mark.slow)]
+    "trainer", [pytest.param("native", marks=NEEDS_CORE), pytest.param("keras", marks=[pytest.mark.slow, whole_only])]
 )
 def test_the_readme_s_example_trains_goes_on_and_is_read_by_every_command(example, tmp_path, run_fresh, trainer):
     # Two Keras trials side by side run in processes of their own, which have to find the module too.

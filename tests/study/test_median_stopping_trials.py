@@ -95,7 +95,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize(
-    "trainer", [pytest.param("native", marks=NEEDS_CORE), pytest.param("keras", marks=pytest.mark.slow)]
+    "trainer", [pytest.param("native", marks=NEEDS_CORE), pytest.param("keras", marks=[pytest.mark.slow, whole_only])]
 )
 @pytest.mark.parametrize("moment", ["before the checkpoint", "after it"])
 def test_a_trial_killed_at_the_rule_s_epoch_ends_as_if_nothing_had_happened(tmp_path, trainer, moment, monkeypatch):

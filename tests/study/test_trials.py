@@ -124,7 +124,7 @@ def test_the_same_command_again_runs_nothing_and_more_runs_only_what_is_missing(
     assert [row.seed for row in ledger.read(finished_job / "runs/sep997-digits.csv")] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("trainer", ["auto", pytest.param("keras", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trainer", ["auto", pytest.param("keras", marks=[pytest.mark.slow, whole_only])])
 def test_a_trial_gives_the_same_bits_in_another_process_and_beside_others(finished_job, run_python, tmp_path, trainer):
     alone = finished_job / "runs"
     if trainer == "keras":

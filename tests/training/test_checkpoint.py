@@ -21,6 +21,7 @@ from mnist_minimal.training import core, keras_fit, native_fit
 from mnist_minimal.training.checkpoint import Checkpoint, Resumption
 from mnist_minimal.training.history import History
 from tests.training.test_keras_fit import SEED, new_model, small_splits, weight_bytes
+from tests.whole import whole_only
 
 TRAINERS = {"keras": keras_fit.fit}
 if core.available():
@@ -49,7 +50,7 @@ class StopAfter(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("epochs", "augmentation"),
     [
-        pytest.param(1, None, marks=pytest.mark.slow),
+        pytest.param(1, None, marks=[pytest.mark.slow, whole_only]),
         pytest.param(3, None, marks=pytest.mark.slow),
         (1, Augmentation(rotation=10, crop=1, brightness=0.1)),
     ],
