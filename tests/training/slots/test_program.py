@@ -36,7 +36,8 @@ needs_core = pytest.mark.skipif(
     not core.available() and os.environ.get("MNIST_MINIMAL_REQUIRE_CORE") != "1", reason="the C++ core was not built"
 )
 
-# Each takes up to half a minute to compile: one whose layers are normalised and shared, and the famous one.
+# Each takes up to half a minute to compile: one of instance normalisations and shared layers, and the famous one. Batch
+# normalisation is in `everything`.
 FEW = ("shared1936", "sep997")
 SOME_MODELS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in FEW else [pytest.mark.slow, whole_only]) for name in MODELS
