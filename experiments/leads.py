@@ -3,9 +3,9 @@
     python -m experiments.leads --train --out runs/leads.csv      trains what is missing, in the plan's order; resumes
     python -m experiments.leads --out runs/leads.csv              prints the tables of what is there, as Markdown
 
-It takes about four and a half CPU hours with AVX-512: 20 to 30 CPU s a trial, and 5 CPU min for each of twelve teachers,
-which are kept beside the ledger, in runs/teachers; on an AMD EPYC with AVX2 beside other work 33 to 50 CPU s a trial, and
-about seven hours. With `--networks` a process trains some of the networks alone; several may write to one file side by
+It takes about four and a half CPU hours with AVX-512, 20 to 30 CPU s a trial and 5 CPU min for each of twelve teachers;
+on an AMD EPYC with AVX2, beside other work, about seven, 28 to 57 CPU s a trial. Teachers are kept in runs/teachers,
+beside the ledger. With `--networks` a process trains some of the networks alone; several may write to one file side by
 side. The plan is of 2026-11-27, before its trials.
 
 - What: sep997, sep697 and 691a (a convolution of nine 3x3 kernels, average pool, one depthwise kernel applied four
