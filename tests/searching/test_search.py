@@ -58,9 +58,7 @@ def test_a_search_ends_with_tables_pictures_and_a_candidate_that_trials_trains(r
     ]
     assert {row["name"] for row in rows} == {rows[0]["name"]}
     assert [row["size"] for row in rows] == 7 * ["125"] + ["297"]
-    # By SGD at a rate of 0.42, by which the second of three epochs of the third training diverges.
-    assert rows[2]["loss"] == "inf"
-    assert [int(row["passes"]) for row in rows] == [1375, 3 * 1375, 2 * 1375, *4 * [9 * 1375], 9 * 1500]
+    assert [int(row["passes"]) for row in rows] == [1375, 3 * 1375, 3 * 1375, *4 * [9 * 1375], 9 * 1500]
     assert int(rows[0]["params"]) <= 120
     assert "The test set was looked at 1 time:" in found.stdout
     name = rows[0]["name"]
@@ -189,9 +187,9 @@ search.main(sys.argv[3:])
     [
         # In the middle of the first candidate and of the second.
         pytest.param([*COMMAND[3:], "--finalists", "1"], 4, [("score_", 4), ("score_", 8)], marks=whole_only),
-        # The first candidate takes 57,750 passes, and the finals 27,000; the first training of the second, after which
+        # The first candidate takes 59,125 passes, and the finals 27,000; the first training of the second, after which
         # it is killed, spends the rest. Then it is killed after the first training of the finals.
-        ([*SMALL[:-4], "--runs", "2", "--budget", "85750"], 2, [("score_", 8), ("final_", 1)]),
+        ([*SMALL[:-4], "--runs", "2", "--budget", "87125"], 2, [("score_", 8), ("final_", 1)]),
     ],
     ids=["in the middle", "in the last candidate and in the finals"],
 )
@@ -209,6 +207,7 @@ def test_a_search_that_is_killed_twice_comes_to_the_ledger_of_an_undisturbed_one
 
 
 @pytest.mark.slow
+@whole_only
 def test_a_search_by_a_cluster_is_that_of_one_process(tmp_path):
     """The finals, too, whose test set its worker has."""
     pytest.importorskip("distributed")
