@@ -12,6 +12,7 @@ import pytest
 from mnist_minimal.cli.options import expanded_path
 from mnist_minimal.cli.run import interruptible
 from tests.conftest import REPOSITORY
+from tests.whole import whole_only
 
 ASKING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -76,13 +77,15 @@ def test_a_tilde_is_the_home(monkeypatch):
     ("command", "arguments"),
     [
         ("status", ["--results=~/none"]),
-        pytest.param("models", ["--results=~/none"], marks=pytest.mark.slow),
-        pytest.param("plots", ["~/none.csv"], marks=pytest.mark.slow),
-        pytest.param("compare", ["~/none.csv", "~/other.csv", "--out=~/x.png"], marks=pytest.mark.slow),
+        pytest.param("models", ["--results=~/none"], marks=[pytest.mark.slow, whole_only]),
+        pytest.param("plots", ["~/none.csv"], marks=[pytest.mark.slow, whole_only]),
+        pytest.param("compare", ["~/none.csv", "~/other.csv", "--out=~/x.png"], marks=[pytest.mark.slow, whole_only]),
         pytest.param("evaluate", ["~/none.h5", "--data=~/none.npz"], marks=pytest.mark.slow),
-        pytest.param("summary", ["~/none.h5"], marks=pytest.mark.slow),
-        pytest.param("report", ["--results=~/none"], marks=pytest.mark.slow),
-        pytest.param("augment", ["pyramid3762", "--dataset=digits", "--out=~/x/y.png"], marks=pytest.mark.slow),
+        pytest.param("summary", ["~/none.h5"], marks=[pytest.mark.slow, whole_only]),
+        pytest.param("report", ["--results=~/none"], marks=[pytest.mark.slow, whole_only]),
+        pytest.param(
+            "augment", ["pyramid3762", "--dataset=digits", "--out=~/x/y.png"], marks=[pytest.mark.slow, whole_only]
+        ),
         pytest.param(
             "trials",
             ["--model=sep697", "--dataset=digits", "--runs=1", "--epochs=1", "--out=~/runs"],

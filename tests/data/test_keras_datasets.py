@@ -14,6 +14,7 @@ from mnist_minimal.data.sets import load
 from mnist_minimal.errors import UserError
 from tests.conftest import OFFLINE
 from tests.data.test_data import IDX_NAMES, idx_bytes, random_arrays, write_npz
+from tests.whole import whole_only
 
 LOAD = """
 import sys, keras, numpy as np
@@ -67,6 +68,7 @@ def planes(count: int) -> np.ndarray:
 
 
 @pytest.mark.slow
+@whole_only
 def test_cifar100(run_python, tmp_path):
     fine = {"train": list(range(100)), "test": [99, 3, 0]}
     batches = {part: {b"data": planes(len(labels)), b"fine_labels": labels} for part, labels in fine.items()}

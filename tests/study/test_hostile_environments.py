@@ -171,6 +171,7 @@ LIKE_OTHERS = (
     *("warnings", "warnings as errors, processes", "missing home", "cut short, Keras", "umask 002"),
     # These are in "all at once" too.
     *("cut short, processes", "locale", "Python", "TensorFlow", "ignored signals", "terminal", "no home"),
+    *("notebook", "keras.json", "cut short", "no temporary folder", "hiding files", "full output"),
 )
 
 
