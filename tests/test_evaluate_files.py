@@ -58,7 +58,7 @@ def keras_accuracy(path: Path, start: int) -> tuple[int, float]:
     return round(accuracy * len(labels)), loss
 
 
-@pytest.mark.parametrize(("start", "packed"), [(0, False), (START, True)])
+@pytest.mark.parametrize(("start", "packed"), [pytest.param(0, False, marks=pytest.mark.slow), (START, True)])
 def test_figures_are_those_of_keras_without_mnist_at_hand(run_main, files, tmp_path, monkeypatch, packed, start):
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)

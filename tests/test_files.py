@@ -201,7 +201,7 @@ def test_a_failed_trial_is_no_reason_to_write_elsewhere(tmp_path, treasure):
     ]
 
 
-@pytest.mark.parametrize("umask", [0o002, 0o027, 0o077])
+@pytest.mark.parametrize("umask", [*(pytest.param(each, marks=pytest.mark.slow) for each in (0o002, 0o077)), 0o027])
 def test_pictures_and_pages_are_by_the_umask(study, tmp_path, umask):  # noqa: F811
     out = tmp_path / "out" / "below"
     other = tmp_path / "other.csv"

@@ -109,6 +109,7 @@ def test_the_model_computes_what_the_arrays_say(arrays):
     assert model(image).numpy().argmax() == 9
 
 
+@pytest.mark.slow
 def test_statistics_that_are_the_batches_own_are_near_and_others_far(arrays, monkeypatch):
     """The first layer's moving statistics are set to those of all images, which a moving mean of batches comes near."""
     monkeypatch.setattr(pyramid_weights, "BATCHES", 40)

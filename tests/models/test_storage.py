@@ -49,7 +49,13 @@ def normalizations(model: keras.Model) -> list[str]:
     return [layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("sep997", "shared1936", "small7344") else pytest.mark.slow)
+        for name in MODELS
+    ],
+)
 def test_a_folded_model_computes_what_the_model_does(name):
     folded = assert_computes_the_same(trained(MODELS[name]()), images(28, 28, 1))
     assert normalizations(folded) == []
@@ -58,7 +64,12 @@ def test_a_folded_model_computes_what_the_model_does(name):
 
 @pytest.mark.parametrize(
     ("name", "before_max_pools"),
-    [("small7344", ["norm2", "norm3"]), ("antman9954", ["norm4"]), ("conv18242", []), ("gap13914", [])],
+    [
+        ("small7344", ["norm2", "norm3"]),
+        ("antman9954", ["norm4"]),
+        pytest.param("conv18242", [], marks=pytest.mark.slow),
+        ("gap13914", []),
+    ],
 )
 def test_no_negative_scale_is_taken_through_a_max_pool(name, before_max_pools):
     # The largest of numbers times a negative one is the smallest of them.

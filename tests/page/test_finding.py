@@ -69,6 +69,7 @@ def test_a_mean_beside_stopped_trials_is_not_the_networks(results):
     )
 
 
+@pytest.mark.slow
 def test_finalists_of_a_search_among_the_results_count(results):
     (results / "search").mkdir()
     trainings = [("c600_1f", 600, "2", 0.999), ("c600_1f", 600, "final", 0.9890), ("c600_1f", 600, "final", 0.9912)]
@@ -138,7 +139,7 @@ def test_of_one_network_and_of_other_images_there_are_no_fewest_parameters(tmp_p
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs the browser Chromium on the path")
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1200, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [pytest.param(390, "dark", marks=pytest.mark.slow), (1200, "light")])
 def test_a_screen_shows_the_picture_drawn_for_it(results, width, scheme):
     write_report([results], results / "report.html", Choice("digits"), PUBLISHED)
     program = """

@@ -193,8 +193,7 @@ def mixed() -> keras.Model:
     ("name", "count"),
     [
         ("sep997", 20),
-        ("mixed", 20),
-        ("searched", 20),
+        pytest.param("searched", 20, marks=pytest.mark.slow),
         *(pytest.param(name, IMAGES, marks=pytest.mark.slow) for name in [*MODELS, "mixed"]),
     ],
 )

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not core.available(), reason="needs the C++ core
 
 # A kill at every step of a job takes minutes; at some of them, seconds.
 @pytest.mark.parametrize(
-    "stride", [pytest.param(40, id="some"), pytest.param(STRIDE, id="more", marks=pytest.mark.slow)]
+    "stride", [pytest.param(80, id="some"), pytest.param(STRIDE, id="more", marks=pytest.mark.slow)]
 )
 def test_kill_before_every_step_that_changes_a_file(count, new_job, stride):
     for step in itertools.count(1, stride):

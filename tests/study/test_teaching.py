@@ -56,6 +56,7 @@ def study(runs: Path, ending: str) -> Study:
     return Study.at(next(runs.glob(f"*{ending}.csv")))
 
 
+@pytest.mark.slow
 def test_the_file_has_the_mean_of_the_probabilities_and_where_they_come_from(runs, honest, digits):
     found = teaching.read(honest)
     models = [mm.load(runs / study(runs, "holdout").name / f"{seed}.h5") for seed in (0, 1)]

@@ -24,7 +24,9 @@ NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core
 TRAINERS: dict[str, Callable[..., Fit]] = {"keras": keras_fit.fit}
 if core.available():
     TRAINERS["core"] = native_fit.fit
-FITS = [pytest.param(fit, id=name) for name, fit in TRAINERS.items()]
+# Keras takes ten times as long.
+MARKS = {"keras": [pytest.mark.slow], "core": []}
+FITS = [pytest.param(fit, id=name, marks=MARKS[name]) for name, fit in TRAINERS.items()]
 SEED, STEPS, EPOCHS = 3, 7, 4
 
 # Of 28 steps those from number 11 on are averaged, from within the second epoch; the rate is at its floor from 17 on.
@@ -117,7 +119,7 @@ def steps_of_core() -> list[list[np.ndarray]]:
 ORACLES = {"keras": steps_of_keras, "core": steps_of_core}
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", [pytest.param(name, marks=MARKS[name]) for name in TRAINERS])
 def test_the_kept_model_is_the_mean_of_its_steps(trainer):
     steps = ORACLES[trainer]()
     model = new_model()

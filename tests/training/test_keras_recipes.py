@@ -51,7 +51,11 @@ def trained_by_hand(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("values", "optimizer"),
     [
-        ({"optimizer": "Lion", "optimizer.learning_rate": 0.001}, lambda: keras.optimizers.Lion(0.001)),
+        pytest.param(
+            {"optimizer": "Lion", "optimizer.learning_rate": 0.001},
+            lambda: keras.optimizers.Lion(0.001),
+            marks=pytest.mark.slow,
+        ),
         (
             {"optimizer": "SGD", "optimizer.learning_rate": 1, "optimizer.momentum": 0.9}
             | {"schedule": KerasObject("CosineDecay", COSINE)},

@@ -291,7 +291,7 @@ def test_learns_mnist(mnist_path: str) -> None:
     assert abs(round(10_000 * fit.best_accuracy) - correct) <= near_ties
 
 
-@pytest.mark.parametrize("name", ["small8624", "shared1936"])
+@pytest.mark.parametrize("name", ["small8624", pytest.param("shared1936", marks=pytest.mark.slow)])
 def test_an_evaluation_is_that_of_keras_but_for_near_ties(name):
     """With moving statistics (small8624) that are not those of new layers; any number of threads gives the same."""
     keras.utils.set_random_seed(11)

@@ -228,6 +228,7 @@ def test_whole_trials_on_the_digits_have_the_accuracies_of_the_core() -> None:
 
 
 @needs_core
+@pytest.mark.slow
 def test_a_trial_that_holds_a_block_out_is_that_of_the_other_images_alone() -> None:
     """The first block, one in the middle and the last: order, augmentation, batches and a teacher of their own."""
     network, weights = described(small(), scale=1 / 255)
