@@ -1,6 +1,6 @@
 """How small 99 % can be: every trial of every study on MNIST by the parameters of its network, and the frontier.
 
-    python experiments/frontier.py --results results [--search experiments/search700] [--out results/frontier.png]
+    python experiments/frontier.py --results results [--search DIR] [--out results/frontier.png]
 
 It takes seconds, draws the picture and prints two Markdown tables with a row for each study, those that come to less
 too. The first counts as the sources do: the best epoch's accuracy on the test set that chose it, or the kept model's
@@ -14,15 +14,20 @@ from pathlib import Path
 
 from mnist_minimal import files
 from mnist_minimal.analysis import figures
-from mnist_minimal.analysis.finalists import finalists
-from mnist_minimal.analysis.frontier import frontier_table, ways_of_counting
+from mnist_minimal.analysis.finalists import finalists, find_finalists
+from mnist_minimal.analysis.frontier import Entry, frontier_table, ways_of_counting
 from mnist_minimal.analysis.summaries import find_studies
 from mnist_minimal.cli.options import add_results, expanded_path, results_folders
 from mnist_minimal.cli.parser import command_parser
 from mnist_minimal.cli.run import run
 from mnist_minimal.errors import UserError
 
-SEARCH = Path("experiments/search700")
+SEARCHES = Path("experiments/searches")
+
+
+def of_searches() -> list[Entry]:
+    """The finalists of the published searches."""
+    return find_finalists([SEARCHES])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,13 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=expanded_path,
         action="append",
         metavar="DIR",
-        help=f"the folder of a search, with its ledger.csv; may be repeated (default: {SEARCH} where it is there)",
+        help=f"the folder of a search, with its ledger.csv; may be repeated (default: those in {SEARCHES})",
     )
     parser.add_argument("--out", type=expanded_path, default=Path("results/frontier.png"), metavar="FILE.png")
     options = parser.parse_args(arguments)
     files.check_output(options.out, files.PICTURE)
-    searches = options.search or [folder for folder in (SEARCH,) if folder.is_dir()]
-    found = [each for folder in searches for each in finalists(folder)]
+    found = [each for folder in options.search for each in finalists(folder)] if options.search else of_searches()
     folders = results_folders(options)
     countings = ways_of_counting(find_studies(*folders), found)
     if not countings:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from experiments import fast_recipes, folds, frontier, held_out, leads, pyramid_suspects, ten_networks
 from mnist_minimal.analysis import objectives
-from mnist_minimal.analysis.finalists import finalists
 from mnist_minimal.analysis.frontier import frontier_table, ways_of_counting
 from mnist_minimal.analysis.published import OBJECTIVES
 from mnist_minimal.analysis.summaries import find_studies
@@ -27,7 +26,7 @@ RESULTS, EXPERIMENTS = Path("results"), Path("experiments")
 
 def frontiers() -> str:
     """Those of `experiments.frontier`."""
-    countings = ways_of_counting(find_studies(RESULTS), finalists(frontier.SEARCH))
+    countings = ways_of_counting(find_studies(RESULTS), frontier.of_searches())
     return "\n\n".join(frontier_table(counting.entries) for counting in countings)
 
 
