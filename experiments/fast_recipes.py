@@ -1,4 +1,4 @@
-"""Which recipe trains sep997, sep697 and 691a to their end, and how few image passes do as well as the published one?
+"""Which recipe trains sep997, sep697 and 691a to their end, how few image passes do, and how few parameters?
 
     python -m experiments.fast_recipes --train --out runs/fast.csv      trains what is missing, in that order; resumes
     python -m experiments.fast_recipes --out runs/fast.csv              prints the tables of what is there, as Markdown
@@ -26,10 +26,15 @@ two of its trials, for the eight teachers that are saved by it.
   test set, in the fewest image passes. The prototype of 20 epochs came to .9880 there (n = 3), so the recipe
   `sep997-cheap` is that of the fewest epochs whose mean is at most .0004 below that of 20 epochs, and of the settings
   with so many epochs the most accurate one.
+- 620 and 696, of 2026-11-28, before their trials: networks of at most so many parameters, relatives of 691a with other
+  channels and blocks, or with one block that is applied again; all by the recipe that was found for 691a. As sep997:
+  four seeds of all, the third with the lowest cross-entropy goes on with eight more, and the most accurate one is the
+  network. 691a is one of the second question's.
 - Then, in studies of their own by `mnist_minimal.trials`, 100 trials of each recipe, 200 of that of 691a, on all 60,000
   images, seeds from 0, and the last weights' or the mean's accuracy on the test set, whatever comes out. 691a, which no
   catalogue has, is written with its recipe to runs/691a/candidates, and its trials are those of `--model search:NAME`;
-  where the recipe has a teacher, with `--teacher runs/teachers/all.npz`, that of all 60,000.
+  so are the networks of 620 and 696, in runs/620 and runs/696, 200 trials of each. Where the recipe has a teacher, with
+  `--teacher runs/teachers/all.npz`, that of all 60,000.
 - Power: of paired differences of the means of twelve with an sd of .0012 one of .0011 shows in four of five cases. What
   is closer is chosen by luck, at little cost.
 """
@@ -39,6 +44,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,14 +54,53 @@ from mnist_minimal.analysis.tables import markdown
 from mnist_minimal.cli.run import run
 from mnist_minimal.data.sets import Dataset
 from mnist_minimal.models import searched
+from mnist_minimal.models.searched import SearchedNetwork, Sharing
 from mnist_minimal.recipes import Adam, Augmentation, Averaging, ByStep, Recipe, Teacher
 from mnist_minimal.searching.teachers import Teachers
+
+if TYPE_CHECKING:
+    import keras
 
 GO_ON = 3  # one of so many
 SLACK = 0.0004
 CHEAP = "cheap"
 # The network that no catalogue has.
 FOUND = "691a"
+
+
+def relatives(*networks: SearchedNetwork) -> dict[str, SearchedNetwork]:
+    """Networks by their parameters and the channels of their first convolution and their blocks."""
+    words = {"depthwise": "", "block": ", one block but for the first"}
+    return {
+        f"{each.parameters}: {each.stem_channels}, {' '.join(map(str, each.channels))}{words[each.sharing]}": each
+        for each in networks
+    }
+
+
+def relative(stem_channels: int, *channels: int, sharing: Sharing = "depthwise") -> SearchedNetwork:
+    """691a with other channels."""
+    return dataclasses.replace(leads.SEARCHED, stem_channels=stem_channels, channels=channels, sharing=sharing)
+
+
+# By the most parameters that a network may have.
+RELATIVES: dict[str, dict[str, SearchedNetwork]] = {
+    "620": relatives(
+        relative(8, 8, 8, 8, 12),
+        relative(8, 8, 8, 8, 8, 8),
+        relative(7, 7, 7, 7, 7, 14),
+        relative(7, 7, 7, 7, 7, 7, 10),
+        relative(9, 9, 9, 12),
+        relative(10, 10, 10, 10, 10, sharing="block"),
+    ),
+    "696": relatives(
+        leads.SEARCHED,
+        relative(8, 8, 8, 8, 8, 12),
+        relative(8, 8, 8, 8, 8, 8, 8),
+        relative(7, 7, 7, 7, 7, 7, 14),
+        relative(10, 10, 10, 13),
+        relative(11, 11, 11, 11, 11, sharing="block"),
+    ),
+}
 
 
 def trained(
@@ -138,6 +183,10 @@ QUESTIONS: dict[str, dict[str, Recipe]] = {
         for epochs in (20, 12, 10, 8, 6)
         for batch_size, rate in ((128, 0.03), (128, 0.06), (64, 0.03), (32, 0.03))
     },
+    **{
+        question: {name: trained(epochs=100, **{**_691A, "model": name}) for name in networks}
+        for question, networks in RELATIVES.items()
+    },
 }
 
 # Of each question, those of stage 1 first. A seed holds out the part that it is modulo twelve.
@@ -147,6 +196,7 @@ SEEDS: dict[str, Sequence[int]] = {
     "sep697": range(2000, 2012),
     FOUND: (*range(2000, 2004), *range(2012, 2016), *range(2024, 2028)),
     CHEAP: range(2000, 2012),
+    **dict.fromkeys(RELATIVES, range(2000, 2012)),
 }
 
 
@@ -241,27 +291,37 @@ def train_missing(path: Path, questions: Sequence[str], dataset: Dataset) -> Non
             for planned in left:
                 recipe, seed = planned.recipe, planned.seed
                 probabilities = teachers.probabilities(fold_of(seed)) if recipe.teacher else None
-                judged = judge(partial(leads.build, recipe.model), native_fit.fit, recipe, seed, dataset, probabilities)
+                judged = judge(partial(build, recipe.model), native_fit.fit, recipe, seed, dataset, probabilities)
                 append(path, Row(**dataclasses.asdict(planned), **dataclasses.asdict(judged)))
-        if question == FOUND:
-            hand_over(path, teachers)
+        if question == FOUND or question in RELATIVES:
+            hand_over(path, question, teachers)
 
 
-def candidate(rows: Sequence[Row]) -> searched.Candidate | None:
-    """691a and its recipe; None before all trials of its question are there."""
-    setting = chosen(rows, FOUND)
+def build(model: str) -> "keras.Model":
+    """The Keras model of a recipe."""
+    return leads.build(model) if model in leads.NETWORKS else _relative(model).build()
+
+
+def _relative(model: str) -> SearchedNetwork:
+    return next(networks[model] for networks in RELATIVES.values() if model in networks)
+
+
+def candidate(rows: Sequence[Row], question: str) -> searched.Candidate | None:
+    """The network of a question, 691a or a relative, and its recipe; None before all trials of it are there."""
+    setting = chosen(rows, question)
     if setting is None:
         return None
-    recipe = dataclasses.replace(QUESTIONS[FOUND][setting], model="", source="experiments/fast_recipes.py")
-    return searched.Candidate(leads.SEARCHED, recipe)
+    recipe = QUESTIONS[question][setting]
+    network = leads.SEARCHED if question == FOUND else _relative(recipe.model)
+    return searched.Candidate(network, dataclasses.replace(recipe, model="", source="experiments/fast_recipes.py"))
 
 
-def hand_over(path: Path, teachers: Teachers) -> None:
-    """Writes 691a and its recipe as `mnist_minimal.trials` takes them, and the teacher of all training images."""
-    found = candidate(read(path, Row))
+def hand_over(path: Path, question: str, teachers: Teachers) -> None:
+    """Writes a question's candidate as `mnist_minimal.trials` takes it, and the teacher of all training images."""
+    found = candidate(read(path, Row), question)
     if found is None:
         return
-    searched.write(found, path.with_name(FOUND) / searched.CANDIDATES)
+    searched.write(found, path.with_name(question) / searched.CANDIDATES)
     if found.recipe.teacher:
         teachers.probabilities(None)
 

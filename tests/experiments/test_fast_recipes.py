@@ -72,16 +72,32 @@ def test_691a_and_its_recipe_are_a_candidate_that_the_trials_take(tmp_path):
     without_teacher = next(name for name, recipe in settings.items() if recipe.teacher is None)
     figures = dict.fromkeys(settings, (4950, 0.04)) | {without_teacher: (4960, 0.03)}
     rows = rows_of(fast_recipes.FOUND, figures, fast_recipes.SEEDS[fast_recipes.FOUND])
-    assert fast_recipes.candidate(rows[1:]) is None
+    assert fast_recipes.candidate(rows[1:], fast_recipes.FOUND) is None
     for row in rows:
         held_out.append(tmp_path / "fast.csv", row)
-    fast_recipes.hand_over(tmp_path / "fast.csv", Teachers(tmp_path / "teachers", made_images()))
+    fast_recipes.hand_over(tmp_path / "fast.csv", fast_recipes.FOUND, Teachers(tmp_path / "teachers", made_images()))
     (path,) = (tmp_path / "691a" / "candidates").iterdir()
     name = f"search:{tmp_path}/691a/{path.stem}"
     found = dataclasses.replace(lookup.recipe(name), source="", model=fast_recipes.FOUND)
     assert found == settings[without_teacher]
     assert lookup.builder(name)().count_params() == 691
     assert not (tmp_path / "teachers").exists()
+
+
+@pytest.mark.parametrize("most", [620, 696])
+def test_a_relative_of_691a_is_handed_over_with_the_parameters_that_its_setting_says(tmp_path, most):
+    settings = fast_recipes.QUESTIONS[f"{most}"]
+    assert all(int(name.partition(":")[0]) <= most for name in settings)
+    figures = {name: (4900 + place, 0.05 - 0.001 * place) for place, name in enumerate(settings)}
+    for row in rows_of(f"{most}", figures):
+        held_out.append(tmp_path / "fast.csv", row)
+    fast_recipes.hand_over(tmp_path / "fast.csv", f"{most}", Teachers(tmp_path / "teachers", made_images()))
+    (path,) = (tmp_path / f"{most}" / "candidates").iterdir()
+    name = f"search:{tmp_path}/{most}/{path.stem}"
+    # The last one, whose later blocks are one: 10 kernels of 3x3 and twice a block of 200, or of 231 for 11 channels.
+    expected = {620: 100 + 2 * 200 + 110, 696: 110 + 2 * 231 + 120}[most]
+    assert lookup.builder(name)().count_params() == expected == int(list(settings)[-1].partition(":")[0])
+    assert dataclasses.replace(lookup.recipe(name), source="", model=list(settings)[-1]) == list(settings.values())[-1]
 
 
 def test_the_most_accurate_of_those_that_went_on_is_chosen_and_of_equal_ones_the_one_of_lower_loss():
