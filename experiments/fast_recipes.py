@@ -27,9 +27,9 @@ two of its trials, for the eight teachers that are saved by it.
   `sep997-cheap` is that of the fewest epochs whose mean is at most .0004 below that of 20 epochs, and of the settings
   with so many epochs the most accurate one.
 - 620 and 696, of 2026-11-28, before their trials: networks of at most so many parameters, relatives of 691a with other
-  channels and blocks, or with one block that is applied again; all by the recipe that was found for 691a. As sep997:
-  four seeds of all, the third with the lowest cross-entropy goes on with eight more, and the most accurate one is the
-  network. 691a is one of the second question's.
+  channels and blocks, or with one block that is applied again, and the finalists of the searches of that day; all by
+  the recipe that was found for 691a. As sep997: four seeds of all, the third with the lowest cross-entropy goes on with
+  eight more, and the most accurate one is the network. 691a is one of the second question's.
 - Then, in studies of their own by `mnist_minimal.trials`, 100 trials of each recipe, 200 of that of 691a, on all 60,000
   images, seeds from 0, and the last weights' or the mean's accuracy on the test set, whatever comes out. 691a, which no
   catalogue has, is written with its recipe to runs/691a/candidates, and its trials are those of `--model search:NAME`;
@@ -54,7 +54,7 @@ from mnist_minimal.analysis.tables import markdown
 from mnist_minimal.cli.run import run
 from mnist_minimal.data.sets import Dataset
 from mnist_minimal.models import searched
-from mnist_minimal.models.searched import SearchedNetwork, Sharing
+from mnist_minimal.models.searched import Padding, SearchedNetwork, Sharing
 from mnist_minimal.recipes import Adam, Augmentation, Averaging, ByStep, Recipe, Teacher
 from mnist_minimal.searching.teachers import Teachers
 
@@ -69,10 +69,11 @@ FOUND = "691a"
 
 
 def relatives(*networks: SearchedNetwork) -> dict[str, SearchedNetwork]:
-    """Networks by their parameters and the channels of their first convolution and their blocks."""
-    words = {"depthwise": "", "block": ", one block but for the first"}
+    """Networks by their parameters, their first convolution and the channels of their blocks."""
+    sharing = {"depthwise": "", "block": ", one block but for the first"}
     return {
-        f"{each.parameters}: {each.stem_channels}, {' '.join(map(str, each.channels))}{words[each.sharing]}": each
+        f"{each.parameters}: {each.stem_channels} of {each.stem_size}x{each.stem_size}, {each.pool} pool, "
+        f"{' '.join(map(str, each.channels))}{sharing[each.sharing]}": each
         for each in networks
     }
 
@@ -80,6 +81,19 @@ def relatives(*networks: SearchedNetwork) -> dict[str, SearchedNetwork]:
 def relative(stem_channels: int, *channels: int, sharing: Sharing = "depthwise") -> SearchedNetwork:
     """691a with other channels."""
     return dataclasses.replace(leads.SEARCHED, stem_channels=stem_channels, channels=channels, sharing=sharing)
+
+
+def finalist(
+    stem_channels: int, stem_padding: Padding, blocks: int, block_channels: int, slope: float
+) -> SearchedNetwork:
+    """One of the searches', which all came to kernels of 5x5, a max pool and one block that is applied again."""
+    return dataclasses.replace(
+        relative(stem_channels, *[block_channels] * blocks, sharing="block"),
+        stem_size=5,
+        stem_padding=stem_padding,
+        pool="max",
+        slope=slope,
+    )
 
 
 # By the most parameters that a network may have.
@@ -91,6 +105,7 @@ RELATIVES: dict[str, dict[str, SearchedNetwork]] = {
         relative(7, 7, 7, 7, 7, 7, 10),
         relative(9, 9, 9, 12),
         relative(10, 10, 10, 10, 10, sharing="block"),
+        finalist(5, "same", 4, 11, 0.37),
     ),
     "696": relatives(
         leads.SEARCHED,
@@ -99,6 +114,8 @@ RELATIVES: dict[str, dict[str, SearchedNetwork]] = {
         relative(7, 7, 7, 7, 7, 7, 14),
         relative(10, 10, 10, 13),
         relative(11, 11, 11, 11, 11, sharing="block"),
+        finalist(5, "valid", 3, 13, 0.33),
+        finalist(7, "same", 5, 11, 0.39),
     ),
 }
 

@@ -94,8 +94,8 @@ def test_a_relative_of_691a_is_handed_over_with_the_parameters_that_its_setting_
     fast_recipes.hand_over(tmp_path / "fast.csv", f"{most}", Teachers(tmp_path / "teachers", made_images()))
     (path,) = (tmp_path / f"{most}" / "candidates").iterdir()
     name = f"search:{tmp_path}/{most}/{path.stem}"
-    # The last one, whose later blocks are one: 10 kernels of 3x3 and twice a block of 200, or of 231 for 11 channels.
-    expected = {620: 100 + 2 * 200 + 110, 696: 110 + 2 * 231 + 120}[most]
+    # The last one, whose later blocks are one: 5 or 7 kernels of 5x5, a block from as many channels to 11, one of 11.
+    expected = {620: 130 + (45 + 66) + (99 + 132) + 120, 696: 182 + (63 + 88) + (99 + 132) + 120}[most]
     assert lookup.builder(name)().count_params() == expected == int(list(settings)[-1].partition(":")[0])
     assert dataclasses.replace(lookup.recipe(name), source="", model=list(settings)[-1]) == list(settings.values())[-1]
 
