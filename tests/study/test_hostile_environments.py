@@ -172,6 +172,8 @@ LIKE_OTHERS = (
     # These are in "all at once" too.
     *("cut short, processes", "locale", "Python", "TensorFlow", "ignored signals", "terminal", "no home"),
     *("notebook", "keras.json", "cut short", "no temporary folder", "hiding files", "full output"),
+    # These leave alone what the core computes, and the job's files are tried under faults.
+    *("few descriptors", "no core files, small stack", "in the background"),
 )
 
 

@@ -53,8 +53,8 @@ def farthest(found: list[np.ndarray], expected: list[np.ndarray], share: float, 
     "count",
     [
         5,
-        *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 128)),
-        *(pytest.param(count, marks=[pytest.mark.slow, whole_only]) for count in (16, 100)),
+        pytest.param(1, marks=pytest.mark.slow),
+        *(pytest.param(count, marks=[pytest.mark.slow, whole_only]) for count in (16, 100, 128)),
     ],
 )
 def test_probabilities_and_gradients(name: str, count: int) -> None:
