@@ -5,15 +5,15 @@
 
 It takes about 5 CPU hours with AVX-512, 2 to 60 CPU s a trial and 5 CPU min for each of four teachers, and about twice
 that on an AMD EPYC with AVX2 beside other work, without the 92 trials of 620 and 696, which have not been timed.
-Teachers are kept beside the ledger, in runs/teachers. With
-`--questions` a process trains for some of the questions alone; several may write to one file side by side. The plan is
-of 2026-11-27, before its trials; 691a came into it the same day, before its own, when the settings of sep997 had been
-tried with two seeds each, and its two with more augmentation when sep997's were done, which had gained by it; they took
-the places of dropout and of half a teacher. That its stage 2 has the held-out images of its stage 1 was settled after
-two of its trials, for the eight teachers that are saved by it.
+Teachers are kept beside the ledger, in runs/teachers. With `--questions` a process trains for some of the questions
+alone; several may write to one file side by side. The plan is of 2026-11-27, before its trials; 691a came into it the
+same day, before its own, when the settings of sep997 had been tried with two seeds each, and its two with more
+augmentation when sep997's were done, which had gained by it; they took the places of dropout and of half a teacher.
+That its stage 2 has the held-out images of its stage 1 was settled after two of its trials, for the eight teachers that
+are saved by it.
 
-- What: QUESTIONS, each a list of settings of one network, those of 620 and 696 of one recipe, by the core. All of them are Adam with a rate that warms up
-  over the first 5 % of the steps. "mean" is a cosine to .15 of the peak at .6 of the steps, a constant rate after it,
+- What: QUESTIONS, each a list of settings of one network, those of 620 and 696 of one recipe, by the core. All
+  of them are Adam with a rate that warms up over the first 5 % of the steps. "mean" is a cosine to .15 of the peak at .6 of the steps, a constant rate after it,
   and the mean of the weights after every step from there on; the others are a cosine to 0 and the last weights.
 - Judge: of the training images a twelfth that the trial was not trained on (`experiments.held_out`); the test set is
   not looked at.
