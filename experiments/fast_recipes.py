@@ -12,9 +12,10 @@ augmentation when sep997's were done, which had gained by it; they took the plac
 That its stage 2 has the held-out images of its stage 1 was settled after two of its trials, for the eight teachers that
 are saved by it.
 
-- What: QUESTIONS, each a list of settings of one network, those of 620 and 696 of one recipe, by the core. All
-  of them are Adam with a rate that warms up over the first 5 % of the steps. "mean" is a cosine to .15 of the peak at .6 of the steps, a constant rate after it,
-  and the mean of the weights after every step from there on; the others are a cosine to 0 and the last weights.
+- What: QUESTIONS, each a list of settings of one network, those of 620 and 696 of one recipe, by the core. All of them
+  are Adam with a rate that warms up over the first 5 % of the steps. "mean" is a cosine to .15 of the peak at .6 of the
+  steps, a constant rate after it, and the mean of the weights after every step from there on; the others are a cosine
+  to 0 and the last weights.
 - Judge: of the training images a twelfth that the trial was not trained on (`experiments.held_out`); the test set is
   not looked at.
 - sep997, sep697 and 691a (`experiments.leads`), stage 1: all settings, seeds 2000 to 2003. The third of them with the
