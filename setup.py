@@ -29,6 +29,8 @@ Environment variables, all unset as a rule:
 import os
 import platform
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -53,25 +55,33 @@ class BuildCore(build_ext):
     """Builds the extension, or says why not; setuptools then goes on without it, where the extension is optional."""
 
     def build_extension(self, extension):
-        """Compiles the kernels once for each instruction set, then the rest, and links them."""
+        """Compiles the kernels once for each instruction set, and the rest, on all processors, and links them."""
         import pybind11  # A wheel without the core needs none.
 
-        extension.include_dirs.append(pybind11.get_include())
+        include = [*extension.include_dirs, pybind11.get_include()]
         x86 = platform.machine().lower() in ("x86_64", "amd64")
         flags = [*FLAGS, *(["-DMNIST_MINIMAL_X86"] if x86 else [])]
         if os.environ.get("MNIST_MINIMAL_SANITIZE") == "1":
             sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
             flags += [*sanitizers, "-g", "-fno-omit-frame-pointer", "-O1"]
             extension.extra_link_args += sanitizers
-        extension.extra_compile_args = flags
+
+        def compiled(source, name=None):
+            return self.compiler.compile(
+                [source],
+                output_dir=str(Path(self.build_temp, name or "")),
+                macros=[("MNIST_MINIMAL_SIMD_NAMESPACE", name)] if name else None,
+                include_dirs=include,
+                extra_postargs=[*flags, *INSTRUCTION_SETS.get(name, [])],
+            )
+
+        kernels = [(str(FOLDER / "layers.cpp"), name) for name in (INSTRUCTION_SETS if x86 else ["baseline"])]
         try:
-            for name in INSTRUCTION_SETS if x86 else ["baseline"]:
-                extension.extra_objects += self.compiler.compile(
-                    [str(FOLDER / "layers.cpp")],
-                    output_dir=str(Path(self.build_temp, name)),
-                    macros=[("MNIST_MINIMAL_SIMD_NAMESPACE", name)],
-                    extra_postargs=[*flags, *INSTRUCTION_SETS[name]],
-                )
+            # The kernels take longest, so they come first.
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                work = [pool.submit(compiled, *each) for each in (*kernels, *zip(extension.sources))]
+                extension.extra_objects += chain.from_iterable(each.result() for each in work)
+            extension.depends, extension.sources = extension.depends + extension.sources, []
             super().build_extension(extension)
         except CompileError as error:
             print(
