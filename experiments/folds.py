@@ -1,18 +1,22 @@
-"""How far an accuracy on MNIST depends on which images are the test set: all 70,000 in ten folds, sep997 and sep697.
+"""How far an accuracy on MNIST depends on which images are the test set: all 70,000 in ten folds.
 
     python -m experiments.folds --train --out runs      trains what is missing, in the order of the plan; resumes
     python -m experiments.folds --results runs          prints the tables of what is there, as Markdown
 
-The published trials are in experiments/ten_folds. It takes about 2 CPU hours: 40 s a trial of sep997, 210 s one of
-sep697. The plan is of 2026-11-27, before its trials.
+The published trials are in experiments/ten_folds. It takes about 4 CPU hours: 40 s a trial of sep997, 210 s one of
+sep697, 80 to 110 s one of the finalists. The plan is of 2026-11-27, before its trials; the finalists came into it on
+2026-11-28, before theirs.
 
 - What: each fold in turn is the test set, 7,000 images, and the other 63,000 are the training set
   (`mnist_minimal.data.sets.folded` says which images are which); seeds 0 to 2 of both networks by their published
   recipes, by the core. Under the protocol holdout 5,250 of the 63,000 decide on the learning rate, the end and the
   epoch, so that no image of a fold has a say in what is tested on it. sep697's median stopping begins with the 31st
   trial of a study, so here it stops none.
-- Order: seed 0 of all ten folds of sep997, then of sep697, then seed 1, so that at any hour as many seeds as possible
-  have been tested on all 70,000 images.
+- The finalists: 691a, the network of `experiments.fast_recipes` that no catalogue has, and the recipes sep997-fast and
+  sep697-fast. They train for a number of epochs that is given and keep the last weights or their mean, so that no image
+  is held out, and all 63,000 are trained on.
+- Order: seed 0 of all ten folds of sep997, then of sep697 and of each finalist, then seed 1, so that at any hour as
+  many seeds as possible have been tested on all 70,000 images.
 - Stopping: at three trials a fold, whatever comes out; every trial that was started is counted.
 - Measure: of a seed the accuracy over all 70,000 images, each judged by the trial of its own fold; its mean and sd over
   the seeds. Then the mean over the seeds for each fold.
@@ -43,15 +47,23 @@ from mnist_minimal.data.choice import Fold
 from mnist_minimal.study import ledger
 from mnist_minimal.trial import Trial
 
-MODELS, FOLDS, TRIALS = ("sep997", "sep697"), 10, 3
+FOLDS, TRIALS = 10, 3
+# By recipe. Of the finalists' images none decides on anything.
+PROTOCOLS = {
+    "sep997": "holdout",
+    "sep697": "holdout",
+    "search:c691_676483b3": "source",
+    "sep997-fast": "source",
+    "sep697-fast": "source",
+}
 
 
-def studies(model: str, n: int = TRIALS) -> list[Planned]:
-    """The studies of a model's folds, `n` trials each."""
-    return [Planned(model, n, "holdout", Fold(number, FOLDS)) for number in range(1, FOLDS + 1)]
+def studies(recipe: str, n: int = TRIALS) -> list[Planned]:
+    """The studies of a recipe's folds, `n` trials each."""
+    return [Planned(recipe, n, PROTOCOLS[recipe], Fold(number, FOLDS)) for number in range(1, FOLDS + 1)]
 
 
-PLAN = tuple(study for n in range(1, TRIALS + 1) for model in MODELS for study in studies(model, n))
+PLAN = tuple(study for n in range(1, TRIALS + 1) for recipe in PROTOCOLS for study in studies(recipe, n))
 
 
 @dataclass(frozen=True)
@@ -105,12 +117,12 @@ def over_all_images(folds: Sequence[Sequence[Trial]]) -> list[float]:
     ]
 
 
-def row(model: str, results: Path) -> list[str]:
-    """A row of the table of models: the accuracy over all images, and the variance of the folds."""
-    rows = [study.rows(results) for study in studies(model)]
+def row(recipe: str, results: Path) -> list[str]:
+    """A row of the table of recipes: the accuracy over all images, and the variance of the folds."""
+    rows = [study.rows(results) for study in studies(recipe)]
     folds = [ledger.finished(trials) for trials in rows]
     count, failed = sum(map(len, folds)), sum(map(failures, rows))
-    cells = [f"`{model}`", str(FOLDS * TRIALS), f"{count}, {failed}"]
+    cells = [f"`{recipe}`", str(FOLDS * TRIALS), f"{count}, {failed}"]
     whole = over_all_images(folds)
     if whole:
         found = summarize(whole)
@@ -136,14 +148,14 @@ def row(model: str, results: Path) -> list[str]:
 
 
 def table(results: Path) -> str:
-    """The table of the models, and that of the folds, as Markdown."""
-    head = ["model", "planned", "finished, failed", "seeds over all images (n)", "mean", "sd"]
+    """The table of the recipes, and that of the folds, as Markdown."""
+    head = ["recipe", "planned", "finished, failed", "seeds over all images (n)", "mean", "sd"]
     head += ["means of the folds", "their sd", "of it seeds", "of it images, at most", "variance beyond", "p"]
-    of_models = markdown([head, *(row(model, results) for model in MODELS)])
-    by_fold = [["fold", *(f"`{model}`, mean (sd, n)" for model in MODELS)]]
+    of_recipes = markdown([head, *(row(recipe, results) for recipe in PROTOCOLS)])
+    by_fold = [["fold", *(f"`{recipe}`, mean (sd, n)" for recipe in PROTOCOLS)]]
     for number in range(1, FOLDS + 1):
-        by_fold.append([str(number), *(fold_cell(studies(model)[number - 1], results) for model in MODELS)])
-    return f"{of_models}\n\n{markdown(by_fold)}"
+        by_fold.append([str(number), *(fold_cell(studies(recipe)[number - 1], results) for recipe in PROTOCOLS)])
+    return f"{of_recipes}\n\n{markdown(by_fold)}"
 
 
 def fold_cell(study: Planned, results: Path) -> str:

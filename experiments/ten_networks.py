@@ -59,6 +59,7 @@ class Planned:
     """A study of a plan: `n` trials of a recipe under a protocol, on MNIST or a fold of it.
 
     Attributes:
+        recipe: Its name in RECIPES; or that of a candidate of a search, which is trained by its own, as it is.
         settings: What is set in the recipe, by field.
         variant: `module:function` of the model that it trains in place of its own; "" for its own.
     """
@@ -73,12 +74,12 @@ class Planned:
     @property
     def model(self) -> str:
         """The model that the recipe trains."""
-        return self.variant or RECIPES[self.recipe].model
+        return self.variant or (RECIPES[self.recipe].model if self.recipe in RECIPES else self.recipe)
 
     def study(self, results: Path) -> Study:
         """Where its trials are recorded in a folder of results."""
         dataset = self.fold.name_of("mnist") if self.fold else "mnist"
-        recipe = RECIPES[self.recipe].replace(**self.settings)
+        recipe = RECIPES[self.recipe].replace(**self.settings) if self.recipe in RECIPES else None
         return Study.of(results, self.model, dataset, self.protocol, recipe)
 
     def rows(self, results: Path) -> list[Trial]:
@@ -105,7 +106,8 @@ PLAN = (
 def command(planned: Planned, jobs: int, out: Path) -> list[str]:
     """The command that trains what is missing of a planned study."""
     return [
-        *(sys.executable, "-m", "mnist_minimal.trials", "--model", planned.model, "--recipe", planned.recipe),
+        *(sys.executable, "-m", "mnist_minimal.trials", "--model", planned.model),
+        *(("--recipe", planned.recipe) if planned.recipe in RECIPES else ()),
         *("--protocol", planned.protocol, "--runs", str(planned.n), "--trainer", "native"),
         *("--jobs", str(jobs), "--out", str(out), "--dataset", "mnist"),
         *(("--fold", str(planned.fold)) if planned.fold else ()),

@@ -15,16 +15,20 @@ from tests.study.test_ledger import FAILED, TRIAL, append_row
 
 
 def test_the_plan_tests_all_images_with_one_seed_before_the_next():
-    assert len(folds.PLAN) == 60
-    commands = [command(planned, 2, Path("runs")) for planned in folds.PLAN]
-    options = [trials.parse(words[3:]) for words in commands]
-    assert [str(one.fold) for one in options] == [f"{number}/10" for number in range(1, 11)] * 6
-    assert [(one.model, one.runs) for one in options][::10] == [
-        (model, n) for n in (1, 2, 3) for model in ("sep997", "sep697")
+    assert len(folds.PLAN) == 150
+    options = [trials.parse(command(planned, 2, Path("runs"))[3:]) for planned in folds.PLAN]
+    assert [str(one.fold) for one in options] == [f"{number}/10" for number in range(1, 11)] * 15
+    recipes = [
+        ("sep997", "sep997", "holdout"),
+        ("sep697", "sep697", "holdout"),
+        ("search:c691_676483b3", None, "source"),
+        ("sep997", "sep997-fast", "source"),
+        ("sep697", "sep697-fast", "source"),
     ]
-    assert {(one.protocol, one.trainer, one.dataset, one.seed) for one in options} == {
-        ("holdout", "native", "mnist", 0)
-    }
+    assert [(one.model, one.recipe, one.protocol, one.runs) for one in options][::10] == [
+        (*recipe, n) for n in (1, 2, 3) for recipe in recipes
+    ]
+    assert {(one.trainer, one.dataset, one.seed) for one in options} == {("native", "mnist", 0)}
 
 
 def test_the_variance_of_the_folds_beside_an_analysis_of_variance():
@@ -105,7 +109,7 @@ def test_the_tables(run_main, results):
     two, seven = (by_fold[number][0] for number in "27")
     assert two == f"{means[1]:.5f} ({correct[1].std(ddof=1) / 7_000:.5f}, 3)"
     assert seven.endswith(", 3)")
-    assert by_fold["10"] == [f"{means[9]:.5f} ({correct[9, :2].std(ddof=1) / 7_000:.5f}, 2)", "-"]
+    assert by_fold["10"] == [f"{means[9]:.5f} ({correct[9, :2].std(ddof=1) / 7_000:.5f}, 2)", *["-"] * 4]
     assert by_fold["4"][1] == "0.98571 (-, 1)"
 
 
