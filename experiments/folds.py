@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from experiments.ten_networks import Planned, failures, train_or_print
+from experiments.ten_networks import Planned, failures, train_or_print_studies
 from mnist_minimal.analysis.comparison import probability
 from mnist_minimal.analysis.statistics import binomial_sd, summarize
 from mnist_minimal.analysis.tables import markdown, sd_cell
@@ -169,7 +169,7 @@ def fold_cell(study: Planned, results: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing of the plan, or prints the tables; returns 0, or the status of trials that failed."""
-    return train_or_print(__doc__, PLAN, table, arguments)
+    return train_or_print_studies(__doc__, PLAN, table, arguments)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from keras import layers
 from scipy import stats
 
 from experiments import tone_first
-from experiments.ten_networks import Planned, train_or_print
+from experiments.ten_networks import Planned, train_or_print_studies
 from mnist_minimal.analysis.statistics import paired_difference, summarize
 from mnist_minimal.analysis.tables import markdown, sd_cell
 from mnist_minimal.cli.options import PUBLISHED_RESULTS
@@ -149,7 +149,7 @@ def table(results: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing of the plan, or prints the table; returns 0, or the status of trials that failed."""
-    return train_or_print(__doc__, tuple(SUSPECTS.values()), table, arguments)
+    return train_or_print_studies(__doc__, tuple(SUSPECTS.values()), table, arguments)
 
 
 if __name__ == "__main__":

@@ -194,10 +194,10 @@ def table(results: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains what is missing of the plan, or prints the table; returns 0, or the status of trials that failed."""
-    return train_or_print(__doc__, PLAN, table, arguments)
+    return train_or_print_studies(__doc__, PLAN, table, arguments)
 
 
-def train_or_print(
+def train_or_print_studies(
     description: str | None,
     plan: Sequence[Planned],
     table: Callable[[Path], str],

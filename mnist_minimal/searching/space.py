@@ -209,9 +209,9 @@ def decode_recipe(point: Point, epochs: int, taught: bool) -> Recipe:
         affine_share=share,
     )
     course: Literal["cosine", "linear"] = pick(point["course"], ("cosine", "linear"))
-    averaged = round(MAX_AVERAGED * above_half(point["averaging"]), 2)
+    averaged_from = round(1 - MAX_AVERAGED * above_half(point["averaging"]), 2)
     # Steps of no rate would add nothing to a mean, whose rate is constant.
-    floor = point["floor"] if averaged else above_half(point["floor"])
+    floor = point["floor"] if averaged_from < 1 else above_half(point["floor"])
     return Recipe(
         source="found by mnist_minimal.search",
         batch_size=pick(point["batch"], BATCH_SIZES),
@@ -221,10 +221,10 @@ def decode_recipe(point: Point, epochs: int, taught: bool) -> Recipe:
             course,
             round(MAX_WARM_UP * point["warm_up"], 3),
             floor=round(MAX_FLOOR * floor, 3),
-            floor_from=round(1 - averaged, 2),
+            floor_from=averaged_from,
         ),
         dropout=round(MAX_DROPOUT * above_half(point["dropout"]), 3),
-        averaging=Averaging(start=round(1 - averaged, 2)) if averaged else None,
+        averaging=Averaging(start=averaged_from) if averaged_from < 1 else None,
         augmentation=augmentation if share and strength else None,
         teacher=Teacher(weight=weight) if taught and weight else None,
     )
