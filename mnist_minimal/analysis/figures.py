@@ -387,9 +387,9 @@ _KINDS: dict[str, tuple[str, str, str]] = {
 
 _LINES_OF_FRONTIER = ("mean of a study", "frontier of the means", "frontier of the best runs")
 
-# Widths on the axis of parameters, in powers of ten: a column of trials, and from one to the next of about as many
-# parameters.
-_COLUMN, _APART = 0.034, 0.044
+# Widths on the axis of parameters, in powers of ten: the widest column of trials, the narrowest, a trial beside another
+# of its accuracy, and what lies between two columns.
+_COLUMN, _NARROW_COLUMN, _TRIAL, _BETWEEN_COLUMNS = 0.034, 0.014, 0.006, 0.006
 
 # Inches from one name above the axis to the next, and the width below which the axis has fewer numbers.
 _BETWEEN_NAMES, _NARROW = 0.2, 4
@@ -436,7 +436,7 @@ def parameters_against_accuracy(
             style = {"markersize": 6.5, "markeredgewidth": 1.8, "color": "0.1"}
         ax.plot(x[shown], y[shown], marker, label=said, zorder=4 if few else 2, **style)
         if entry.kind != "published":
-            width = place * 10 ** np.array([-_COLUMN / 2, _COLUMN / 2])
+            width = place * 10 ** (_width(entry) * np.array([-0.5, 0.5]))
             if entry.mean >= lowest:
                 ax.plot(width, [entry.mean] * 2, color="black", linewidth=1.8, zorder=5, label=_LINES_OF_FRONTIER[0])
     _note_below(ax, below, lowest)
@@ -521,7 +521,8 @@ def _columns(entries: Sequence["Entry"]) -> tuple[list[tuple[float, str]], dict[
         The middle and the name of each network, and the place of each entry by its name.
     """
     ordered = sorted(entries, key=lambda each: (each.params, each.network, each.kind != "published", each.name))
-    nearest = _spread([each.params for each in ordered], _APART)
+    widths = np.array([_width(entry) for entry in ordered])
+    nearest = _spread([each.params for each in ordered], (widths[:-1] + widths[1:]) / 2 + _BETWEEN_COLUMNS)
     places = {entry.name: float(10**place) for entry, place in zip(ordered, nearest, strict=True)}
     networks: dict[tuple[int, str], list[float]] = {}
     for entry, place in zip(ordered, nearest, strict=True):
@@ -529,12 +530,17 @@ def _columns(entries: Sequence["Entry"]) -> tuple[list[tuple[float, str]], dict[
     return [(10 ** float(np.mean(found)), name) for (_, name), found in networks.items()], places
 
 
-def _spread(places: Sequence[float], apart: float) -> np.ndarray:
-    """The logarithms nearest, in squares, to those of some rising places that are as far apart."""
+def _width(entry: "Entry") -> float:
+    """That of its column, whose trials of one accuracy stand side by side."""
+    return min(_COLUMN, max(_NARROW_COLUMN, _TRIAL * max(Counter(entry.accuracies).values())))
+
+
+def _spread(places: Sequence[float], apart: np.ndarray) -> np.ndarray:
+    """The logarithms nearest, in squares, to those of some rising places, each as far as is said from the next."""
     from scipy.optimize import isotonic_regression
 
     # Without the spaces they do not fall.
-    spaces = apart * np.arange(len(places))
+    spaces = np.concatenate([[0], np.cumsum(apart)])
     return isotonic_regression(np.log10(places) - spaces).x + spaces
 
 
@@ -542,7 +548,7 @@ def _side_by_side(accuracies: Sequence[float], place: float) -> tuple[np.ndarray
     """Places on an axis of parameters around one, and accuracies: those of one accuracy beside each other."""
     counts = Counter(accuracies)
     most = max(counts.values())
-    step = min(_COLUMN / most, 0.006)
+    step = min(_COLUMN / most, _TRIAL)
     found = [(step * (k - (count - 1) / 2), y) for y, count in counts.items() for k in range(count)]
     offsets, heights = np.array(found).T
     return place * 10**offsets, heights
@@ -576,7 +582,9 @@ def _parameters_axis(ax: "Axes", names: Sequence[tuple[float, str]]) -> None:
     ax.set_xlabel("trainable parameters (logarithmic)")
     across = math.log10(limits[1] / limits[0])
     apart = min(_BETWEEN_NAMES / inches, 1 / len(names)) * across
-    for middle, (_, name) in zip(_spread([middle for middle, _ in names], apart), names, strict=True):
+    for middle, (_, name) in zip(
+        _spread([middle for middle, _ in names], np.full(len(names) - 1, apart)), names, strict=True
+    ):
         ax.annotate(
             label(name),
             (10**middle, 1),
