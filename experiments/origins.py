@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from experiments.folds import FOLDS, MODELS, studies
+from experiments.folds import FOLDS, PROTOCOLS, studies
 from experiments.spread import correct
 from mnist_minimal.analysis.statistics import difference_of_means
 from mnist_minimal.analysis.tables import markdown
@@ -44,15 +44,15 @@ def with_origins(dataset: sets.Dataset) -> sets.Dataset:
     return replace(dataset, y_train=np.full_like(dataset.y_train, TRAINING), y_test=halves)
 
 
-def right_by_origin(model: str, results: Path, dataset: sets.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Of the images of all folds that a model has trials of: which share of the seeds is right, and their origins.
+def right_by_origin(recipe: str, results: Path, dataset: sets.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Of the images of all folds that a recipe has trials of: which share of the seeds is right, and their origins.
 
     Returns:
         float64 (images,) in [0, 1] and int64 (images,).
     """
     shares: list[np.ndarray] = []
     origins: list[np.ndarray] = []
-    for number, planned in enumerate(studies(model), start=1):
+    for number, planned in enumerate(studies(recipe), start=1):
         path = planned.study(results).csv
         if not ledger.finished(ledger.read(path)):
             continue
@@ -62,14 +62,14 @@ def right_by_origin(model: str, results: Path, dataset: sets.Dataset) -> tuple[n
     return np.concatenate([np.zeros(0), *shares]), np.concatenate([np.zeros(0, int), *origins])
 
 
-def rows(model: str, shares: np.ndarray, origins: np.ndarray) -> list[list[str]]:
-    """The rows of a model: each origin's images, their accuracy and how far it is from the training file's."""
+def rows(recipe: str, shares: np.ndarray, origins: np.ndarray) -> list[list[str]]:
+    """The rows of a recipe: each origin's images, their accuracy and how far it is from the training file's."""
     of_training = shares[origins == TRAINING]
     found = []
     for name, codes in ORIGINS.items():
         of_origin = shares[np.isin(origins, codes)]
         mean, error = of_origin.mean(), stats.sem(of_origin)
-        cells = [f"`{model}`", name, f"{len(of_origin):,}", f"{mean:.5f}", f"{error:.5f}"]
+        cells = [f"`{recipe}`", name, f"{len(of_origin):,}", f"{mean:.5f}", f"{error:.5f}"]
         if codes == (TRAINING,):
             found.append([*cells, "-"])
             continue
@@ -79,7 +79,7 @@ def rows(model: str, shares: np.ndarray, origins: np.ndarray) -> list[list[str]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table of the models that have trials; returns 0."""
+    """Prints the table of the recipes that have trials; returns 0."""
     parser = command_parser(__doc__)
     folder = Path("experiments/ten_folds")
     parser.add_argument("--results", type=expanded_path, default=folder, metavar="DIR", help=f"default: {folder}")
@@ -87,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.set_defaults(dataset="mnist")
     options = parser.parse_args(arguments)
     dataset = sets.load(from_arguments(options))
-    table = [["model", "images of the", "images", "accuracy", "standard error", "minus the training file's (95 %)"]]
-    for model in MODELS:
-        shares, origins = right_by_origin(model, options.results, dataset)
-        table += rows(model, shares, origins) if len(shares) else []
+    table = [["recipe", "images of the", "images", "accuracy", "standard error", "minus the training file's (95 %)"]]
+    for recipe in PROTOCOLS:
+        shares, origins = right_by_origin(recipe, options.results, dataset)
+        table += rows(recipe, shares, origins) if len(shares) else []
     print(markdown(table))
     return 0
 
