@@ -79,7 +79,9 @@ class BuildCore(build_ext):
         try:
             # The kernels take longest, so they come first.
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                work = [pool.submit(compiled, *each) for each in (*kernels, *zip(extension.sources))]
+                work = [
+                    pool.submit(compiled, *each) for each in (*kernels, *((source,) for source in extension.sources))
+                ]
                 extension.extra_objects += chain.from_iterable(each.result() for each in work)
             extension.depends, extension.sources = extension.depends + extension.sources, []
             super().build_extension(extension)

@@ -197,6 +197,13 @@ def test_columns_do_not_meet_and_keep_their_order(axes):
     assert np.log10(columns[:4]).mean() == pytest.approx(np.log10([690, 691, 697, 730]).mean(), abs=1e-6)
 
 
+def test_columns_of_few_trials_stand_where_they_belong_beside_others(axes):
+    narrow = [entry(f"study {params}", params, 0.985, 0.986) for params in (691, 740, 782)]
+    parameters_against_accuracy(narrow, ax=axes)
+    columns = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+    assert np.array(columns) == pytest.approx(np.repeat([[691], [740], [782]], 2, axis=1))
+
+
 def test_published_runs_are_crosses_beside_the_trials_of_their_network(axes):
     one = entry("loser, published", 900, 0.99, kind="published")
     many = entry("good, published", 705, *np.linspace(0.98, 0.99, 20), kind="published")
