@@ -81,10 +81,9 @@ def unpack_python(folder: Path) -> tuple[list[str], Path]:
     for package in sorted(apt.glob("*.deb")):
         quietly("dpkg", "-x", package, root)
     wheels = [f"--platform=manylinux_2_{minor}_aarch64" for minor in (17, 27, 28)]
-    quietly(
-        *(sys.executable, "-m", "pip", "install", "--target", packages, "--only-binary=:all:", *wheels),
-        *(f"--python-version={PYTHON}", "numpy", "pybind11", "setuptools"),
-    )
+    installed = ("numpy", "pybind11", "setuptools")
+    options = ("--only-binary=:all:", *wheels, f"--python-version={PYTHON}")
+    quietly(sys.executable, "-m", "pip", "install", "--target", packages, *options, *installed)
     return [QEMU, "-L", str(root), str(root / f"usr/bin/python{PYTHON}")], packages
 
 

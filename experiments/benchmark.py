@@ -30,7 +30,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -49,6 +48,7 @@ from mnist_minimal.recipes import RECIPES
 from mnist_minimal.training.chain import Chain
 from mnist_minimal.training.core import instruction_set
 from mnist_minimal.training.keras_fit import EpochBatches, compile_model
+from mnist_minimal.training.schedules import first_rate
 
 ORACLE = Path(__file__).parent / "addons_oracle" / "oracle.py"
 
@@ -82,14 +82,19 @@ class CoreEpochs:
             batch_size=self.recipe.batch_size,
             seed=1,
             epoch=self.epoch,
-            learning_rates=self.recipe.optimizer.learning_rate,
+            learning_rates=first_rate(self.recipe),
             threads=threads,
         )
         self.epoch += 1
 
     def cpu_seconds(self) -> float:
         """Processor time of one epoch of some in a row."""
-        return cpu_seconds(lambda: [self.run() for _ in range(EPOCHS_IN_A_ROW)]) / EPOCHS_IN_A_ROW
+
+        def epochs() -> None:
+            for _ in range(EPOCHS_IN_A_ROW):
+                self.run()
+
+        return cpu_seconds(epochs) / EPOCHS_IN_A_ROW
 
     def multiply_accumulates(self) -> int:
         """Of one image, forward."""
@@ -297,4 +302,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,7 +17,7 @@ from mnist_minimal.data.choice import Choice
 from mnist_minimal.models import MODELS
 from mnist_minimal.models.dropout import set_dropout
 from mnist_minimal.models.normalization import InstanceNormalization
-from mnist_minimal.recipes import RECIPES, Adam, AdamW, Augmentation, ByStep, PiecewiseLinear, Recipe
+from mnist_minimal.recipes import RECIPES, SGD, Adam, AdamW, Augmentation, ByStep, PiecewiseLinear, Recipe
 from mnist_minimal.recipes.digits import for_dataset
 from mnist_minimal.training.chain import describe, flat
 from mnist_minimal.training.initial_weights import draw
@@ -157,6 +157,7 @@ def core_optimizer(recipe: Recipe) -> tuple[str, dict[str, float]]:
     if isinstance(optimizer, Adam | AdamW):
         decay = getattr(optimizer, "weight_decay", 0.0)
         return "adam", {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "decay": decay}
+    assert isinstance(optimizer, SGD)  # The core has no fourth.
     return "momentum", {"momentum": optimizer.momentum}
 
 

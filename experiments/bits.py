@@ -161,16 +161,16 @@ def trained_digest(case: Case, instruction_set: str | None = None, threads: int 
 def numpy_digests() -> dict[str, str]:
     """Digests of what NumPy computes for a trial by this package's own means."""
     angles = np.arange(-20_000, 20_000) / 64
-    alike = {"rotation": 20.0, "translation": 0.1, "scale": (0.9, 1.1), "affine_share": 0.75, "crop": 1}
-    toned = {"brightness": 0.2, "contrast": 0.2, "tone_share": 0.5}
+    moved = Augmentation(rotation=20, translation=0.1, scale=(0.9, 1.1), affine_share=0.75, crop=1)
+    alike = dataclasses.replace(moved, brightness=0.2, contrast=0.2, tone_share=0.5)
     images = epoch_order(SEED, 1, 64 * 28 * 28).astype(np.uint8).reshape(64, 28, 28, 1)
     key = stream(SEED, INITIAL_WEIGHTS, 0)
-    weights = [draw(*bounds, 10_000, key) for draw, bounds in ((uniform, (-0.3, 0.3)), (normal, (0, 0.1)))]
-    weights.append(truncated_normal(0, 0.1, 10_000, key))
-    augmented = []
-    for variant in ({"interpolation": "bilinear", "fill": "reflect"}, {"interpolation": "nearest", "fill": 33.25}):
-        augmentation = Augmentation(**alike, **toned, **variant)
-        augmented.append(augment(images, draw_changes(augmentation, SEED, 0, images), augmentation))
+    weights = [uniform(-0.3, 0.3, 10_000, key), normal(0, 0.1, 10_000, key), truncated_normal(0, 0.1, 10_000, key)]
+    augmentations = (
+        dataclasses.replace(alike, interpolation="bilinear", fill="reflect"),
+        dataclasses.replace(alike, interpolation="nearest", fill=33.25),
+    )
+    augmented = [augment(images, draw_changes(variant, SEED, 0, images), variant) for variant in augmentations]
     return {
         "order of the images": digest([epoch_order(SEED, 0, 10_000)]),
         "sine, cosine": digest([elementary.sin(angles), elementary.cos(angles)]),

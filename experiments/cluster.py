@@ -146,11 +146,26 @@ def sizes(job: Job, seed: int) -> None:
 
 
 ROW = Trial(
-    **{"model": "sep997", "params": 997, "dataset": "mnist", "protocol": "source", "trainer": "native", "seed": 0},
-    **{"epochs": 71, "best_epoch": 46, "saved_accuracy": 0.9876, "best_accuracy": 0.9881, "test_correct": 9881},
-    **{"test_size": 10_000, "train_seconds": 54.5, "cpu_seconds": 54.5, "finished_at": "2026-01-02T03:04:05+00:00"},
-    **{"version": "0.1.0", "weights": "sep997/0.h5", "max_epochs": 200, "backend": "c++ avx2"},
-)  # fmt: skip
+    model="sep997",
+    params=997,
+    dataset="mnist",
+    protocol="source",
+    trainer="native",
+    seed=0,
+    epochs=71,
+    best_epoch=46,
+    saved_accuracy=0.9876,
+    best_accuracy=0.9881,
+    test_correct=9881,
+    test_size=10_000,
+    train_seconds=54.5,
+    cpu_seconds=54.5,
+    finished_at="2026-01-02T03:04:05+00:00",
+    version="0.1.0",
+    weights="sep997/0.h5",
+    max_epochs=200,
+    backend="c++ avx2",
+)
 
 HISTORY, MODEL = bytes(90 * 71), bytes(58_000)
 

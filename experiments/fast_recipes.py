@@ -46,7 +46,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -156,9 +156,9 @@ def augmented(rotation: float, translation: float, scale: float, share: float = 
 
 WEAK, USUAL, STRONG = (4, 0.025, 0.05), (6, 0.04, 0.08), (9, 0.06, 0.12)
 
-_997 = {"model": "sep997", "augmentation": augmented(*USUAL)}
-_697 = {"model": "sep697", "augmentation": augmented(*WEAK), "batch_size": 64}
-_691A = {"model": FOUND, "augmentation": augmented(*WEAK), "batch_size": 64, "mean": True}
+_997: dict[str, Any] = {"model": "sep997", "augmentation": augmented(*USUAL)}
+_697: dict[str, Any] = {"model": "sep697", "augmentation": augmented(*WEAK), "batch_size": 64}
+_691A: dict[str, Any] = {"model": FOUND, "augmentation": augmented(*WEAK), "batch_size": 64, "mean": True}
 
 QUESTIONS: dict[str, dict[str, Recipe]] = {
     "sep997": {

@@ -88,7 +88,7 @@ class Variance:
         return self.of_means - self.of_seeds - self.of_images
 
 
-def variance_of_folds(accuracies: Sequence[Sequence[float]], size: float) -> Variance | None:
+def variance_of_folds(accuracies: Sequence[Sequence[float]], size: int) -> Variance | None:
     """Where the variance of the folds' means comes from; None where there are fewer than two folds, or no two trials.
 
     Args:
@@ -135,7 +135,7 @@ def row(recipe: str, results: Path) -> list[str]:
     means = [float(np.mean(fold)) for fold in begun]
     cells.append(f"{min(means):.5f} to {max(means):.5f}")
     sizes = [trial.test_size for fold in folds for trial in fold]
-    variance = variance_of_folds(begun, float(np.mean(sizes)))
+    variance = variance_of_folds(begun, round(np.mean(sizes)))
     if variance is None:
         return [*cells, *["-"] * 5]
     share = f"{max(0.0, variance.beyond) / variance.of_means:.0%}" if variance.of_means else "-"

@@ -210,7 +210,8 @@ def timed(epoch: Callable[[], None]) -> tuple[float, float]:
     """Seconds of a first epoch, and of the later ones, their median."""
     began = time.perf_counter()
     epoch()
-    first, seconds = time.perf_counter() - began, []
+    first = time.perf_counter() - began
+    seconds: list[float] = []
     while len(seconds) < 3 and (not seconds or time.perf_counter() - began < SECONDS - SECONDS_TO_BEGIN):
         start = time.perf_counter()
         epoch()

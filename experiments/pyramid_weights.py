@@ -76,7 +76,7 @@ class TorchReader(pickle.Unpickler):
 def published_model(arrays: dict[str, np.ndarray]) -> keras.Model:
     """pyramid3762 with the arrays that the source has saved, by PyTorch's names."""
     model = MODELS["pyramid3762"]()
-    names = {"logits": ("flat.weight", "flat.bias")}
+    names: dict[str, tuple[str, ...]] = {"logits": ("flat.weight", "flat.bias")}
     for stage, position in PLACES:
         conv, norm = f"block{stage}.conv{position}", f"block{stage}.n{position}"
         names[f"conv{stage}_{position}"] = (f"{conv}.weight", f"{conv}.bias")

@@ -60,13 +60,13 @@ def bests(ours: Sample, published: Sample) -> str:
             else:
                 cells.append(f"{best.mean[k - 1]:.5f} ({best.low[k - 1]:.5f} to {best.high[k - 1]:.5f})")
         rows.append([sample.name, *cells])
-    best = max(ours.accuracies)
-    share = chance_of_best_at_most(published.accuracies, n, best)
+    our_best = max(ours.accuracies)
+    share = chance_of_best_at_most(published.accuracies, n, our_best)
     return (
         f"{markdown(rows)}\n\nThe estimate is the mean over all sets of k trials; an interval is given up to k = n/5, "
-        f"beyond which too little is known of the highest accuracies. Our best of {n} is {best:.4f}; of the published "
-        f"ones, {n} drawn at random have a best of {found[1].mean[n - 1]:.5f} on average, and one of {best:.4f} or "
-        f"less with probability {share:.2f}."
+        f"beyond which too little is known of the highest accuracies. Our best of {n} is {our_best:.4f}; of the "
+        f"published ones, {n} drawn at random have a best of {found[1].mean[n - 1]:.5f} on average, and one of "
+        f"{our_best:.4f} or less with probability {share:.2f}."
     )
 
 
