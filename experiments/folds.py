@@ -3,9 +3,9 @@
     python -m experiments.folds --train --out runs      trains what is missing, in the order of the plan; resumes
     python -m experiments.folds --results runs          prints the tables of what is there, as Markdown
 
-The published trials are in experiments/ten_folds. It takes about 5 CPU hours: 40 s a trial of sep997, 210 s one of
-sep697, 140 s one of 691a, 75 s one of the other finalists. The plan is of 2026-11-27, before its
-trials; the finalists came into it on 2026-11-28, before theirs.
+The published trials are in experiments/ten_folds. It takes about 6 CPU hours of an AMD EPYC (AVX2) beside other work:
+59 s a trial of sep997, 307 s one of sep697, 140 s one of 691a, 129 s one of sep997-fast, 92 s one of sep697-fast. The
+plan is of 2026-11-27, before its trials; the finalists came into it on 2026-11-28, before theirs.
 
 - What: each fold in turn is the test set, 7,000 images, and the other 63,000 are the training set
   (`mnist_minimal.data.sets.folded` says which images are which); seeds 0 to 2 of both networks by their published
