@@ -334,7 +334,9 @@ def test_gpu_does_no_part_again_that_is_done(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["core-sep997", "keras-sep997", pytest.param("jax-small7344-2", marks=whole_only)])
+@pytest.mark.parametrize(
+    "part", ["core-sep997", *(pytest.param(part, marks=whole_only) for part in ("keras-sep997", "jax-small7344-2"))]
+)
 def test_a_part_of_gpu_on_a_processor(run_python, tmp_path, part):
     if part.startswith("jax"):
         pytest.importorskip("jax")

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("atheris", reason="needs the fuzzer atheris, which has no wheel for this Python or system")
 
-# Inputs of each target: together about 40 s of one processor; the quick tier takes a FEW of one of them.
-RUNS = {"idx": 4000, "npz": 4000, "h5": 100, "keras": 100, "load": 30}
+# Inputs of each target: together about 20 s of one processor; the quick tier takes a FEW of one of them.
+RUNS = {"idx": 2000, "npz": 2000, "h5": 50, "keras": 50, "load": 15}
 FEW = 4
 
 # A process begins with its parent's peak of memory as its own, and pytest's is above the fuzzer's limit by now.

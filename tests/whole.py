@@ -7,7 +7,7 @@ import pytest
 WHOLE = os.environ.get("MNIST_MINIMAL_WHOLE") == "1"
 
 # Faults are caused at every STRIDE-th step of a job.
-STRIDE = 1 if WHOLE else 5
+STRIDE = 1 if WHOLE else 9
 
 # For a case that is in the whole slow tier alone.
 whole_only = pytest.mark.skipif(not WHOLE, reason="with MNIST_MINIMAL_WHOLE=1")

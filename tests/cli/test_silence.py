@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.whole import whole_only
 
 # As TensorFlow does: past Python's own stream.
 FAKE = 'import os\nos.write(2, b"the log of an import\\n")\n'
@@ -73,6 +74,7 @@ def test_the_library_leaves_the_log_to_the_program_that_imports_it(run_python, f
 
 
 @pytest.mark.slow
+@whole_only
 def test_a_process_for_trials_is_silent_too(run_python, tmp_path: Path):
     options = ("--model", "sep697", "--dataset", "digits", "--runs", "2", "--jobs", "2", "--epochs", "1")
     trained = run_python("-m", "mnist_minimal.trials", *options, "--trainer", "keras", "--out", tmp_path / "out")

@@ -44,6 +44,7 @@ def write_cifar(folder: Path, prefix: str, batches: dict[str, dict[bytes, object
 
 
 @pytest.mark.slow
+@whole_only
 def test_fashion_mnist(run_python, tmp_path):
     folder = tmp_path / "keras/datasets/fashion-mnist"
     folder.mkdir(parents=True)

@@ -221,6 +221,7 @@ def test_a_search_by_a_cluster_is_that_of_one_process(tmp_path):
 
 
 @pytest.mark.slow
+@whole_only
 def test_workers_of_another_version_are_named_and_left_out(tmp_path):
     """The only good one does all of it, as one process does."""
     pytest.importorskip("distributed")

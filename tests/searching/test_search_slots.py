@@ -33,6 +33,7 @@ from mnist_minimal.searching.space import Space
 from mnist_minimal.searching.storage import Storage
 from mnist_minimal.training.slots.numbers import structure
 from tests.searching.test_search import KILLED
+from tests.whole import whole_only
 
 if importlib.util.find_spec("jax") is None:
     pytest.skip("JAX, of the extra `test`, is not installed", allow_module_level=True)
@@ -286,10 +287,12 @@ def assert_whole_and_as_the_core(out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_on_one_device_is_the_cores_up_to_rounding_and_once_killed_is_resumed(run_python, tmp_path):
+@pytest.mark.parametrize("kill", [False, pytest.param(True, marks=whole_only)])
+def test_a_search_on_one_device_is_the_cores_up_to_rounding_and_once_killed_is_resumed(run_python, tmp_path, kill):
     """In the middle of the second rung."""
-    killed = run_python("-c", KILLED, "score_", "3", *TINY, "--out", "found")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if kill:
+        killed = run_python("-c", KILLED, "score_", "3", *TINY, "--out", "found")
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     resumed = run_python("-m", "mnist_minimal.search", *TINY, "--out", "found")
     assert resumed.returncode == 0, resumed.stderr
     assert "The candidates are trained on cpu, 2 of each network side by side." in resumed.stdout

@@ -22,6 +22,7 @@ from tests.dask_processes import (
     without_the_engine,
 )
 from tests.jobs import Job, Running, differences
+from tests.whole import whole_only
 
 pytest.importorskip("distributed")
 
@@ -110,6 +111,7 @@ def test_a_worker_is_killed(cluster, job, check):
     check(job, running, rows(job))
 
 
+@whole_only
 def test_a_worker_is_paused_for_longer_than_its_time(cluster, job, check):
     for name in ("a", "b"):
         cluster.start_worker(name)

@@ -22,7 +22,7 @@ from mnist_minimal.training import core
 from tests.disturbances import AtStep, KillHalfwayThroughARow, Signal, kill
 from tests.faults import OPTIONS, one_error, rows
 from tests.jobs import Job
-from tests.whole import STRIDE, whole_only
+from tests.whole import STRIDE, WHOLE, whole_only
 
 pytestmark = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 
@@ -57,7 +57,7 @@ def test_kill_halfway_through_a_row(count, new_job, row):
 @pytest.mark.slow
 def test_kill_while_a_model_is_written(count, new_job):
     in_writing = 0
-    for attempt in range(8):
+    for attempt in range(8 if WHOLE else 4):
         job = new_job()
         running = job.start()
         temporary = job.study / f".{attempt % 2}.h5"

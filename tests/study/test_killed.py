@@ -62,7 +62,7 @@ def new_job(tmp_path) -> Callable[..., Job]:
         pytest.param(
             "ruled:net", "native", 2, 1.0, ("--runs", "8", "--epochs", "25", "--jobs", "2"), marks=[*SLOW, whole_only]
         ),
-        pytest.param("ruled:averaged", "native", 4, 1.0, ("--runs", "8", "--jobs", "2"), marks=SLOW),
+        pytest.param("ruled:averaged", "native", 4, 1.0, ("--runs", "8", "--jobs", "2"), marks=[*SLOW, whole_only]),
         pytest.param("sep997", "native", 8, 2.0, ("--runs", "5", "--epochs", "60"), marks=SLOW),
         pytest.param(
             "sep997", "native", 4, 2.0, ("--runs", "6", "--epochs", "60", "--jobs", "3"), marks=[*SLOW, whole_only]

@@ -47,7 +47,7 @@ def rows_of(out: Path) -> dict[int, Trial]:
 @pytest.mark.parametrize(
     ("trainer", "runs", "protocol"),
     [
-        pytest.param("native", 12, "source", marks=[NEEDS_CORE, pytest.mark.slow]),
+        pytest.param("native", 12, "source", marks=[NEEDS_CORE, pytest.mark.slow, whole_only]),
         pytest.param("native", 12, "holdout", marks=[NEEDS_CORE, pytest.mark.slow]),
         pytest.param("keras", 9, "source", marks=[pytest.mark.slow, whole_only]),
     ],

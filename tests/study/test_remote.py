@@ -31,6 +31,7 @@ from tests.study import test_slots as slots_tests
 from tests.study.test_ledger import TRIAL
 from tests.study.test_slots_trials import RECIPE as JAX_RECIPE
 from tests.study.test_slots_trials import net as jax_net
+from tests.whole import whole_only
 
 distributed = pytest.importorskip("distributed")
 
@@ -69,6 +70,7 @@ def test_a_study_is_the_same_by_a_cluster(cluster, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@whole_only
 def test_a_study_of_jax_goes_to_the_slots_of_workers_of_which_one_is_killed(tmp_path):
     """Each trial once, and close to that of this process; the rule is asked here."""
     pytest.importorskip("jax")

@@ -307,7 +307,7 @@ def test_another_cap_on_the_epochs_does_not_join_the_study(finished_job, run_mai
 @pytest.mark.parametrize(
     ("asked_with", "options"),
     [
-        pytest.param(signal.SIGINT, ("--trainer", "keras"), marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, ("--trainer", "keras"), marks=[pytest.mark.slow, whole_only]),
         pytest.param(signal.SIGINT, ("--trainer", "keras", "--jobs", "2"), marks=[pytest.mark.slow, whole_only]),
         pytest.param(signal.SIGTERM, (), marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, ("--jobs", "2"), marks=[pytest.mark.slow, whole_only]),

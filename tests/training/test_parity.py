@@ -53,8 +53,7 @@ def farthest(found: list[np.ndarray], expected: list[np.ndarray], share: float, 
     "count",
     [
         5,
-        pytest.param(1, marks=pytest.mark.slow),
-        *(pytest.param(count, marks=[pytest.mark.slow, whole_only]) for count in (16, 100, 128)),
+        *(pytest.param(count, marks=[pytest.mark.slow, whole_only]) for count in (1, 16, 100, 128)),
     ],
 )
 def test_probabilities_and_gradients(name: str, count: int) -> None:
@@ -76,12 +75,19 @@ def test_probabilities_and_gradients(name: str, count: int) -> None:
     pytest.fail(f"differences of the gradients over what is tolerated: {differences}")
 
 
+# They have the kinds of layers of the others, and take the longest.
+LIKE_OTHERS = ("antman9954", "small8624", "small7344", "pyramid3762")
+
+
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
         # One of each kind of convolution; the gradients of all are compared above.
         *((name, 4) for name in ("conv18242", "shared1936", "sep997")),
-        *(pytest.param(name, 20, marks=pytest.mark.slow) for name in MODELS),
+        *(
+            pytest.param(name, 20, marks=[pytest.mark.slow, *([whole_only] if name in LIKE_OTHERS else [])])
+            for name in MODELS
+        ),
     ],
 )
 def test_weights_after_steps(name: str, steps: int) -> None:

@@ -55,7 +55,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 FEW_NETWORKS = 8
-NETWORKS = int(os.environ.get("MNIST_MINIMAL_NETWORKS", "120"))
+NETWORKS = int(os.environ.get("MNIST_MINIMAL_NETWORKS", "60"))
 SEED = int(os.environ.get("MNIST_MINIMAL_NETWORKS_SEED", random.randrange(10**9)))
 
 RANDOM = settings(

@@ -156,7 +156,8 @@ def test_20_steps_of_a_model_are_those_of_the_reference(name: str, record_proper
     record_property(f"{name}, 20 steps in double", f"{farthest:.0e}")
 
 
-@pytest.mark.parametrize("name", SOME_MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "sep997" else whole_only) for name in MODELS])
 def test_gradients_in_single_precision_are_as_exact_as_those_of_keras(name: str, record_property) -> None:
     """At most three times as far from those in double precision, three initial weights together."""
     draws, count = 3, 24
@@ -190,6 +191,7 @@ def test_gradients_in_single_precision_are_as_exact_as_those_of_keras(name: str,
 
 @needs_core
 @pytest.mark.slow
+@whole_only
 def test_whole_trials_on_the_digits_have_the_accuracies_of_the_core() -> None:
     """Ten seeds at once, six epochs: on average as far from the core as the core is from itself after rounding."""
     dataset = sets.load(Choice("digits"))
