@@ -394,6 +394,9 @@ _COLUMN, _NARROW_COLUMN, _TRIAL, _BETWEEN_COLUMNS = 0.034, 0.014, 0.006, 0.006
 # Inches from one name above the axis to the next, and the width below which the axis has fewer numbers.
 _BETWEEN_NAMES, _NARROW = 0.2, 4
 
+# Where the networks' names begin, of the axes' height.
+_ABOVE = 1.05
+
 # Fewer published runs than this stand among the trials of their network, and not in a column of their own.
 _FEW_RUNS = 10
 
@@ -484,7 +487,7 @@ def frontiers(countings: Sequence["Counting"], width: float = 7, height: float =
     for counting, ax in zip(countings, axes, strict=True):
         parameters_against_accuracy(counting.entries, counting.published, ax=ax)
         # Above the networks' names.
-        ax.set_title(_fewest(counting, int(11.3 * (width - 0.8))), loc="left", pad=54, fontsize=11, fontweight="bold")
+        ax.set_title(_fewest(counting, int(11.3 * (width - 0.8))), loc="left", pad=68, fontsize=11, fontweight="bold")
     limits = [ax.get_xlim() for ax in axes]
     handles: dict[str, Any] = {}
     for ax in axes:
@@ -570,7 +573,7 @@ def _note_below(ax: "Axes", below: Sequence[tuple[float, str, np.ndarray]], lowe
 
 
 def _parameters_axis(ax: "Axes", names: Sequence[tuple[float, str]]) -> None:
-    """A logarithmic axis of parameters, and the networks' names above it, each at its middle."""
+    """A logarithmic axis of parameters, and the networks' names above it, each with a line to its middle."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     limits, inches = ax.get_xlim(), ax.bbox.width / ax.figure.dpi
@@ -582,19 +585,11 @@ def _parameters_axis(ax: "Axes", names: Sequence[tuple[float, str]]) -> None:
     ax.set_xlabel("trainable parameters (logarithmic)")
     across = math.log10(limits[1] / limits[0])
     apart = min(_BETWEEN_NAMES / inches, 1 / len(names)) * across
-    for middle, (_, name) in zip(
-        _spread([middle for middle, _ in names], np.full(len(names) - 1, apart)), names, strict=True
-    ):
-        ax.annotate(
-            label(name),
-            (10**middle, 1),
-            xycoords=ax.get_xaxis_transform(),
-            xytext=(0, 3),
-            textcoords="offset points",
-            rotation=40,
-            fontsize=8,
-            color=QUIET,
-        )
+    above: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": QUIET}
+    places = _spread([middle for middle, _ in names], np.full(len(names) - 1, apart))
+    for place, (middle, name) in zip(places, names, strict=True):
+        ax.plot([middle, 10**place], [1, _ABOVE], clip_on=False, linewidth=0.6, **above)
+        ax.text(10**place, _ABOVE + 0.01, label(name), rotation=40, rotation_mode="anchor", fontsize=8, **above)
 
 
 def draw_samples(samples: Sequence[Sample], measure: str, path: Path) -> None:

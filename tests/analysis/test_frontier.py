@@ -197,6 +197,17 @@ def test_columns_do_not_meet_and_keep_their_order(axes):
     assert np.log10(columns[:4]).mean() == pytest.approx(np.log10([690, 691, 697, 730]).mean(), abs=1e-6)
 
 
+def test_a_line_goes_from_each_name_to_its_column(axes):
+    close = [entry(f"study {params}", params, *(0.985,) * 30) for params in (690, 691, 697, 730)]
+    parameters_against_accuracy(close, ax=axes)
+    middles = [np.log10(line.get_xdata()).mean() for line in axes.lines if line.get_marker() == "o"]
+    lines = [line.get_xdata() for line in axes.lines if min(line.get_ydata()) == 1]
+    assert np.log10([below for below, _ in lines]) == pytest.approx(middles)
+    names = [text for text in axes.texts if text.get_rotation()]
+    assert [text.get_text() for text in names] == [each.network for each in close]
+    assert [text.get_position()[0] for text in names] == [above for _, above in lines]
+
+
 def test_columns_of_few_trials_stand_where_they_belong_beside_others(axes):
     narrow = [entry(f"study {params}", params, 0.985, 0.986) for params in (691, 740, 782)]
     parameters_against_accuracy(narrow, ax=axes)
