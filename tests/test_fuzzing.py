@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("atheris", reason="needs the fuzzer atheris, which has no wheel for this Python or system")
 
-# Inputs of each target: together about 20 s of one processor; the quick tier takes a FEW of one of them.
+# Inputs of each target; the quick tier takes a FEW of one of them.
 RUNS = {"idx": 2000, "npz": 2000, "h5": 50, "keras": 50, "load": 15}
 FEW = 4
 

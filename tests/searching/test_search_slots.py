@@ -287,9 +287,9 @@ def assert_whole_and_as_the_core(out: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [False, pytest.param(True, marks=whole_only)])
+@pytest.mark.parametrize("kill", [False, pytest.param(True, marks=whole_only)], ids=["undisturbed", "killed"])
 def test_a_search_on_one_device_is_the_cores_up_to_rounding_and_once_killed_is_resumed(run_python, tmp_path, kill):
-    """In the middle of the second rung."""
+    """If it is killed, in the middle of the second rung."""
     if kill:
         killed = run_python("-c", KILLED, "score_", "3", *TINY, "--out", "found")
         assert killed.returncode == -signal.SIGKILL, killed.stderr

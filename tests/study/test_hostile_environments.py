@@ -52,7 +52,6 @@ SHORT = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "1"}
 NOTEBOOK = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 HIDDEN = {f"{name}.py": "raise SystemExit('the wrong module')\n" for name in HIDING}
 FULL = "error: standard output: No space left on device"
-# Not PYTHONOPTIMIZE, for which all of TensorFlow is compiled once more.
 PYTHON = {"PYTHONHASHSEED": "7", "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 LOCALE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "TZ": "Pacific/Kiritimati"}
 TERMINAL = {"TERM": "dumb", "COLUMNS": "1", "LINES": "1", "FORCE_COLOR": "1"}
@@ -93,7 +92,8 @@ ENVIRONMENTS = {
     "closed streams": Environment(after="<&- >&- 2>&-"),
     "hiding files": Environment(files=HIDDEN),
     "hiding files, processes": Environment(files=HIDDEN, trainer=(*KERAS, "--jobs", "2")),
-    "Python": Environment(PYTHON),
+    # For the first of these all of TensorFlow is compiled once more, which takes a minute.
+    "Python": Environment({"PYTHONOPTIMIZE": "2", **PYTHON}),
     "warnings": Environment({"PYTHONWARNINGS": "default"}),
     "warnings as errors": Environment({"PYTHONWARNINGS": "error"}),
     "warnings as errors, processes": Environment({"PYTHONWARNINGS": "error"}, trainer=(*KERAS, "--jobs", "2")),
@@ -171,10 +171,10 @@ LIKE_OTHERS = (
     *("full output, processes", "full errors", "closed output", "hiding files, processes", "umask 077"),
     *("warnings", "warnings as errors, processes", "missing home", "cut short, Keras", "umask 002"),
     # These are in "all at once" too.
-    *("cut short, processes", "locale", "Python", "TensorFlow", "ignored signals", "terminal", "no home"),
+    *("cut short, processes", "locale", "TensorFlow", "ignored signals", "terminal", "no home"),
     *("notebook", "keras.json", "cut short", "no temporary folder", "hiding files", "full output"),
     # These leave alone what the core computes, and the job's files are tried under faults.
-    *("few descriptors", "no core files, small stack", "in the background"),
+    *("few descriptors", "no core files, small stack", "in the background", "Python"),
 )
 
 

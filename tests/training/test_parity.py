@@ -75,8 +75,8 @@ def test_probabilities_and_gradients(name: str, count: int) -> None:
     pytest.fail(f"differences of the gradients over what is tolerated: {differences}")
 
 
-# They have the kinds of layers of the others, and take the longest.
-LIKE_OTHERS = ("antman9954", "small8624", "small7344", "pyramid3762")
+# Others, which take less time, have their kinds of layers.
+LIKE_OTHERS = ("antman9954", "small8624", "pyramid3762")
 
 
 @pytest.mark.parametrize(
