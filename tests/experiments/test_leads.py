@@ -157,7 +157,7 @@ def test_a_trial_is_judged_by_images_that_it_was_not_trained_on(dataset, tmp_pat
     labels[40:60] = (labels[40:60] + 1) % 10
     planned = dataclasses.replace(PLANNED, epochs=30)
     wrong = dataclasses.replace(dataset, y_train=labels)
-    for arm in (leads.ADAM, leads.SOAP, leads.MEAN):
+    for arm in (leads.ADAM, leads.SOAP, leads.MEAN, leads.LONGER):
         trial = leads.train(dataclasses.replace(planned, arm=arm), wrong, Teachers(tmp_path, wrong))
         assert trial.size == 20
         assert trial.correct < 5
@@ -217,7 +217,7 @@ def test_the_plan():
     assert [one.network for one in leads.tuning(["691a"])] == 30 * ["691a"]
 
 
-OVER_ADAM = {leads.ADAM: 1, leads.SOAP: 1.1, leads.MEAN: 1.02, leads.TEACHER: 1.05}
+OVER_ADAM = {leads.ADAM: 1, leads.SOAP: 1.1, leads.MEAN: 1.02, leads.LONGER: 1.3, leads.TEACHER: 1.05}
 
 
 def trial_of(planned, correct, loss=0.04):
@@ -262,6 +262,16 @@ def test_the_mean_and_the_teacher_are_trained_when_adams_setting_is_chosen():
     assert {one.setting for one in planned} == {leads.chosen(trials, "691a", leads.ADAM)}
 
 
+def test_soap_is_trained_longer_after_the_pairs():
+    trials = tuned(["691a"])
+    planned = leads.comparison(trials, ["691a"])
+    longer = planned[3 * leads.PAIRS : -leads.PAIRS]
+    assert [(one.arm, one.seed) for one in longer] == [(leads.LONGER, seed) for seed in range(leads.PAIRS)]
+    assert {one.setting for one in longer} == {(0.03, 64, 45)}
+    soap = next(one for one in planned if one.arm == leads.SOAP)
+    assert longer[0].recipe == dataclasses.replace(soap.recipe, max_epochs=45)
+
+
 def cells(lines):
     return {row[0].strip("*"): row[1:] for row in ([cell.strip() for cell in one.split("|")[1:-1]] for one in lines)}
 
@@ -271,7 +281,7 @@ def test_the_tables(run_main, tmp_path):
     better = {
         *((leads.SOAP, network) for network in ("sep997", "sep697")),
         *((leads.MEAN, network) for network in ("691a",)),
-        *((leads.TEACHER, network) for network in ("691a",)),
+        *((lead, "691a") for lead in (leads.LONGER, leads.TEACHER)),
     }
     correct = {
         (one.network, one.arm, one.seed): int(random.integers(4940, 4950)) + 20 * ((one.arm, one.network) in better)
@@ -290,8 +300,9 @@ def test_the_tables(run_main, tmp_path):
     _, of_arms, of_pairs, decisions = done.stdout.strip().split("\n\n")
     of_arms, of_pairs = (cells(part.splitlines()[2:]) for part in (of_arms, of_pairs))
     compared = [(lead, network) for lead in (leads.SOAP, leads.MEAN) for network in leads.NETWORKS]
-    assert list(of_pairs) == [f"{lead}, {network}" for lead, network in [*compared, (leads.TEACHER, "691a")]]
-    for lead, network in [*compared, (leads.TEACHER, "691a")]:
+    compared += [(lead, "691a") for lead in (leads.LONGER, leads.TEACHER)]
+    assert list(of_pairs) == [f"{lead}, {network}" for lead, network in compared]
+    for lead, network in compared:
         n = 11 if network == "sep997" else 12
         adam, ours = (np.array([correct[network, arm, seed] for seed in range(n)]) / 5000 for arm in (leads.ADAM, lead))
         assert of_arms[f"{network}, {leads.ADAM}"][1:3] == [str(n), f"{adam.mean():.5f}"]
@@ -301,6 +312,7 @@ def test_the_tables(run_main, tmp_path):
     assert decisions.splitlines() == [
         "soap: ahead by 0.0005 or more for 2 of 3, needed 2.",
         "adam, mean: ahead by 0.0005 or more for 1 of 3, needed 2.",
+        "soap, time of C++: ahead by 0.0005 or more for 1 of 1, needed 1.",
         "adam, teacher: ahead by 0.0005 or more for 1 of 1, needed 1.",
     ]
 
@@ -308,7 +320,7 @@ def test_the_tables(run_main, tmp_path):
 def test_nothing_trained_yet(run_main):
     done = run_main(leads.main, "--out", "none.csv")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("| 0 ") == 30 + (3 + 3 + 4) + (3 + 3 + 1)
+    assert done.stdout.count("| 0 ") == 30 + (3 + 3 + 5) + (3 + 3 + 2)
 
 
 @needs_core
