@@ -6,6 +6,8 @@ prints the hashes to be pinned there, and takes half a minute. A case begins wit
 has the optimizer, the augmentation, the dropout, the batches and the learning rates of the model's own recipe.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import layers
@@ -21,10 +23,12 @@ from mnist_minimal.recipes import RECIPES, SGD, Adam, AdamW, Augmentation, BySte
 from mnist_minimal.recipes.digits import for_dataset
 from mnist_minimal.training.chain import describe, flat
 from mnist_minimal.training.initial_weights import draw
+from mnist_minimal.training.optimizers import block_sizes
 from mnist_minimal.training.schedules import first_rate, scheduled_rate, step_rates
 
 # By batches of 48 images three threads have work, and the last batch has one image.
 ODD_IMAGES, ODD_BATCH_SIZE = 97, 48
+SOAP_EPOCHS = 3
 
 
 def recipe_of(name: str) -> Recipe:
@@ -51,8 +55,9 @@ def published_cases() -> dict[str, Case]:
 
 
 def odd_cases() -> dict[str, Case]:
-    """Those of chains in whose shapes the kernels have their odd ends."""
-    return {name: odd_case(model) for name, model in odd_models().items()}
+    """Those of chains in whose shapes the kernels have their odd ends, and of one of them by SOAP."""
+    models = odd_models()
+    return {name: odd_case(model) for name, model in models.items()} | {"soap": soap_case(models["averaged first"])}
 
 
 def odd_models() -> dict[str, keras.Model]:
@@ -132,6 +137,13 @@ def odd_case(model: keras.Model) -> Case:
     return case(model, recipe, images[:ODD_IMAGES], labels, images[ODD_IMAGES:])
 
 
+def soap_case(model: keras.Model) -> Case:
+    """The odd case of a chain by SOAP, an image a step, in as many epochs as make the first new bases and go on."""
+    blocks = block_sizes(describe(model).parameters)
+    rates = np.full((SOAP_EPOCHS, ODD_IMAGES), 0.02, np.float32)
+    return dataclasses.replace(odd_case(model), optimizer=("soap", {"blocks": blocks}), batch_size=1, rates=rates)
+
+
 def case(model: keras.Model, recipe: Recipe, images: np.ndarray, labels: np.ndarray, test_images: np.ndarray) -> Case:
     """The first EPOCHS epochs of a model's training by a recipe."""
     description = describe(model)
@@ -157,7 +169,7 @@ def core_optimizer(recipe: Recipe) -> tuple[str, dict[str, float]]:
     if isinstance(optimizer, Adam | AdamW):
         decay = getattr(optimizer, "weight_decay", 0.0)
         return "adam", {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "decay": decay}
-    assert isinstance(optimizer, SGD)  # The core has no fourth.
+    assert isinstance(optimizer, SGD)  # No published recipe has SOAP.
     return "momentum", {"momentum": optimizer.momentum}
 
 

@@ -27,10 +27,10 @@ from mnist_minimal.recipes import Augmentation
 from mnist_minimal.training.core import _core, core_arguments, instruction_sets, known_answer
 from mnist_minimal.training.network import Network
 
-# The first 16 digits of the SHA-256 of the weights, moving statistics and probabilities after two epochs, by the case's
-# name: of all training images of the digits, and of the first FEW_IMAGES of them, since the baseline's emulated
-# multiply-adds take 50 to 100 times as long. They are pinned again when `core.NUMERICS` rises or a recipe changes, and
-# only then: `python -m experiments.bit_cases` prints them.
+# The first 16 digits of the SHA-256 of the weights, moving statistics and probabilities after two epochs, of SOAP after
+# three, by the case's name: of all training images of the digits, and of the first FEW_IMAGES of them, since the
+# baseline's emulated multiply-adds take 50 to 100 times as long. They are pinned again when `core.NUMERICS` rises or a
+# recipe changes, and only then: `python -m experiments.bit_cases` prints them.
 # The odd chains have few images as it is.
 ODD = {
     "five by five, same": "6c0969c3e3902c99",
@@ -41,6 +41,7 @@ ODD = {
     "batch normalisation first": "cb935a1aef9f0b53",
     "silu": "02cf0c22b55d9f1a",
     "dense": "30c8bace622f801d",
+    "soap": "44723375c5795fc1",
 }
 PINNED = {
     "conv18242": "4b8f794f11f5ac47",
@@ -87,14 +88,14 @@ class Case:
         augmentation: What is done to the training images.
         batch_size: Images a step.
         drop_remainder: Whether a last, smaller batch is left out.
-        rates: The learning rates, float32 (EPOCHS, steps).
+        rates: The learning rates, float32 (epochs, steps).
         parameters, statistics: The initial ones, flat, float32.
         images, labels: To train on, uint8 (n, height, width, channels) and (n,).
         test_images: Of which probabilities are computed in the end.
     """
 
     network: Network
-    optimizer: tuple[str, dict[str, float]]
+    optimizer: tuple[str, dict[str, Any]]
     augmentation: Augmentation | None
     batch_size: int
     drop_remainder: bool

@@ -27,8 +27,9 @@ from mnist_minimal.data.batches import epoch_batches
 from mnist_minimal.data.sets import Splits
 from mnist_minimal.recipes import Recipe
 from mnist_minimal.training import DivergedError
-from mnist_minimal.training.chain import Chain, variable_size
+from mnist_minimal.training.chain import Chain
 from mnist_minimal.training.native_fit import core_augmentation
+from mnist_minimal.training.optimizers import block_sizes
 from mnist_minimal.training.schedules import step_rates
 
 BETA_1, BETA_2, COVARIANCE_DECAY, EPSILON = 0.9, 0.99, 0.999, 1e-8
@@ -106,12 +107,6 @@ class Soap:
             self.variance[block] = np.maximum(0, ((covariance @ basis) * basis).sum(axis=0)) / correction
 
 
-def layer_sizes(variables: Sequence[keras.Variable]) -> list[int]:
-    """Number of parameters of each Keras layer, in their order; a separable convolution is one layer."""
-    groups = itertools.groupby(variables, lambda variable: variable.path.rpartition("/")[0])
-    return [sum(map(variable_size, group)) for _, group in groups]
-
-
 def fit(model: keras.Model, recipe: Recipe, splits: Splits, seed: int) -> None:
     """Trains a model as `native_fit.fit` does, but for the step, by one thread, and leaves the last weights in it.
 
@@ -129,7 +124,7 @@ def fit(model: keras.Model, recipe: Recipe, splits: Splits, seed: int) -> None:
     """
     # The optimizer's steps, of a rate of 0, change nothing.
     chain = Chain(model, keras.optimizers.SGD())
-    network, soap = chain.network, Soap(layer_sizes(chain.description.parameters))
+    network, soap = chain.network, Soap(block_sizes(chain.description.parameters))
     augmentation = core_augmentation(recipe.augmentation) if recipe.augmentation else None
     labels = splits.y_train.astype(np.uint8)
     with threadpool_limits(1):

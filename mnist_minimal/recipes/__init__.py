@@ -7,6 +7,7 @@ from mnist_minimal.recipes.catalogue import RECIPES
 from mnist_minimal.recipes.fields import KerasObject
 from mnist_minimal.recipes.parts import (
     SGD,
+    SOAP,
     Adam,
     AdamW,
     Augmentation,
@@ -26,6 +27,7 @@ __all__ = [
     "PUBLISHED_RECIPES",
     "RECIPES",
     "SGD",
+    "SOAP",
     "Adam",
     "AdamW",
     "Augmentation",

@@ -52,6 +52,13 @@ class SGD(Part):
 
 
 @dataclass(frozen=True)
+class SOAP(Part):
+    """`mnist_minimal.training.optimizers.SOAP`: Adam along the eigenvectors of each layer's covariance of gradients."""
+
+    learning_rate: LearningRate
+
+
+@dataclass(frozen=True)
 class Plateau(Part):
     """`keras.callbacks.ReduceLROnPlateau` on the validation loss.
 
@@ -256,7 +263,7 @@ class Recipe(Part):
     batch_size: Count
     drop_remainder: bool = False
     max_epochs: Count
-    optimizer: AdamW | Adam | SGD | KerasObject
+    optimizer: AdamW | Adam | SGD | SOAP | KerasObject
     schedule: Plateau | Steps | PiecewiseLinear | ByStep | KerasObject | None = None
     dropout: Decrease | None = None
     early_stopping: EarlyStopping | None = None

@@ -3,6 +3,7 @@
 What the core cannot run is refused by name, before any training: `describe` raises a UserError that names the layer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from mnist_minimal.errors import UserError
 from mnist_minimal.models.normalization import InstanceNormalization
 from mnist_minimal.training.core import _core, core_arguments, instruction_sets, require
 from mnist_minimal.training.network import NONE, Kind, Layer, Network, Shape
-from mnist_minimal.training.optimizers import AdamW
+from mnist_minimal.training.optimizers import SOAP, AdamW, block_sizes, variable_size
 
 # The default slope of keras.activations.leaky_relu, which holds no attribute for it.
 LEAKY_RELU_SLOPE = 0.2
@@ -85,7 +86,7 @@ class Chain:
         self.model = model
         self.description = describe(model)
         try:
-            self.optimizer = core_optimizer(optimizer)
+            self.optimizer = core_optimizer(optimizer, self.description.parameters)
             self.network = _core.Network(
                 **core_arguments(self.description.network), optimizer=self.optimizer, instruction_set=instruction_set
             )
@@ -115,11 +116,6 @@ class Chain:
         return dict(
             zip((variable.path for variable in variables), shaped(variables, self.network.gradients), strict=True)
         )
-
-
-def variable_size(variable: keras.Variable) -> int:
-    """Count of a variable's numbers."""
-    return int(np.prod(variable.shape, dtype=np.int64))
 
 
 def total_size(variables: list[keras.Variable]) -> int:
@@ -159,12 +155,12 @@ def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
         raise refuse(f"{name} with weight_decay")
     if isinstance(getattr(optimizer, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule):
         raise refuse(f"{name} with a learning rate schedule by step")
-    if type(optimizer) not in (keras.optimizers.Adam, AdamW, keras.optimizers.SGD):
+    if type(optimizer) not in (keras.optimizers.Adam, AdamW, keras.optimizers.SGD, SOAP):
         raise refuse(name)
 
 
-def core_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
-    """The core's optimizer that takes the same steps.
+def core_optimizer(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable] = ()) -> Any:
+    """The core's optimizer that takes the same steps; SOAP needs the variables, in the order in which they lie.
 
     Raises:
         UserError: as of `check_optimizer`.
@@ -172,6 +168,8 @@ def core_optimizer(optimizer: keras.optimizers.Optimizer) -> Any:
     check_optimizer(optimizer)
     if type(optimizer) is keras.optimizers.SGD:
         return _core.Optimizer.momentum(momentum=optimizer.momentum)
+    if type(optimizer) is SOAP:
+        return _core.Optimizer.soap(blocks=block_sizes(variables))
     return _core.Optimizer.adam(
         beta_1=optimizer.beta_1,
         beta_2=optimizer.beta_2,

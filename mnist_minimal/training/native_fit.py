@@ -85,14 +85,17 @@ def fit(
 
     def optimizer_state() -> list[np.ndarray]:
         sums = [] if first_averaged is None else [network.sums]
-        return [np.array(learning_rate_of(model)), np.array(network.steps), network.moments, *sums]
+        matrices = [network.covariances, network.bases] if network.bases.size else []
+        return [np.array(learning_rate_of(model)), np.array(network.steps), network.moments, *sums, *matrices]
 
     def restore_optimizer(arrays: list[np.ndarray]) -> None:
-        learning_rate, steps, network.moments, *sums = arrays
+        learning_rate, steps, network.moments, *more = arrays
         model.optimizer.learning_rate = float(learning_rate)
         network.steps = int(steps)
-        if sums:
-            (network.sums,) = sums
+        if first_averaged is not None:
+            network.sums, *more = more
+        if more:
+            network.covariances, network.bases = more
 
     resumption = Resumption(
         state,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from mnist_minimal.errors import UserError
-from mnist_minimal.recipes import KerasObject, Recipe
+from mnist_minimal.recipes import SOAP, KerasObject, Recipe
 from mnist_minimal.training import Fit, core, evaluation, keras_fit, native_fit
 from mnist_minimal.training.core import known_answer
 from mnist_minimal.training.evaluation import Evaluation
@@ -76,10 +76,12 @@ def check_jax(model: keras.Model, recipe: Recipe | None) -> None:
     """
     if reason := _unsupported(model, recipe):
         raise UserError(reason)
-    if recipe and isinstance(recipe.optimizer, KerasObject):
+    if recipe and isinstance(recipe.optimizer, KerasObject | SOAP):
+        optimizer = recipe.optimizer
+        found = f"{optimizer.class_name} of Keras'" if isinstance(optimizer, KerasObject) else "SOAP"
         raise UserError(
-            f"expected one of the optimizers AdamW, Adam and SGD, found {recipe.optimizer.class_name} of Keras'; train "
-            "with --trainer native or --trainer keras"
+            f"expected one of the optimizers AdamW, Adam and SGD, found {found}; train with --trainer native or "
+            "--trainer keras"
         )
     device.check()
 

@@ -19,6 +19,7 @@ from mnist_minimal.training import core, initial_weights, native_fit
 from mnist_minimal.training.chain import Chain
 from mnist_minimal.training.core import _core
 from mnist_minimal.training.native_fit import core_augmentation
+from mnist_minimal.training.optimizers import block_sizes
 from mnist_minimal.training.schedules import step_rates
 
 needs_core = pytest.mark.skipif(not core.available(), reason="the core was not built")
@@ -107,7 +108,7 @@ def test_a_rotation_of_the_parameters_rotates_the_later_steps():
 )
 def test_a_block_is_a_layer(network, sizes):
     chain = Chain(leads.build(network), keras.optimizers.SGD())
-    assert soap_step.layer_sizes(chain.description.parameters) == sizes
+    assert block_sizes(chain.description.parameters) == sizes
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_the_training_beside_gradients_of_augmented_images(dataset):
                 layer.rate = 0
     soap_step.fit(models[0], PLANNED.recipe, splits, 14)
     chain = Chain(models[1], keras.optimizers.SGD())
-    step = soap_step.Soap(soap_step.layer_sizes(chain.description.parameters))
+    step = soap_step.Soap(block_sizes(chain.description.parameters))
     augmentation = core_augmentation(PLANNED.recipe.augmentation)
     for epoch in range(2):
         batches = epoch_batches(14, epoch, 220, 16, drop_remainder=False)

@@ -120,8 +120,11 @@ def test_all_of_a_recipe_but_three_fields_may_be_left_out():
         ({"batch_size": None}, "batch_size: expected a whole number of at least 1, found None"),
         ({"batch_size.x": 1}, "batch_size.x: expected batch_size to have fields, found 128; set batch_size itself"),
         ({"drop_remainder": 1}, "drop_remainder: expected true or false, found 1"),
-        ({"optimizer": None}, "optimizer: expected AdamW, Adam, SGD or the name of one of Keras', found None"),
-        ({"optimizer": {"learning_rate": 1}}, "optimizer: expected AdamW, Adam, SGD or the name of one of Keras'"),
+        ({"optimizer": None}, "optimizer: expected AdamW, Adam, SGD, SOAP or the name of one of Keras', found None"),
+        (
+            {"optimizer": {"learning_rate": 1}},
+            "optimizer: expected AdamW, Adam, SGD, SOAP or the name of one of Keras'",
+        ),
         ({"optimizer.learning_rate": "fast"}, "optimizer.learning_rate: expected a number of at least 0, found 'fast'"),
         ({"optimizer.learning_rate": float("nan")}, "optimizer.learning_rate: expected a number of at least 0, found"),
         ({"schedule.factor": 1}, "schedule.factor: expected a number from 0 to less than 1, found 1"),

@@ -470,6 +470,36 @@ def test_optimizers_are_taken_or_refused(numbers: tuple[Any, ...]) -> None:
                 make()
 
 
+@pytest.mark.parametrize("blocks", [[PARAMETERS], [1] * PARAMETERS, [PARAMETERS - 3, 3]])
+def test_soap_takes_blocks_of_all_parameters(blocks):
+    network = made(LAYERS, optimizer=_core.Optimizer.soap(blocks=blocks))
+    network.steps = 198
+    network.train(IMAGES, LABELS, ORDER, batch_size=7, seed=0, epoch=0, learning_rates=0.1)
+    numbers = sum(size**2 for size in blocks)
+    assert network.covariances.shape == network.bases.shape == (numbers,)
+    assert np.isfinite(network.parameters).all()
+    with pytest.raises(ValueError, match=f"expected covariances with {numbers} numbers"):
+        network.covariances = np.zeros(numbers + 1)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "refusal"),
+    [
+        ([0, PARAMETERS], "expected blocks of at least 1 parameter"),
+        ([-PARAMETERS], "expected blocks of at least 1 parameter"),
+        ([2**12 + 1], "expected blocks whose matrices have at most"),
+        ([2**31 - 1], "expected blocks whose matrices have at most"),
+        ([2**12, 1], "expected blocks whose matrices have at most"),
+        ([], "expected blocks of all parameters"),
+        ([PARAMETERS - 1], "expected blocks of all parameters"),
+        ([PARAMETERS, 1], "expected blocks of all parameters"),
+    ],
+)
+def test_soap_refuses_other_blocks(blocks, refusal):
+    with pytest.raises(ValueError, match=refusal):
+        made(LAYERS, optimizer=_core.Optimizer.soap(blocks=blocks))
+
+
 def dense(inputs: int, outputs: int, kernel: int = 0) -> dict[str, Any]:
     return {"kind": "convolution", "in_shape": (1, 1, inputs), "out_shape": (1, 1, outputs), "kernel": kernel}
 

@@ -60,12 +60,16 @@ class Optimizer:
     def adam(*, beta_1: float, beta_2: float, epsilon: float, decay: float) -> Optimizer: ...
     @staticmethod
     def momentum(*, momentum: float) -> Optimizer: ...
+    @staticmethod
+    def soap(*, blocks: list[int]) -> Optimizer: ...
 
 class Network:
     parameters: np.ndarray
     moments: np.ndarray
     statistics: np.ndarray
     sums: np.ndarray
+    covariances: np.ndarray
+    bases: np.ndarray
     steps: int
     def __init__(
         self,

@@ -23,6 +23,9 @@ namespace {
 // No step may carry the count over the end of its type.
 constexpr int64_t kMaxSteps = int64_t(1) << 62;
 
+// Of all covariances: 128 MiB, and half as much for the bases.
+constexpr size_t kMaxSoapNumbers = size_t(1) << 24;
+
 template <class Number>
 bool has_type(const py::array& array) {
   return py::isinstance<py::array_t<Number>>(array);
@@ -489,7 +492,24 @@ PYBIND11_MODULE(_core, module) {
             optimizer.momentum = checked_finite(momentum, "momentum");
             return optimizer;
           },
-          py::kw_only(), py::arg("momentum"));
+          py::kw_only(), py::arg("momentum"))
+      .def_static(
+          "soap",
+          [](const std::vector<int>& blocks) {
+            size_t left = kMaxSoapNumbers;
+            for (int size : blocks) {
+              if (size < 1) throw py::value_error("expected blocks of at least 1 parameter");
+              if (size_t(size) > left / size) {
+                throw py::value_error("expected blocks whose matrices have at most 2**24 numbers");
+              }
+              left -= size_t(size) * size;
+            }
+            Optimizer optimizer;
+            optimizer.kind = Optimizer::Kind::kSoap;
+            optimizer.blocks = blocks;
+            return optimizer;
+          },
+          py::kw_only(), py::arg("blocks"), "SOAP, of blocks of so many parameters each, one after the other.");
 
   py::class_<Network> network(module, "Network", "A network with its parameters and its optimizer's state.");
   network
@@ -533,6 +553,9 @@ PYBIND11_MODULE(_core, module) {
   define_array(network, "moments", &Network::moments, "The optimizer's first and second moments, float32 (2 n,).");
   define_array(network, "statistics", &Network::statistics, "Moving means and variances, float32.");
   define_array(network, "sums", &Network::sums, "Sums of parameters and then statistics, float64; see train.");
+  define_array(network, "covariances", &Network::covariances,
+               "Of SOAP the lower triangles of each block's (size, size) of gradients, float64; else empty.");
+  define_array(network, "bases", &Network::bases, "Of SOAP each block's basis, vectors in rows, float32; else empty.");
   define_reference<float>(module, "Reference32");
   define_reference<double>(module, "Reference64");
   network.def_property_readonly("gradients", [](Network& self) { return copy(self, &Network::gradients); });

@@ -18,6 +18,7 @@
 #include "kernels/pooled_convolution.h"
 #include "kernels/pooling.h"
 #include "kernels/silu.h"
+#include "kernels/soap.h"
 
 namespace mnist_minimal::MNIST_MINIMAL_SIMD_NAMESPACE {
 namespace {
@@ -126,6 +127,8 @@ const Kernels kernels = {MNIST_MINIMAL_NAME(MNIST_MINIMAL_SIMD_NAMESPACE),
                          softmax_cross_entropy,
                          softmax,
                          batch_moments,
-                         batch_gradients};
+                         batch_gradients,
+                         soap_step,
+                         soap_renew};
 
 }  // namespace mnist_minimal::MNIST_MINIMAL_SIMD_NAMESPACE

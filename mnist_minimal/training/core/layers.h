@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "random.h"
+#include "soap.h"
 
 namespace mnist_minimal {
 
@@ -143,6 +144,9 @@ struct Kernels {
   // Takes the gradient back through activation and dropout, into `grad_preactivation`. Sums of each channel's, and of its
   // product with the normalised input; [channels] each.
   void (*batch_gradients)(const Layer& layer, const Group& group, double* gradient, double* product);
+  // A block's step, and its new basis; see kernels/soap.h.
+  void (*soap_step)(const SoapBlock& block, const float* gradient, SoapScales scales, float* scratch);
+  void (*soap_renew)(const SoapBlock& block, double weight, double* scratch);
 };
 
 namespace baseline {

@@ -440,6 +440,13 @@ Network::Network(Shape input, float scale, float offset, std::vector<Layer> laye
   moments.resize(2 * parameters);
   this->statistics.resize(statistics);
   sums.resize(parameters + statistics);
+  if (optimizer_.kind == Optimizer::Kind::kSoap) {
+    if (optimizer_.parameters() != parameters) {
+      throw std::invalid_argument("expected blocks of all parameters");
+    }
+    covariances.resize(soap_numbers(optimizer_.blocks));
+    soap_begin(optimizer_.blocks, bases);
+  }
   classes_ = layers.back().out.channels;  // An activation after Flatten becomes part of a layer of another shape.
   layers_ = fuse(layers);
   segments_.push_back(0);
@@ -756,8 +763,13 @@ Totals Network::train(Images images, const uint8_t* labels, const float* targets
     totals.loss += found.loss;
     totals.correct += found.correct;
     ++steps;
-    optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps,
-                      learning_rates[step]);
+    if (optimizer_.kind == Optimizer::Kind::kSoap) {
+      soap_update(optimizer_.blocks, parameters.data(), gradients.data(), moments.data(), covariances.data(),
+                  bases.data(), parameters.size(), steps, learning_rates[step], kernels_);
+    } else {
+      optimizer_.update(parameters.data(), gradients.data(), moments.data(), parameters.size(), steps,
+                        learning_rates[step]);
+    }
     if (steps <= sum_from) continue;
     for (size_t i = 0; i < parameters.size(); ++i) sums[i] += parameters[i];
     for (size_t i = 0; i < statistics.size(); ++i) sums[parameters.size() + i] += statistics[i];

@@ -47,6 +47,8 @@ class Network {
 
   std::vector<float> parameters, gradients, moments, statistics;
   std::vector<double> sums;  // of parameters and statistics, [parameters + statistics]; see train
+  std::vector<double> covariances;  // of SOAP's blocks one after the other; empty for other optimizers
+  std::vector<float> bases;         // likewise
   int64_t steps = 0;
 
   // Everywhere here `threads` says how many may share the work; no more are started than a batch has groups.

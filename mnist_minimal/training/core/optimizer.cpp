@@ -1,6 +1,10 @@
 #include "optimizer.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "layers.h"
+#include "soap.h"
 
 namespace mnist_minimal {
 namespace {
@@ -34,6 +38,46 @@ void Optimizer::update(float* parameters, const float* gradients, float* moments
     moments[i] += (gradients[i] - moments[i]) * (1 - beta_1);
     second[i] += (gradients[i] * gradients[i] - second[i]) * (1 - beta_2);
     parameters[i] -= moments[i] * rate / (std::sqrt(second[i]) + epsilon);
+  }
+}
+
+size_t soap_numbers(const std::vector<int>& sizes) {
+  size_t numbers = 0;
+  for (int size : sizes) numbers += size_t(size) * size;
+  return numbers;
+}
+
+void soap_begin(const std::vector<int>& sizes, std::vector<float>& bases) {
+  bases.assign(soap_numbers(sizes), 0.0f);
+  float* basis = bases.data();
+  for (int size : sizes) {
+    for (int i = 0; i < size; ++i) basis[size_t(i) * size + i] = 1;
+    basis += size_t(size) * size;
+  }
+}
+
+void soap_update(const std::vector<int>& sizes, float* parameters, const float* gradients, float* moments,
+                 double* covariances, float* bases, size_t n, int64_t step, float learning_rate,
+                 const Kernels& kernels) {
+  const bool first = step <= kSoapRenewal;
+  const float rate = first ? std::min(learning_rate, kSoapFirstRate) : learning_rate;
+  const SoapScales scales = {float(rate / (1 - power(kSoapBeta1, step))),
+                             first ? float(1 / (1 - power(kSoapBeta2, step))) : 1.0f};
+  const int largest = *std::max_element(sizes.begin(), sizes.end());
+  std::vector<float> scratch(largest);
+  std::vector<double> matrices;
+  for (int size : sizes) {
+    const SoapBlock block = {size, parameters, moments, moments + n, covariances, bases};
+    kernels.soap_step(block, gradients, scales, scratch.data());
+    if (step % kSoapRenewal == 0) {
+      matrices.resize((2 * size_t(largest) + 3) * largest);
+      kernels.soap_renew(block, 1 - power(kSoapDecay, step), matrices.data());
+    }
+    parameters += size;
+    gradients += size;
+    moments += size;
+    covariances += size_t(size) * size;
+    bases += size_t(size) * size;
   }
 }
 

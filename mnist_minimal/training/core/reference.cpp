@@ -397,6 +397,7 @@ template <class Real>
 Reference<Real>::Reference(Shape input, float scale, float offset, std::vector<Layer> layers, size_t parameters,
                            size_t statistics, Optimizer optimizer)
     : input_(input), scale_(scale), offset_(offset), layers_(std::move(layers)), optimizer_(optimizer) {
+  if (optimizer_.kind == Optimizer::Kind::kSoap) throw std::invalid_argument("expected no SOAP, which Network alone has");
   check_layers(input, layers_, parameters, statistics);
   this->parameters.resize(parameters);
   gradients.resize(parameters);
