@@ -248,8 +248,8 @@ def test_training_in_the_core_that_diverges_for_every_seed(new_job, request):
         pytest.param(signal.SIGHUP, "2", marks=whole_only),
     ],
 )
-def test_signals_at_every_fourth_step(count, new_job, number, jobs):
-    for step in itertools.count(2, 4):
+def test_signals_at_steps_of_a_job(count, new_job, number, jobs):
+    for step in itertools.count(2, 4 if WHOLE else STRIDE):
         job = replace(new_job(), options=(*OPTIONS, "--jobs", jobs))
         status, output = job.run(AtStep(step, Signal(number)))
         if status == 0:

@@ -15,7 +15,8 @@ NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core
 SLOW = [NEEDS_CORE, pytest.mark.slow]
 
 
-# sep997 with a median stopping rule at epoch 20, and with weights that are averaged from epoch 12 of 30 on.
+# sep997 with a median stopping rule at epoch 20, and by SOAP, whose first new bases are those of epoch 17, with weights
+# that are averaged from epoch 12 of 30 on.
 RULED = """
 from dataclasses import replace
 from mnist_minimal import models, recipes
@@ -23,7 +24,12 @@ net = averaged = models.MODELS["sep997"]
 rule = recipes.MedianStopping(trials=3, epoch=20, window=3)
 RECIPES = {
     "net": replace(recipes.RECIPES["sep997"], median_stopping=rule),
-    "averaged": replace(recipes.RECIPES["sep997-cosine"], max_epochs=30, averaging=recipes.Averaging(0.4)),
+    "averaged": replace(
+        recipes.RECIPES["sep997-cosine"],
+        max_epochs=30,
+        optimizer=recipes.SOAP(0.02),
+        averaging=recipes.Averaging(0.4),
+    ),
 }
 """
 
@@ -62,8 +68,8 @@ def new_job(tmp_path) -> Callable[..., Job]:
         pytest.param(
             "ruled:net", "native", 2, 1.0, ("--runs", "8", "--epochs", "25", "--jobs", "2"), marks=[*SLOW, whole_only]
         ),
-        pytest.param("ruled:averaged", "native", 4, 1.0, ("--runs", "8", "--jobs", "2"), marks=[*SLOW, whole_only]),
-        pytest.param("sep997", "native", 8, 2.0, ("--runs", "5", "--epochs", "60"), marks=SLOW),
+        pytest.param("ruled:averaged", "native", 4, 1.0, ("--runs", "4", "--jobs", "2"), marks=SLOW),
+        pytest.param("sep997", "native", 5, 2.0, ("--runs", "4", "--epochs", "60"), marks=SLOW),
         pytest.param(
             "sep997", "native", 4, 2.0, ("--runs", "6", "--epochs", "60", "--jobs", "3"), marks=[*SLOW, whole_only]
         ),
