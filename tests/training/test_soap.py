@@ -154,12 +154,17 @@ def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path, averaging
     assert any((one != other).any() for one, other in zip(whole.get_weights(), stopped.get_weights(), strict=True))
 
 
+def dead() -> keras.Model:
+    """A first layer of 30 parameters that no image gets through."""
+    pixels = keras.Input((8, 8, 1))
+    x = layers.Conv2D(3, 3, activation="relu", bias_initializer=keras.initializers.Constant(-1e4))(pixels)
+    return keras.Model(pixels, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+
+
 @needs_core
 def test_a_layer_without_a_gradient_stays_as_it_is():
     """Over new bases too: its covariance is 0, which has no eigenvectors of its own."""
-    pixels = keras.Input((8, 8, 1))
-    dead = layers.Conv2D(3, 3, activation="relu", bias_initializer=keras.initializers.Constant(-1e4))(pixels)
-    model = keras.Model(pixels, layers.Dense(10, activation="softmax")(layers.GlobalAveragePooling2D()(dead)))
+    model = dead()
     before = model.get_weights()
     native_fit.fit(model, RECIPE, splits(400), 5)
     after = model.get_weights()
@@ -167,6 +172,27 @@ def test_a_layer_without_a_gradient_stays_as_it_is():
         np.testing.assert_array_equal(one, other)
     assert np.isfinite(after[3]).all()
     assert (before[3] != after[3]).any()
+
+
+@needs_core
+@pytest.mark.parametrize("last", [1e-120, 1e-155, 1e-158, 1e-161, 1e-200, 1e-308])
+def test_a_gradient_that_ended_long_ago_leaves_a_basis(last):
+    """A weight's share of the covariance has decayed to that of the others': squares of it underflow."""
+    model = dead()
+    chain = Chain(model, optimizers.SOAP())
+    network, size = chain.network, 30
+    vectors = np.random.default_rng(4).normal(size=(50, size))
+    vectors[:, -1] *= last
+    covariances = network.covariances
+    covariances[: size**2] = np.tril(vectors.T @ vectors).ravel()
+    network.covariances, network.steps = covariances, 199
+    x, y = images(8)
+    network.train(x, y.astype(np.uint8), np.arange(8), batch_size=8, seed=0, epoch=0, learning_rates=0.02)
+    basis = network.bases[: size**2].reshape(size, size).astype(np.float64)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(size), rtol=0, atol=1e-6)
+    expected = 0.999 * np.linalg.eigvalsh(vectors.T @ vectors) / (1 - 0.999**200)
+    variances = network.moments[chain.model.count_params() :][:size]
+    np.testing.assert_allclose(np.sort(variances), expected, rtol=1e-5, atol=1e-5 * expected.max())
 
 
 @needs_core

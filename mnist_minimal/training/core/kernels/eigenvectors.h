@@ -11,6 +11,9 @@
 namespace mnist_minimal::MNIST_MINIMAL_SIMD_NAMESPACE {
 namespace {
 
+// What is nothing beside 1, the largest number of a matrix; the square of what is more does not underflow.
+constexpr double kNothing = 0x1p-100;
+
 // In eight sums, of every eighth product each, then these in their order.
 template <class Real>
 inline Real dot(const Real* a, const Real* b, int size) {
@@ -31,14 +34,14 @@ inline void add(double* to, double factor, const double* from, int size) {
   for (int i = 0; i < size; ++i) to[i] += factor * from[i];
 }
 
-// Makes of x the vector v of a reflection, I - factor v v^T, that takes x to (0, ..., 0, last).
+// Makes of x the vector v of a reflection, I - factor v v^T, that takes x to (0, ..., 0, last); of nothing it is none.
 struct Reflection {
   double factor, last;
 };
 
 inline Reflection reflection(double* x, int size) {
   const double norm = sqrt(dot(x, x, size));
-  if (norm == 0) return {0, 0};
+  if (norm <= kNothing) return {0, 0};
   // Of the other sign than the number that it is taken from, so that nothing cancels.
   const double last = x[size - 1] > 0 ? -norm : norm;
   x[size - 1] -= last;
@@ -117,8 +120,8 @@ void qr_step(double* diagonal, double* beside, double* basis, int begin, int end
 // `basis`: the eigenvectors of a symmetric matrix of finite numbers, the largest at most 1, whose lower triangle is read and
 // written over; `values` [size]: its eigenvalues. scratch [2][size]
 void eigenvectors(double* matrix, double* basis, double* values, double* scratch, int size) {
-  // What stands beside two values is 0 from here on down: half a unit of their last place, and what is nothing beside 1.
-  constexpr double kRounding = 0x1p-53, kNothing = 0x1p-100;
+  // What stands beside two values is 0 from half a unit of their last place down.
+  constexpr double kRounding = 0x1p-53;
   // Per value; it takes about two.
   constexpr int kMaxSteps = 30;
   double* beside = scratch;
