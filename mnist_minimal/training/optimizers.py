@@ -62,7 +62,8 @@ class SOAP(keras.optimizers.Optimizer):
 
     After every 200 steps the rows of Q become the eigenvectors of C, and v the variances along them, its eigenvalues
     over 1 - .999^t. Before the first 200, Q is the identity, v is divided by 1 - .99^t, and no rate is higher than .01.
-    A layer of n weights takes 12 n^2 bytes, and time in proportion: it is for layers of a few hundred.
+    A layer of n weights takes 12 n^2 bytes, a step time in proportion to n^2 and new eigenvectors to n^3: it is for
+    layers of a few hundred.
 
     Source: N. Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", https://arxiv.org/abs/2409.11321,
     which has a covariance for each axis of an array in place of the whole one.

@@ -9,14 +9,14 @@ import pytest
 
 from mnist_minimal.training import core
 from tests.jobs import Job, differences
-from tests.whole import whole_only
+from tests.whole import WHOLE, whole_only
 
 NEEDS_CORE = pytest.mark.skipif(not core.available(), reason="needs the C++ core, which was not built")
 SLOW = [NEEDS_CORE, pytest.mark.slow]
 
 
-# sep997 with a median stopping rule at epoch 20, and by SOAP, whose first new bases are those of epoch 17, with weights
-# that are averaged from epoch 12 of 30 on.
+# sep997 with a median stopping rule at epoch 20, and by SOAP, which has new bases in every second or third epoch here,
+# with weights that are averaged from epoch 12 of 30 on.
 RULED = """
 from dataclasses import replace
 from mnist_minimal import models, recipes
@@ -68,8 +68,8 @@ def new_job(tmp_path) -> Callable[..., Job]:
         pytest.param(
             "ruled:net", "native", 2, 1.0, ("--runs", "8", "--epochs", "25", "--jobs", "2"), marks=[*SLOW, whole_only]
         ),
-        pytest.param("ruled:averaged", "native", 4, 1.0, ("--runs", "4", "--jobs", "2"), marks=SLOW),
-        pytest.param("sep997", "native", 5, 2.0, ("--runs", "4", "--epochs", "60"), marks=SLOW),
+        pytest.param("ruled:averaged", "native", 4, 1.0, ("--runs", "8" if WHOLE else "4", "--jobs", "2"), marks=SLOW),
+        pytest.param("sep997", "native", 8 if WHOLE else 5, 2.0, ("--runs", "5", "--epochs", "60"), marks=SLOW),
         pytest.param(
             "sep997", "native", 4, 2.0, ("--runs", "6", "--epochs", "60", "--jobs", "3"), marks=[*SLOW, whole_only]
         ),
